@@ -1,0 +1,1 @@
+"""Pretrained trunks: `backbone(images) -> list of feature maps`, with `channels` and `strides`."""

@@ -1,0 +1,100 @@
+"""A pretrained trunk as a chain of blocks that can be cut in two anywhere."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from transfergen.images import resize
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """Images (B, 3, R, R) in [-1, 1] -> the feature maps (B, C, h, w) of the tapped blocks, shallow first.
+
+    The chain splits: `prefix(images, k)` runs the first k blocks, `suffix(state, k)` the rest, and one after the other
+    gives what `forward` gives. A frozen prefix is run once for both of a GAN's turns.
+
+    Args:
+        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'). A single one may give all taps.
+        taps: indices of the blocks whose outputs are wanted, ascending; the last block is one of them.
+        channels, strides: of each tap; strides count pixels of what the first block sees.
+        mean, std: of the [0, 1] images that the weights were trained on.
+        input_size: pixels to which images are resized first; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        *,
+        taps: Sequence[int],
+        channels: Sequence[int],
+        strides: Sequence[int],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        input_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        assert list(taps) == sorted(taps)
+        assert taps[-1] == len(blocks) - 1
+        self.blocks = nn.ModuleList(blocks)
+        self.taps, self.channels, self.strides = tuple(taps), tuple(channels), tuple(strides)
+        self.input_size = input_size
+        # (x / 2 + 1 / 2 - mean) / std, written as one multiplication and one addition.
+        scale = 0.5 / torch.tensor(std)
+        shift = (0.5 - torch.tensor(mean)) / torch.tensor(std)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, R, R) in [-1, 1] -> one feature map a tap."""
+        return self.suffix(self.prefix(images, 0), 0)
+
+    def prefix(self, images: Tensor, blocks: int) -> list[Tensor]:
+        """The first `blocks` blocks: the taps passed so far and, where blocks remain, what the next one takes."""
+        if blocks == 0:
+            return [images]
+        x = images if self.input_size is None else resize(images, self.input_size)
+        x = torch.addcmul(cast(Tensor, self.shift), x, cast(Tensor, self.scale))
+        return self._run(x, [], range(blocks))
+
+    def suffix(self, state: list[Tensor], blocks: int) -> list[Tensor]:
+        """What `prefix(images, blocks)` returned -> the feature maps of all taps."""
+        if blocks == 0:
+            return self.prefix(state[0], len(self.blocks))
+        if blocks == len(self.blocks):
+            return state
+        return self._run(state[-1], state[:-1], range(blocks, len(self.blocks)))
+
+    def _run(self, x: Any, tapped: list[Tensor], blocks: range) -> list[Tensor]:
+        tapped = list(tapped)
+        for i in blocks:
+            x = self.blocks[i](x)
+            if isinstance(x, list):  # a trunk that cannot be cut is one block, and gives all its taps at once
+                tapped += x
+            elif i in self.taps:
+                tapped.append(x)
+        return tapped if blocks.stop == len(self.blocks) else [*tapped, x]
+
+    @torch.no_grad()
+    def shapes(self, resolution: int) -> list[tuple[int, int, int]]:
+        """(C, h, w) of each tap for images of `resolution` pixels.
+
+        Raises:
+            ValueError: a tap is left with less than 2x2 positions: too deep for these images.
+        """
+        size = self.input_size or resolution
+        shallow = [stride for stride in self.strides if size // stride >= 2]
+        if len(shallow) < len(self.strides):
+            raise ValueError(
+                f"a tap of stride {max(self.strides)} leaves less than 2x2 of {size} px; set a shallower "
+                "backbone.cut (or backbone.taps), a larger data.resolution, or backbone.input_size=224"
+            )
+        was_training = self.training
+        self.eval()
+        maps = self(torch.zeros(1, 3, resolution, resolution, device=cast(Tensor, self.scale).device))
+        self.train(was_training)
+        return [tuple(m.shape[1:]) for m in maps]

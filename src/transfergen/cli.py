@@ -1,0 +1,148 @@
+"""From the command line to a config, and from an error to one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from transfergen.config import CONF_DIR
+
+
+def _run_dir(resume: str | None, fresh: str) -> str:
+    """Hydra's run directory: that of the run to go on with, or a fresh one."""
+    if resume in (None, "auto"):
+        return fresh
+    path = Path(resume).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"resume={resume}: there is no such folder; give that of a run")
+    return str(path)
+
+
+OmegaConf.register_new_resolver("run_dir", _run_dir)
+
+USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
+    """Run `task` on the config that the command line composes; a user's mistake ends in one line and exit code 2."""
+    wants_traceback = os.environ.get(_FULL_ERROR)
+
+    def guarded(config: DictConfig) -> object:
+        _restore(wants_traceback)
+        try:
+            return task(config)
+        except OmegaConfBaseException as error:
+            _exit(USER_ERROR, error, _explain(error))
+        except (ValueError, OSError) as error:
+            _exit(USER_ERROR, error)
+        except FloatingPointError as error:
+            _exit(DIVERGED, error)
+        except KeyboardInterrupt:
+            _exit(INTERRUPTED, KeyboardInterrupt("interrupted"))
+
+    os.environ[_FULL_ERROR] = "1"  # Hydra then hands its own errors on and prints nothing
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        _restore(wants_traceback)
+        _exit(USER_ERROR, error, _explain(error))
+    finally:
+        _restore(wants_traceback)
+
+
+def run_directory() -> Path:
+    """Where Hydra has this job write.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    path = Path(HydraConfig.get().runtime.output_dir)
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"hydra.run.dir={path}: cannot write there; choose another folder")
+    return path
+
+
+def is_sweep() -> bool:
+    """Whether Hydra runs several jobs in this process."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def overrides() -> list[str]:
+    """The command line's own overrides, without Hydra's."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def plain(config: DictConfig) -> DictConfig:
+    """The config with every interpolation resolved, Hydra's own among them."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    assert isinstance(resolved, DictConfig)
+    with open_dict(resolved):
+        resolved.pop("resume", None)
+    return resolved
+
+
+def _restore(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_FULL_ERROR, None)
+    else:
+        os.environ[_FULL_ERROR] = value
+
+
+def _exit(code: int, error: BaseException, message: str | None = None) -> NoReturn:
+    if os.environ.get(_FULL_ERROR) == "1":
+        raise error
+    line = " ".join((message or str(error)).split())
+    print(f"transfergen: {line or type(error).__name__}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's message in one line, with the nearest name that exists."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        name, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        options = error.options
+        return f"{name}={wrong}: there is no such {name}{_nearest(wrong, options)}; choose {', '.join(options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: set {error.full_key}=VALUE"
+    if isinstance(error, InterpolationResolutionError):  # of our own resolver
+        return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
+    key = re.search(r"Could not override '([\w./@]+)'", text)
+    if key:
+        return f"{key[1]}: there is no such key{_nearest(key[1], _all_keys())} (--cfg job lists all)"
+    return text.split("\nSet the environment", maxsplit=1)[0]
+
+
+def _nearest(wrong: str, options: Sequence[str]) -> str:
+    close = get_close_matches(wrong, options, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _all_keys() -> list[str]:
+    """Every key that some file of the config directory sets, with its group in front."""
+    keys = set()
+    for file in CONF_DIR.rglob("*.yaml"):
+        group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
+        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.load(file))}
+    return sorted(keys)
+
+
+def _dotted(node: object, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig):
+        return [prefix] if prefix else []
+    names = []
+    for key in map(str, node):
+        value = None if OmegaConf.is_interpolation(node, key) else node._get_node(key)
+        names += _dotted(value, f"{prefix}.{key}" if prefix else key)
+    return names

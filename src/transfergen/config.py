@@ -1,0 +1,76 @@
+"""Configs: where they lie, how a resumed one is made, and how objects are made of them."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra.errors
+import hydra.utils
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_PACKAGED = Path(__file__).parent / "conf"
+CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
+
+_TRUSTED = ("transfergen", "torch.optim", "lightning")
+
+
+def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
+    """The object that a config with `_target_` describes; its lists arrive as lists.
+
+    A target is looked up before anything is called, and refused unless the object itself, whatever path led to it, is
+    defined in transfergen, torch.optim or lightning: a config can be somebody else's file.
+
+    Raises:
+        ValueError: a target that does not exist or is not trusted, or what the object itself raises.
+    """
+    config = OmegaConf.create(config) if isinstance(config, dict) else config
+    _check_targets(config)
+    try:
+        return hydra.utils.instantiate(config, *args, _convert_="all", **kwargs)
+    except hydra.errors.InstantiationException as error:
+        if isinstance(error.__cause__, TypeError):
+            raise ValueError(str(error.__cause__)) from error
+        raise error.__cause__ or error from error
+
+
+def _check_targets(config: Any) -> None:
+    if isinstance(config, DictConfig):
+        if "_target_" in config:
+            _check_target(config._target_)
+        for key in config:
+            _check_targets(config[key])
+    elif isinstance(config, ListConfig):
+        for item in config:
+            _check_targets(item)
+
+
+def _check_target(target: Any) -> None:
+    if not str(target).startswith(tuple(f"{name}." for name in _TRUSTED)):
+        raise ValueError(f"_target_={target}: refused; targets are in {', '.join(_TRUSTED)}")
+    try:
+        found = hydra.utils.get_object(target)
+    except Exception as error:  # whatever importing the module raises
+        raise ValueError(f"_target_={target}: there is no such object ({error})") from error
+    home = getattr(found, "__module__", None) or ""
+    if not callable(found) or not f"{home}.".startswith(tuple(f"{name}." for name in _TRUSTED)):
+        raise ValueError(f"_target_={target}: refused; it is {home or 'no function or class'}, from elsewhere")
+
+
+def resumed(saved: DictConfig, fresh: DictConfig, overrides: list[str]) -> DictConfig:
+    """The config of the run that goes on: the saved one, and what this command line overrides.
+
+    Args:
+        saved: as the run directory holds it.
+        fresh: as composed from this command line.
+        overrides: this command line.
+
+    Raises:
+        ValueError: an override that would make it another run.
+    """
+    config = saved.copy()
+    for override in overrides:
+        key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+        if key in ("model", "experiment"):
+            raise ValueError(f"{override}: a resumed run keeps its {key}; start a new run, or override single keys")
+        if key != "resume":
+            OmegaConf.update(config, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
+    return config

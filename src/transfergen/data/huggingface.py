@@ -1,0 +1,70 @@
+"""Any image data set of the Hugging Face hub, or local parquet files in its layout."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from transfergen.data.pictures import Pictures, Split, hold_out
+
+_TEST_NAMES = ("test", "validation", "valid", "val")
+
+
+def huggingface(
+    path: str,
+    split: Split,
+    *,
+    config: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    holdout: float = 0.1,
+) -> Pictures:
+    """A split of a data set: `path` is a name on the hub, or a local folder of parquet files in the hub's layout.
+
+    Columns are found by their type (the first image, the first class label) where they are not given. A data set
+    without a test split has the fraction `holdout` of its pictures, always the same ones, held out.
+
+    Raises:
+        ValueError: nothing there, no network, or no such column.
+    """
+    import datasets  # two seconds to import, so not for those who do not use it
+
+    datasets.disable_progress_bars()
+    local = Path(path).expanduser().is_dir()
+    try:
+        splits: Any = datasets.load_dataset(str(Path(path).expanduser()) if local else path, config)
+    except Exception as error:  # the library's and the hub's errors have no common class
+        what = "no parquet files in the hub's layout there" if local else "no such folder, and not on the hub"
+        raise ValueError(f"data.path={path}: {what} ({str(error).strip().splitlines()[0][:200]})") from error
+    test = next((name for name in _TEST_NAMES if name in splits), None)
+    name = "train" if split == "train" or test is None else test
+    if name not in splits:
+        raise ValueError(f"data.path={path}: no split called train; it has {', '.join(splits)}")
+    table = splits[name]
+    image = _column(path, table, image_column, datasets.Image, "image_column")
+    label = _column(path, table, label_column, datasets.ClassLabel, "label_column")
+    if image is None:
+        raise ValueError(f"data.path={path}: no column of images; it has {', '.join(table.features)}")
+    encoded = table.select_columns(image).cast_column(image, datasets.Image(decode=False))
+
+    def open_picture(i: int) -> Image.Image:
+        entry = encoded[i][image]
+        return Image.open(io.BytesIO(entry["bytes"]) if entry["bytes"] is not None else entry["path"])
+
+    feature = table.features[label] if label else None
+    pictures = Pictures(
+        identity=f"huggingface/{path}/{name}/{table._fingerprint}",
+        open=open_picture,
+        name=lambda i: f"{path}, split {name}, row {i}",
+        labels=np.asarray(table[label], np.int64) if label else np.zeros(len(table), np.int64),
+        classes=tuple(getattr(feature, "names", None) or ()),
+    )
+    return pictures if test is not None else hold_out(pictures, split, holdout)
+
+
+def _column(path: str, table: Any, given: str | None, kind: type, setting: str) -> str | None:
+    if given is not None and given not in table.features:
+        raise ValueError(f"data.source.{setting}={given}: {path} has the columns {', '.join(table.features)}")
+    return given or next((name for name, feature in table.features.items() if isinstance(feature, kind)), None)

@@ -1,0 +1,54 @@
+"""A person's own pictures in a folder, whatever their size and mode."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from transfergen.data.pictures import Pictures, Split, hold_out
+
+_TEST_NAMES = ("test", "val", "valid", "validation")
+
+
+def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
+    """Every picture below `path`. Subfolders that hold pictures are its classes; without any there are no classes.
+
+    A folder `train` beside a folder `test` (or `val`) is taken as the two splits. Otherwise the fraction `holdout` of
+    the pictures, always the same ones, is the test split.
+
+    Raises:
+        ValueError: there is no such folder, or no picture in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"data.path={path}: there is no such folder")
+    test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and test is not None:
+        return _pictures(root / "train" if split == "train" else test)
+    return hold_out(_pictures(root / "train" if (root / "train").is_dir() else root), split, holdout)
+
+
+def _pictures(root: Path) -> Pictures:
+    Image.init()
+    files = sorted(
+        file
+        for file in root.rglob("*")
+        if file.suffix.lower() in Image.EXTENSION
+        and Image.EXTENSION[file.suffix.lower()] in Image.OPEN
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    )
+    if not files:
+        raise ValueError(f"data.path={root}: no picture in it or in its subfolders")
+    folders = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
+    classes = tuple(sorted(set(folders))) if set(folders) != {""} else ()
+    labels = np.array([classes.index(folder) if classes else 0 for folder in folders], np.int64)
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return Pictures(
+        identity=f"image_folder/{root}/{hashlib.sha256(repr(stats).encode()).hexdigest()}",
+        open=lambda i: Image.open(files[i]),
+        name=lambda i: str(files[i]),
+        labels=labels,
+        classes=classes,
+    )

@@ -1,0 +1,119 @@
+"""The LightningDataModule over all sources: pictures -> uint8 store -> whole batches."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from transfergen.data import store
+from transfergen.data.pictures import Fit, Pictures, Split, check_fit
+from transfergen.data.sampler import BatchOrder
+from transfergen.data.store import Batch, Store
+
+log = logging.getLogger(__name__)
+
+
+class ImageDataModule(LightningDataModule):
+    """Train and test split of a source, as uint8 batches in a seeded order that all ranks share.
+
+    Args:
+        source: a function (path, split) -> Pictures.
+        path: where the source reads from.
+        resolution: pixels of the images that the networks see, 32 to 256.
+        batch_size: over all ranks.
+        fit: what becomes of pictures that are not square: `crop` to their centre, `pad` with black, or `stretch`.
+        max_memory_mib: a larger store goes to a memory-mapped file in `cache_dir`.
+        cache_dir: folder for that file.
+        num_workers: processes that read batches ahead; 0 reads in the training process, which takes microseconds
+            where the store is in memory.
+        seed: of the order.
+
+    Raises:
+        ValueError: a setting out of range, or a source without pictures.
+    """
+
+    train_set: Store
+    test_set: Store
+
+    def __init__(
+        self,
+        source: Callable[..., Pictures],
+        *,
+        path: str,
+        resolution: int = 64,
+        batch_size: int = 128,
+        fit: Fit = "crop",
+        max_memory_mib: int = 4096,
+        cache_dir: str = "~/.cache/transfergen",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_fit(fit)
+        if not 32 <= resolution <= 256:
+            raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
+        if batch_size < 2:
+            raise ValueError(f"data.batch_size={batch_size}: batch normalisation needs at least 2")
+        self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
+        self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.num_workers = num_workers
+        self._found: dict[Split, Pictures] = {}
+
+    def prepare_data(self) -> None:
+        """Find the pictures, and download them where the source does that (under a lock)."""
+        self._pictures("train")
+        self._pictures("test")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode both splits, once."""
+        if not hasattr(self, "train_set"):
+            self.train_set, self.test_set = self._store("train"), self._store("test")
+            if len(self.train_set) < self.batch_size:
+                log.warning(
+                    f"{len(self.train_set)} training images are fewer than data.batch_size={self.batch_size}: each "
+                    "batch repeats them, shuffled anew"
+                )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Whole shuffled batches of this rank's share."""
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if self.batch_size % ranks or self.batch_size < 2 * ranks:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is over all {ranks} devices; set a multiple of {ranks}, "
+                "at least 2 for each"
+            )
+        order = BatchOrder(len(self.train_set), self.batch_size, seed=self.seed, rank=rank, ranks=ranks)
+        return DataLoader(
+            self.train_set,
+            batch_size=None,  # the sampler gives whole batches
+            sampler=order,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _pictures(self, split: Split) -> Pictures:
+        if split not in self._found:
+            self._found[split] = self.source(self.path, split)
+            if not len(self._found[split]):
+                raise ValueError(f"data.path={self.path}: no pictures in its {split} split")
+        return self._found[split]
+
+    def _store(self, split: Split) -> Store:
+        return store.build(
+            self._pictures(split),
+            resolution=self.resolution,
+            fit=self.fit,
+            max_memory_mib=self.max_memory_mib,
+            cache_dir=self.cache_dir,
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

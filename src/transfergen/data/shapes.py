@@ -1,0 +1,96 @@
+"""Coloured shapes, drawn: ten classes, the same pictures on every machine, and nothing to download."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from transfergen.data.pictures import Pictures, Split
+
+CLASSES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "hexagon", "heart", "crescent")
+_OVERSAMPLING = 4
+
+Points = list[tuple[float, float]]
+
+
+def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_000, test: int = 2_000) -> Pictures:
+    """`train` or `test` pictures of `size` pixels, one shape on a plain ground each, the classes in turn.
+
+    Colour, ground, place, scale and turn are random but fixed: the i-th picture of a split is always the same. `path`
+    is not looked at.
+    """
+    count = train if split == "train" else test
+    return Pictures(
+        identity=f"shapes/{split}/{size}/{count}",
+        open=lambda i: draw(i % 10, size, np.random.default_rng((split == "test", i))),
+        name=lambda i: f"shape {i}",
+        labels=np.arange(count, dtype=np.int64) % 10,
+        classes=CLASSES,
+    )
+
+
+def draw(label: int, size: int, rng: np.random.Generator) -> Image.Image:
+    """One picture, size x size, of the shape CLASSES[label]."""
+    side = size * _OVERSAMPLING
+    # A light ground with a strong shape, or a dark one with a light shape, so that the shape always stands out.
+    hue, light = rng.uniform(0, 360), rng.random() < 0.5
+    ground = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(10, 40):.0f}%, {88 if light else 14}%)"
+    fill = f"hsl({hue:.0f}, {rng.uniform(75, 100):.0f}%, {rng.uniform(35, 48) if light else rng.uniform(55, 68):.0f}%)"
+    picture = Image.new("RGB", (side, side), ground)
+    radius = side * rng.uniform(0.28, 0.4)
+    x, y = (side / 2 + rng.uniform(-0.4, 0.4) * (side / 2 - radius) for _ in range(2))
+    _paint(ImageDraw.Draw(picture), CLASSES[label], (x, y), radius, rng.uniform(-0.3, 0.3), fill, ground)
+    return picture.resize((size, size), Image.Resampling.BOX)
+
+
+def _paint(
+    canvas: ImageDraw.ImageDraw,
+    shape: str,
+    centre: tuple[float, float],
+    radius: float,
+    turn: float,
+    fill: str,
+    ground: str,
+) -> None:
+    x, y = centre
+    if shape in ("circle", "ring", "crescent"):
+        canvas.circle(centre, radius, fill)
+        if shape == "ring":
+            canvas.circle(centre, radius * 0.55, ground)
+        elif shape == "crescent":
+            canvas.circle(
+                (x + 0.45 * radius * math.cos(turn), y + 0.45 * radius * math.sin(turn)), radius * 0.8, ground
+            )
+        return
+    cos, sin = math.cos(turn), math.sin(turn)
+    outline = [(x + radius * (a * cos - b * sin), y + radius * (a * sin + b * cos)) for a, b in _outline(shape)]
+    canvas.polygon(outline, fill)
+
+
+def _outline(shape: str) -> Points:
+    """The corners of a shape in the unit circle, y downwards."""
+    if shape == "star":
+        return [_polar(i * math.pi / 5, 1.0 if i % 2 == 0 else 0.42) for i in range(10)]
+    if shape == "cross":
+        a, b = 0.34, 0.95
+        return [
+            (-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)
+        ]  # fmt: skip
+    if shape == "heart":
+        steps = (2 * math.pi * i / 60 for i in range(60))
+        return [
+            (math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16)
+            for t in steps
+        ]
+    corners, start, stretch = {
+        "square": (4, math.pi / 4, 1.0),
+        "triangle": (3, 0.0, 1.0),
+        "diamond": (4, 0.0, 0.62),
+        "hexagon": (6, 0.0, 1.0),
+    }[shape]
+    points = [_polar(start + 2 * math.pi * i / corners, 1.0) for i in range(corners)]
+    return [(a * stretch, b) for a, b in points]
+
+
+def _polar(angle: float, radius: float) -> tuple[float, float]:
+    return radius * math.sin(angle), -radius * math.cos(angle)

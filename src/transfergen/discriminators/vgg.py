@@ -1,0 +1,109 @@
+"""The reference discriminator: a pretrained trunk and a fully connected head."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from transfergen.backbones.base import Backbone
+
+
+class VGGDiscriminator(nn.Module):
+    """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1).
+
+    Every feature map of the trunk, average-pooled to `pool` x `pool` where it is larger, is flattened and joined; then
+    Linear, LeakyReLU 0.2, Dropout, Linear. With VGG19 cut at pool4 and 64 px: 512x4x4 = 8192 -> 1024 -> 1.
+
+    `features` is the frozen prefix and `score` the trainable rest; `freeze` sets the boundary between them. Frozen
+    blocks have no weight gradients and stay in eval mode whatever `train()` says; images get their gradients through.
+
+    Trunks differ in the size of their features by factors of a thousand (the original VGG19's are in the hundreds,
+    torchvision's near 1), and a head with one learning rate cannot serve them all. So `calibrate`, called once before
+    training, measures the root mean square of each feature map on real images, and the head sees it divided by that.
+
+    Args:
+        backbone: the trunk.
+        resolution: R, in pixels.
+        pool: the side, in positions, to which larger feature maps are pooled.
+        hidden: width of the head.
+        dropout: probability of dropping a hidden unit.
+        calibrated: whether `calibrate` does anything.
+
+    Raises:
+        ValueError: the trunk is too deep for R.
+    """
+
+    feature_scale: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        resolution: int = 64,
+        pool: int = 4,
+        hidden: int = 1024,
+        dropout: float = 0.5,
+        calibrated: bool = True,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = pool
+        self.frozen_blocks = 0
+        self.calibrated = calibrated
+        self.register_buffer("feature_scale", torch.ones(len(backbone.channels)))
+        inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
+        self.head = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout), nn.Linear(hidden, 1)
+        )
+
+    def freeze(self, blocks: int) -> None:
+        """Freeze the trunk's first `blocks` blocks and let the others train."""
+        self.frozen_blocks = blocks
+        for i, block in enumerate(self.backbone.blocks):
+            block.requires_grad_(i >= blocks)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "VGGDiscriminator":
+        """As usual, but frozen blocks stay in eval mode."""
+        super().train(mode)
+        for block in self.backbone.blocks[: self.frozen_blocks]:
+            block.eval()
+        return self
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Real images (B, 3, R, R) in [-1, 1] -> from now on the head sees features whose root mean square is 1."""
+        if self.calibrated:
+            self.feature_scale.copy_(
+                torch.stack([m.float().square().mean().rsqrt() for m in self._maps(self.features(images))])
+            )
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the head and of the blocks that are not frozen."""
+        for block in self.backbone.blocks[self.frozen_blocks :]:
+            yield from block.parameters()
+        yield from self.head.parameters()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The frozen prefix: images (B, 3, R, R) -> what `score` takes; the images themselves if nothing is frozen."""
+        state = self.backbone.prefix(images, self.frozen_blocks)
+        if self.frozen_blocks == len(self.backbone.blocks):
+            state = [self._pooled(feature_map) for feature_map in state]
+        return state
+
+    def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
+        """The trainable suffix: what `features` gave -> logits (B, 1), float32."""
+        scaled = [m * scale for m, scale in zip(self._maps(features), self.feature_scale, strict=True)]
+        logits: Tensor = self.head(torch.cat([m.flatten(1) for m in scaled], dim=1))
+        return logits.float()
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1)."""
+        return self.score(self.features(images), y)
+
+    def _maps(self, features: list[Tensor]) -> list[Tensor]:
+        return [self._pooled(feature_map) for feature_map in self.backbone.suffix(features, self.frozen_blocks)]
+
+    def _pooled(self, feature_map: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(feature_map, self.pool) if feature_map.shape[-1] > self.pool else feature_map

@@ -1,0 +1,43 @@
+"""Exponential moving average of a network. Karras 2018, arXiv:1710.10196; half-life and ramp-up as in StyleGAN2-ADA."""
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class EMA(nn.Module, Generic[Network]):
+    """A copy of a network whose weights and buffers follow it, each update halving what is older than the half-life.
+
+    Args:
+        network: what to follow.
+        halflife_images: in real images seen.
+        rampup: the half-life is at most this fraction of the images seen so far, so that short runs do not keep their
+            untrained start.
+    """
+
+    def __init__(self, network: Network, *, halflife_images: float, rampup: float = 0.05) -> None:
+        super().__init__()
+        self.network: Network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.halflife_images, self.rampup = halflife_images, rampup
+
+    def train(self, mode: bool = True) -> "EMA[Network]":
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def update(self, network: Network, *, images: int, images_seen: int) -> None:
+        """Move towards `network`, which trained on `images` since the last update, `images_seen` in all."""
+        halflife = min(self.halflife_images, self.rampup * images_seen)
+        weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
+        ours, theirs = [], []
+        for mine, its in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                ours.append(mine)
+                theirs.append(its)
+            else:
+                mine.copy_(its)  # a counter of batches
+        torch._foreach_lerp_(ours, theirs, weight)

@@ -1,0 +1,44 @@
+"""`python -m transfergen.generate`, `transfergen-generate`: pictures from a trained generator."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from transfergen import cli
+
+
+def main() -> None:
+    """The command."""
+    cli.main("generate", _task)
+
+
+def _task(config: DictConfig) -> None:
+    if config.run is None:
+        raise ValueError("run=RUN_DIR is missing: the folder of a training run")
+    if config.num < 1 or config.batch_size < 1:
+        raise ValueError(f"num={config.num}, batch_size={config.batch_size}: at least 1")
+    import torch
+    from rich.progress import track
+
+    from transfergen.artefacts import load_generator
+    from transfergen.generators.base import latents
+    from transfergen.images import to_grid, to_pil, to_uint8
+
+    generator = load_generator(Path(config.run).expanduser())
+    out = Path(config.out).expanduser()
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    shown = []
+    for start in track(range(0, config.num, config.batch_size), "generating", transient=True):
+        seeds = range(config.seed + start, config.seed + min(config.num, start + config.batch_size))
+        with torch.inference_mode():
+            pixels = to_uint8(generator(latents(seeds, generator.z_dim)))
+        for i, picture in enumerate(pixels, start=start):
+            to_pil(picture).save(out / "images" / f"{i:06d}.png")
+        if start < 64:
+            shown.append(pixels)
+    to_grid(torch.cat(shown)[:64]).save(out / "grid.png")
+    print(f"{config.num} images: {out / 'images'}, the first of them in {out / 'grid.png'}")
+
+
+if __name__ == "__main__":
+    main()

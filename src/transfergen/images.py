@@ -1,0 +1,40 @@
+"""The only place where [-1, 1] floats and uint8 meet, and where grids are laid out."""
+
+import math
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+
+def to_float(pixels: Tensor, resolution: int | None = None) -> Tensor:
+    """Pixels (B, 3, S, S) uint8 -> images (B, 3, R, R) float32 in [-1, 1], resized bilinearly where S is not R."""
+    images = pixels.float().div_(127.5).sub_(1)
+    return images if resolution is None else resize(images, resolution)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images (B, 3, R, R) in [-1, 1], clipped to it -> pixels (B, 3, R, R) uint8, rounded to the nearest."""
+    return images.float().mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images (B, 3, R, R) -> (B, 3, size, size), bilinear, antialiased when they shrink."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=images.shape[-1] > size)
+
+
+def to_grid(images: Tensor, columns: int | None = None) -> Image.Image:
+    """Images (B, 3, R, R), float in [-1, 1] or uint8 -> one picture of them in rows, about as many as columns."""
+    pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+    columns = columns or math.ceil(math.sqrt(len(pixels)))
+    sheet = make_grid(pixels.cpu(), nrow=columns, padding=2)
+    return Image.fromarray(sheet.permute(1, 2, 0).numpy())
+
+
+def to_pil(pixels: Tensor) -> Image.Image:
+    """Pixels (3, R, R) uint8 -> a picture."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().contiguous().numpy())

@@ -1,0 +1,38 @@
+"""The random state of one rank: latents of its own, and what dropout draws from."""
+
+import torch
+from torch import Tensor
+
+
+class RankRandomness:
+    """Latents from a generator of this rank's own; Lightning gives all ranks one seed, and so the same noise.
+
+    Args:
+        device: where latents are drawn.
+        seed, images_seen, rank: together they seed this rank's latents and its global generator.
+    """
+
+    def __init__(self, device: torch.device, *, seed: int, images_seen: int, rank: int) -> None:
+        self.device = device
+        self._latents = torch.Generator(device)
+        mixed = hash((seed, images_seen, rank)) % 2**63  # of integers: the same in every process
+        self._latents.manual_seed(mixed)
+        torch.manual_seed(mixed)
+
+    def latents(self, count: int, z_dim: int) -> Tensor:
+        """(count, z_dim) ~ N(0, 1) on the device."""
+        return torch.randn(count, z_dim, generator=self._latents, device=self.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """To be saved."""
+        state = {"latents": self._latents.get_state(), "cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self._latents.set_state(state["latents"].cpu())
+        torch.set_rng_state(state["cpu"].cpu())
+        if "cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)

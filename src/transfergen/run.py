@@ -1,0 +1,124 @@
+"""The program: seed -> data -> networks -> module -> fit -> last samples and metrics."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from transfergen import artefacts
+from transfergen.callbacks import RunFiles, SampleGrid, StopAtImages
+from transfergen.config import instantiate
+from transfergen.evaluation import evaluate
+from transfergen.gan import GAN
+from transfergen.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> float:
+    """One training, from the resolved config to the files of its run directory.
+
+    Args:
+        config: without interpolations.
+        run_dir: exists.
+        checkpoint: go on from here.
+
+    Returns:
+        The final metric, the smaller the better.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    seed_everything(config.seed, verbose=False)
+    data = instantiate(config.data)
+    data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
+    module = build_module(config)
+    loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
+    callbacks = [
+        SampleGrid(run_dir, **plain["samples"]),
+        RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images),
+        *([StopAtImages(config.max_images)] if config.max_images is not None else []),
+    ]
+    trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
+    if trainer.is_global_zero:
+        artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config).encode())
+        _log_config(loggers, config)
+
+    start = time.perf_counter()
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return _finish(trainer, module, data, loggers, config, run_dir, time.perf_counter() - start)
+
+
+def build_module(config: DictConfig) -> GAN:
+    """The networks and the game between them."""
+    generator, discriminator = instantiate(config.generator), instantiate(config.discriminator)
+    if generator.resolution != config.data.resolution:
+        raise ValueError(
+            f"images are {config.data.resolution} px and the generator makes {generator.resolution}; set "
+            f"data.resolution={generator.resolution} or generator.resolution={config.data.resolution}"
+        )
+    if config.channels_last:
+        generator, discriminator = (n.to(memory_format=torch.channels_last) for n in (generator, discriminator))
+    module = GAN(
+        generator,
+        discriminator,
+        instantiate(config.objective),
+        d_optimizer=instantiate(config.optimizer.discriminator),
+        g_optimizer=instantiate(config.optimizer.generator),
+        trunk=instantiate(config.transfer),
+        seed=config.seed,
+        **config.gan,
+    )
+    if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
+        for network in (generator, *discriminator.backbone.blocks, discriminator.head):
+            network.compile()
+    return module
+
+
+def _log_config(loggers: list[Logger], config: DictConfig) -> None:
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config)}```")
+
+
+def _finish(
+    trainer: Trainer,
+    module: GAN,
+    data: LightningDataModule,
+    loggers: list[Logger],
+    config: DictConfig,
+    run_dir: Path,
+    seconds: float,
+) -> float:
+    result = evaluate(module.sampler, data.test_set, resolution=config.data.resolution, device=module.device)  # type: ignore[attr-defined]
+    if trainer.is_global_zero:
+        summary = {"images_seen": module.images_seen, "seconds": round(seconds, 1), "training": module.last_scalars}
+        artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": [result]})
+        for logger in loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(_flat(config), {result["name"]: result["value"]}, step=module.images_seen)
+            logger.save()
+        print(f"{result['name']} {result['value']:.4f} against {result['real']} {result['split']} images")
+        print(f"grid of samples: {run_dir / artefacts.GRID}")
+    return float(result["value"])
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """The settings that one compares between runs, with dotted names."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                visit(f"{prefix}.{key}" if prefix else str(key), item)
+        elif isinstance(value, int | float | str | bool):
+            flat[prefix] = value
+        elif value is not None:
+            flat[prefix] = str(value)
+
+    groups = ("data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "gan")
+    visit("", {group: OmegaConf.to_container(config[group]) for group in groups})
+    return {key: value for key, value in flat.items() if not key.startswith("discriminator.backbone.")}

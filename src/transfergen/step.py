@@ -1,0 +1,121 @@
+"""The discriminator's and the generator's turn, in plain torch.
+
+One batch of the alternating game, with the discriminator split into a frozen prefix and a trainable suffix:
+
+    real features      prefix(reals), without gradients, or from the cache
+    fake features      prefix(G(z)), once, with its graph
+    discriminator      suffix(real features) against suffix(fake features, detached); its optimizer steps
+    generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
+
+With a frozen trunk these are three trunk passes where the textbook's loop spends nine. With nothing frozen the prefix
+is empty, the features are the images, and the same lines give eight instead of nine.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from transfergen.losses.adversarial import Objective
+
+Features = list[Tensor]
+
+
+class Discriminator(Protocol):
+    """What the turns need of a discriminator."""
+
+    def features(self, images: Tensor) -> Features:
+        """The frozen prefix."""
+        ...
+
+    def score(self, features: Features, y: Tensor | None = None) -> Tensor:
+        """The trainable suffix, to logits (B, N)."""
+        ...
+
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
+        """The suffix's parameters."""
+        ...
+
+
+class Turn(NamedTuple):
+    """The loss of a turn, and the logits that it came from, detached."""
+
+    loss: Tensor
+    real_logits: Tensor | None
+    fake_logits: Tensor
+
+
+def discriminator_turn(d: Discriminator, objective: Objective, real: Features, fake: Features) -> Turn:
+    """The discriminator's loss. Its gradients reach the suffix's weights alone."""
+    real_logits = d.score(real)
+    fake_logits = d.score([feature.detach() for feature in fake])  # this update must not move the generator
+    return Turn(objective.d_loss(real_logits, fake_logits), real_logits.detach(), fake_logits.detach())
+
+
+def generator_turn(d: Discriminator, objective: Objective, fake: Features, real_logits: Tensor | None = None) -> Turn:
+    """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`."""
+    fake_logits = d.score(fake)
+    return Turn(objective.g_loss(fake_logits, real_logits), real_logits, fake_logits.detach())
+
+
+@contextmanager
+def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Compute no gradient of these weights: the generator's turn needs only what passes through to the images."""
+    held = [p for p in parameters if p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """L2 norm of all gradients, a scalar on their device, not synchronised. Not finite if any of them is not."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+class FeatureCache:
+    """Features of real images by their index, so that a frozen prefix sees each image once and not once an epoch.
+
+    Only sound where the features of an image never change: a frozen prefix in eval mode, images without augmentation.
+
+    Args:
+        size: number of images in the training set.
+        max_mib: nothing is kept if the features of all of them would take more.
+    """
+
+    def __init__(self, size: int, max_mib: int) -> None:
+        self.size, self.max_bytes = size, max_mib * 2**20
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all: the prefix has changed."""
+        self._store: Features | None = None
+        self._known = torch.zeros(self.size, dtype=torch.bool)
+
+    @torch.no_grad()
+    def get(self, indices: Tensor, compute: Callable[[Tensor], Features]) -> Features:
+        """Features of the images `indices` (B,), on the CPU; `compute` gives those of some positions in the batch."""
+        missing = (~self._known[indices]).nonzero().squeeze(1)
+        if len(missing) == len(indices):
+            fresh = compute(missing)
+            self._put(indices, fresh)
+            return fresh
+        if len(missing):
+            self._put(indices[missing], compute(missing))
+        assert self._store is not None
+        return [store[indices.to(store.device)] for store in self._store]
+
+    def _put(self, indices: Tensor, features: Features) -> None:
+        if self._store is None:
+            bytes_an_image = sum(f[0].numel() * f.element_size() for f in features)
+            if bytes_an_image * self.size > self.max_bytes:
+                return
+            self._store = [f.new_empty((self.size, *f.shape[1:])) for f in features]
+        for store, feature in zip(self._store, features, strict=True):
+            store[indices.to(store.device)] = feature
+        self._known[indices] = True

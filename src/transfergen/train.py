@@ -1,0 +1,42 @@
+"""`python train.py`, `python -m transfergen.train`, `transfergen-train`: train a generator."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from transfergen import artefacts, cli
+from transfergen.config import resumed
+
+
+def main() -> None:
+    """The command."""
+    cli.main("train", _task)
+
+
+def _task(config: DictConfig) -> float:
+    run_dir = cli.run_directory()
+    checkpoint = None
+    if config.resume is not None:
+        config, checkpoint = _resume(config, run_dir)
+    config = cli.plain(config)
+    if cli.is_sweep() and config.trainer.devices != 1 and config.trainer.accelerator != "cpu":
+        raise ValueError("a sweep (-m) trains on one device a run; set trainer.devices=1")
+    from transfergen.run import train  # torch and Lightning take seconds: not for --help, nor for a mistyped key
+
+    return train(config, run_dir, checkpoint)
+
+
+def _resume(config: DictConfig, run_dir: Path) -> tuple[DictConfig, Path | None]:
+    """The config to go on with, and the checkpoint to go on from: none if `resume=auto` finds nothing yet."""
+    checkpoint = run_dir / artefacts.LAST_CHECKPOINT
+    if not checkpoint.is_file():
+        if config.resume == "auto":
+            return config, None
+        raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
+    saved = OmegaConf.load(run_dir / artefacts.CONFIG)
+    assert isinstance(saved, DictConfig)
+    return resumed(saved, config, cli.overrides()), checkpoint
+
+
+if __name__ == "__main__":
+    main()

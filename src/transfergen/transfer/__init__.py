@@ -1,0 +1,1 @@
+"""How a pretrained network takes part in training: what trains, when."""

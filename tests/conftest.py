@@ -1,0 +1,35 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which nothing above does
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of weights and pictures beside the repository, or wherever TRANSFERGEN_SHARED says."""
+    root = Path(__file__).parents[1]
+    folder = root / os.environ.get("TRANSFERGEN_SHARED", "../shared")
+    if not folder.is_dir():
+        reason = f"there is no folder {folder}; set TRANSFERGEN_SHARED to the one with weights/ and data/"
+        (pytest.fail if "CI" in os.environ else pytest.skip)(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vgg_weights(shared):
+    """The first three blocks of the ImageNet VGG19, in float16."""
+    return shared / "weights" / "vgg19_conv1_1-conv3_4.safetensors"
+
+
+@pytest.fixture(scope="session")
+def cifar10_parquet(shared):
+    """20,000 training and 2,000 test images of CIFAR-10 in the Hugging Face hub's layout."""
+    return shared / "data" / "cifar10"

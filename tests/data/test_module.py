@@ -1,0 +1,98 @@
+import logging
+
+import numpy as np
+import pytest
+
+from transfergen.data.module import ImageDataModule
+from transfergen.data.pictures import of_array
+from transfergen.data.shapes import shapes
+
+
+def labelled(count):
+    """A source whose pictures show their label and their position: red is the label, green the position."""
+
+    def source(path, split):
+        pixels = np.zeros((count, 32, 32, 3), np.uint8)
+        labels = np.arange(count, dtype=np.int64) % 7
+        pixels[..., 0], pixels[..., 1] = labels[:, None, None], np.arange(count)[:, None, None]
+        pixels[..., 2] = split == "test"
+        return of_array(f"labelled/{split}", pixels, labels, ())
+
+    return source
+
+
+def module(source=None, **options):
+    data = ImageDataModule(source or labelled(50), path="here", **{"batch_size": 8, **options})
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 16}, r"data\.resolution=16: choose 32 to 256"),
+        ({"resolution": 512}, r"data\.resolution=512: choose 32 to 256"),
+        ({"batch_size": 1}, r"data\.batch_size=1: .* at least 2"),
+        ({"fit": "oval"}, r"data\.fit=oval: choose one of crop, pad, stretch"),
+    ],
+)
+def test_setting_out_of_range_is_refused_naming_the_override(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageDataModule(labelled(8), path="here", **options)
+
+
+def test_source_without_pictures_is_refused():
+    with pytest.raises(ValueError, match=r"data\.path=here: no pictures in its train split"):
+        module(labelled(0))
+
+
+@pytest.mark.parametrize(("count", "warns"), [(5, True), (8, False)])
+def test_fewer_images_than_a_batch_warn_and_still_fill_it(caplog, count, warns):
+    with caplog.at_level(logging.WARNING):
+        data = module(labelled(count), batch_size=8)
+    assert (f"{count} training images are fewer than data.batch_size=8" in caplog.text) == warns
+    (batch,) = data.train_dataloader()
+    assert len(batch.pixels) == 8
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_labels_and_indices_of_a_batch_belong_to_its_pixels(num_workers):
+    batches = list(module(num_workers=num_workers).train_dataloader())
+    assert len(batches) == 50 // 8
+    for batch in batches:
+        red, green, blue = batch.pixels.amax((2, 3)).T.tolist()
+        assert red == batch.labels.tolist()
+        assert green == batch.indices.tolist()
+        assert not any(blue)  # training pictures alone
+
+
+def test_test_set_is_the_other_split():
+    data = module()
+    assert (data.test_set.pixels[..., 2] == 1).all()
+    assert (data.train_set.pixels[..., 2] == 0).all()
+
+
+def test_seed_decides_the_order():
+    def order(seed):
+        return [batch.indices.tolist() for batch in module(seed=seed).train_dataloader()]
+
+    assert order(3) == order(3)
+    assert order(3) != order(4)
+
+
+@pytest.mark.parametrize(("options", "side"), [({"resolution": 32}, 32), ({"resolution": 64}, 40)])
+def test_pictures_become_the_resolution_unless_they_are_smaller_squares(options, side):
+    def source(path, split):
+        return shapes(path, split, size=40, train=8, test=4)
+
+    assert next(iter(module(source, **options).train_dataloader())).pixels.shape == (8, 3, side, side)
+
+
+def test_store_beyond_the_memory_limit_goes_to_cache_dir(tmp_path):
+    def source(path, split):
+        return shapes(path, split, size=40, train=8, test=4)
+
+    data = module(source, max_memory_mib=0, cache_dir=str(tmp_path))
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    np.testing.assert_array_equal(data.train_set.pixels, module(source).train_set.pixels)

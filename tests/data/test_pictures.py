@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfergen.data.pictures import check_fit, hold_out, of_array, to_rgb, to_square
+
+
+def pixel(picture, x=0, y=0):
+    assert picture.mode == "RGB"
+    return picture.getpixel((x, y))
+
+
+def saved(tmp_path, picture, name, **options):
+    """The picture as a file's decoder hands it over, in whatever mode it opens."""
+    picture.save(tmp_path / name, **options)
+    return Image.open(tmp_path / name)
+
+
+def filled(mode, colour, size=(4, 4)):
+    return Image.new(mode, size, colour)
+
+
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (257, 1), (32896, 128), (65535, 255)])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_grey_of_16_bits_is_scaled_to_8(tmp_path, suffix, value, grey):
+    picture = saved(tmp_path, Image.fromarray(np.full((4, 4), value, np.uint16)), f"grey.{suffix}")
+    assert pixel(to_rgb(picture)) == (grey, grey, grey)
+
+
+def test_grey_of_8_bits_keeps_its_values(tmp_path):
+    assert pixel(to_rgb(saved(tmp_path, filled("L", 77), "grey.png"))) == (77, 77, 77)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGBA", (200, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (200, 0, 0, 255), (200, 0, 0)),
+        ("RGBA", (0, 100, 255, 51), (204, 224, 255)),  # a fifth of the colour on four fifths of white
+        ("LA", (0, 0), (255, 255, 255)),
+        ("LA", (0, 51), (204, 204, 204)),
+    ],
+)
+def test_alpha_is_laid_on_white(tmp_path, mode, colour, expected):
+    assert pixel(to_rgb(saved(tmp_path, filled(mode, colour), "alpha.png"))) == expected
+
+
+def palette_picture():
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putpixel((1, 0), 1)
+    return picture
+
+
+def test_palette_becomes_its_colours(tmp_path):
+    rgb = to_rgb(saved(tmp_path, palette_picture(), "palette.png"))
+    assert [pixel(rgb, 0), pixel(rgb, 1)] == [(10, 20, 30), (200, 100, 50)]
+
+
+def test_transparent_palette_entry_becomes_white(tmp_path):
+    rgb = to_rgb(saved(tmp_path, palette_picture(), "palette.png", transparency=0))
+    assert [pixel(rgb, 0), pixel(rgb, 1)] == [(255, 255, 255), (200, 100, 50)]
+
+
+@pytest.mark.parametrize(
+    ("ink", "expected"), [((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))]
+)
+def test_cmyk_jpeg_is_converted_to_rgb(tmp_path, ink, expected):
+    picture = saved(tmp_path, filled("CMYK", ink, (16, 16)), "ink.jpg", quality=100, subsampling=0)
+    assert picture.mode == "CMYK"
+    assert np.abs(np.subtract(pixel(to_rgb(picture)), expected)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "red_at"),
+    [(1, (6, 4), (0, 0)), (2, (6, 4), (5, 0)), (3, (6, 4), (5, 3)), (6, (4, 6), (3, 0)), (8, (4, 6), (0, 5))],
+)
+def test_exif_orientation_turns_the_picture(tmp_path, orientation, size, red_at):
+    picture = filled("RGB", (0, 0, 255), (6, 4))
+    picture.putpixel((0, 0), (255, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgb = to_rgb(saved(tmp_path, picture, "turned.png", exif=exif))
+    assert rgb.size == size
+    assert pixel(rgb, *red_at) == (255, 0, 0)
+    assert np.count_nonzero(np.asarray(rgb)[..., 0]) == 1
+
+
+@pytest.fixture
+def striped():
+    """12x4: red, green and blue squares side by side."""
+    picture = Image.new("RGB", (12, 4))
+    for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        picture.paste(colour, (4 * i, 0, 4 * i + 4, 4))
+    return picture
+
+
+def test_crop_keeps_the_centre_alone(striped):
+    square = np.asarray(to_square(striped, 4, "crop"))
+    assert square.shape == (4, 4, 3)
+    assert (square == (0, 255, 0)).all()
+
+
+def test_crop_of_a_tall_picture_keeps_its_centre(striped):
+    assert (np.asarray(to_square(striped.transpose(Image.Transpose.ROTATE_90), 4, "crop")) == (0, 255, 0)).all()
+
+
+def test_pad_keeps_all_of_it_between_black_bars(striped):
+    square = np.asarray(to_square(striped, 12, "pad"))
+    assert square.shape == (12, 12, 3)
+    assert not square[:4].any()
+    assert not square[8:].any()
+    np.testing.assert_array_equal(square[4:8], np.asarray(striped))
+
+
+def test_stretch_fills_the_square_with_all_of_it(striped):
+    square = to_square(striped, 12, "stretch")
+    assert square.size == (12, 12)
+    for y in (0, 11):
+        assert [pixel(square, x, y) for x in (0, 6, 11)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+def test_a_way_to_fit_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"data\.fit=oval: choose one of crop, pad, stretch"):
+        check_fit("oval")
+
+
+def numbered(count):
+    """Pictures whose grey value and label are their position."""
+    positions = np.arange(count)
+    pixels = np.broadcast_to(positions[:, None, None, None], (count, 2, 2, 3)).astype(np.uint8)
+    return of_array("numbered", pixels, positions.astype(np.int64), ())
+
+
+@pytest.mark.parametrize(("count", "fraction", "held"), [(50, 0.1, 5), (7, 0.3, 2), (5, 0.01, 1), (2, 0.5, 1)])
+def test_hold_out_parts_are_disjoint_and_complete(count, fraction, held):
+    train, test = (hold_out(numbered(count), split, fraction) for split in ("train", "test"))
+    assert len(test) == held
+    assert sorted([*train.labels, *test.labels]) == list(range(count))
+    assert train.identity != test.identity
+
+
+def test_hold_out_is_always_the_same_random_choice():
+    first, second = (hold_out(numbered(200), "test", 0.1).labels.tolist() for _ in range(2))
+    assert first == second
+    assert first not in (list(range(20)), list(range(180, 200)))
+
+
+def test_hold_out_keeps_pictures_pixels_and_labels_together():
+    part = hold_out(numbered(30), "test", 0.2)
+    for i, label in enumerate(part.labels):
+        assert part.open(i).getpixel((0, 0)) == (label,) * 3
+        assert part.pixels[i, 0, 0, 0] == label
+        assert part.name(i) == f"image {label}"
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5])
+def test_hold_out_of_no_real_fraction_is_refused(fraction):
+    with pytest.raises(ValueError, match=r"data\.source\.holdout="):
+        hold_out(numbered(10), "train", fraction)
+
+
+def test_hold_out_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match=r"1 picture\(s\) are too few"):
+        hold_out(numbered(1), "train", 0.1)

@@ -1,0 +1,60 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from transfergen.data.shapes import CLASSES, draw, shapes
+
+
+def pixels(pictures, i):
+    return np.asarray(pictures.open(i))
+
+
+def test_a_picture_is_the_same_however_often_it_is_opened():
+    first, again = shapes(None, "train"), shapes(None, "train", train=5)
+    for i in (4, 2, 0):
+        np.testing.assert_array_equal(pixels(first, i), pixels(again, i))
+
+
+def test_pictures_of_one_class_differ():
+    pictures = shapes(None, "train")
+    assert pictures.labels[0] == pictures.labels[10]
+    assert (pixels(pictures, 0) != pixels(pictures, 10)).any()
+
+
+def test_train_and_test_pictures_differ():
+    train, test = shapes(None, "train"), shapes(None, "test")
+    assert train.identity != test.identity
+    for i in range(10):
+        assert (pixels(train, i) != pixels(test, i)).any()
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 25), ("test", 12)])
+def test_split_has_the_length_asked_for_and_its_classes_in_turn(split, count):
+    pictures = shapes(None, split, train=25, test=12)
+    assert len(pictures) == count
+    assert pictures.labels.tolist() == [i % 10 for i in range(count)]
+    assert pictures.classes == CLASSES
+
+
+def test_ten_classes_are_drawn_differently():
+    # The same random numbers, so that colours, place and scale agree, and only the shape can differ.
+    drawn = [np.asarray(draw(label, 64, np.random.default_rng(0)), np.int16) for label in range(10)]
+    assert len(set(CLASSES)) == len(drawn) == 10
+    for a, b in itertools.combinations(drawn, 2):
+        assert (np.abs(a - b).max(axis=2) > 32).mean() > 0.01
+
+
+@pytest.mark.parametrize("label", range(10))
+def test_shape_stands_out_from_its_ground(label):
+    picture = np.asarray(draw(label, 64, np.random.default_rng(label)), np.int16)
+    ground = picture[0, 0]
+    assert (picture[[0, -1]] == ground).all()  # nothing of it is cut off
+    assert (picture[:, [0, -1]] == ground).all()
+    covered = (np.abs(picture - ground).max(axis=2) > 32).mean()
+    assert 0.03 < covered < 0.6
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_size_is_honoured(size):
+    assert shapes(None, "train", size=size).open(0).size == (size, size)

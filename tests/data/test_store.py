@@ -1,0 +1,206 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfergen.data.image_folder import image_folder
+from transfergen.data.pictures import Pictures, of_array
+from transfergen.data.store import build
+
+
+def pictures_of(*sizes, identity="test"):
+    """Noise pictures of these (width, height), the i-th of class i."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
+    return Pictures(
+        identity=identity,
+        open=lambda i: Image.fromarray(arrays[i]),
+        name=lambda i: f"picture {i}",
+        labels=np.arange(len(arrays), dtype=np.int64),
+        classes=tuple("abcdefghij"[: len(arrays)]),
+    )
+
+
+@pytest.fixture
+def built(tmp_path):
+    def build_in_tmp(pictures, *, resolution=32, fit="crop", max_memory_mib=64):
+        cache = tmp_path / "cache"
+        return build(pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache)
+
+    return build_in_tmp
+
+
+def left_in_cache(tmp_path):
+    return sorted(file.suffix for file in (tmp_path / "cache").iterdir() if file.suffix != ".lock")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kept"),
+    [
+        ([(8, 8)] * 3, 8),
+        ([(32, 32)] * 3, 32),
+        ([(40, 40)] * 3, 32),  # squares, but larger
+        ([(8, 8), (8, 8), (16, 16)], 32),
+        ([(16, 8)] * 3, 32),  # one size, but no squares
+    ],
+)
+def test_small_squares_of_one_size_are_kept_and_all_else_becomes_the_resolution(built, sizes, kept):
+    assert built(pictures_of(*sizes)).pixels.shape == (3, kept, kept, 3)
+
+
+def test_kept_pixels_are_those_of_the_pictures(built):
+    pictures = pictures_of((8, 8), (8, 8))
+    store = built(pictures)
+    for i in range(2):
+        np.testing.assert_array_equal(store.pixels[i], np.asarray(pictures.open(i)))
+
+
+@pytest.mark.parametrize(("side", "kept"), [(16, 16), (48, 32)])
+def test_decoded_arrays_are_shrunk_to_the_resolution_and_never_enlarged(built, side, kept):
+    pixels = np.full((2, side, side, 3), 90, np.uint8)
+    store = built(of_array("array", pixels, np.zeros(2, np.int64), ()))
+    assert store.pixels.shape == (2, kept, kept, 3)
+    assert (store.pixels == 90).all()
+
+
+def test_fit_decides_what_becomes_of_the_rest_of_a_picture(built):
+    bar = np.zeros((10, 30, 3), np.uint8)
+    bar[:, :10, 0] = bar[:, 10:20, 1] = bar[:, 20:, 2] = 255
+    pictures = dataclasses.replace(pictures_of((30, 10)), open=lambda i: Image.fromarray(bar))
+    means = {fit: built(pictures, fit=fit).pixels[0].mean((0, 1)).round(-1).tolist() for fit in ("crop", "stretch")}
+    assert means == {"crop": [0, 260, 0], "stretch": [80, 80, 80]}
+    padded = built(pictures, fit="pad").pixels[0]
+    assert not padded[[0, -1]].any()
+    assert padded[16].any(axis=1).all()
+
+
+def test_store_in_a_file_equals_the_one_in_memory(built, tmp_path):
+    pictures = pictures_of((20, 30), (50, 40), (32, 32))
+    in_memory, in_file = built(pictures), built(pictures, max_memory_mib=0)
+    assert isinstance(in_file.pixels, np.memmap)
+    assert not isinstance(in_memory.pixels, np.memmap)
+    assert left_in_cache(tmp_path) == [".npy"]
+    np.testing.assert_array_equal(in_file.pixels, in_memory.pixels)
+    order = np.array([2, 0])
+    for a, b in zip(in_file[order], in_memory[order], strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def white_instead(pictures):
+    """The same identity over white pictures: whether they were decoded shows in the pixels."""
+    return dataclasses.replace(pictures, open=lambda i: Image.new("RGB", pictures.open(i).size, "white"))
+
+
+def test_second_run_reads_the_cache_file_without_decoding_again(built):
+    pictures = pictures_of((20, 30), (50, 40))
+    first = built(pictures, max_memory_mib=0)
+    again = built(white_instead(pictures), max_memory_mib=0)
+    np.testing.assert_array_equal(again.pixels, first.pixels)
+
+
+@pytest.mark.parametrize("change", [{"identity": "other"}, {"resolution": 40}, {"fit": "pad"}])
+def test_cache_file_of_another_source_resolution_or_fit_is_not_taken(built, change):
+    pictures = pictures_of((20, 30), (50, 40))
+    built(pictures, max_memory_mib=0)
+    other = dataclasses.replace(pictures, identity=change.pop("identity", pictures.identity))
+    assert (built(white_instead(other), max_memory_mib=0, **change).pixels == 255).mean() > 0.5
+
+
+def test_cache_file_of_a_folder_whose_picture_changed_is_not_taken(built, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, colour in enumerate(["red", "green", "blue"]):
+        Image.new("RGB", (40 + i, 40), colour).save(folder / f"{i}.png")
+
+    def pixels():
+        return built(image_folder(str(folder), "train"), max_memory_mib=0).pixels
+
+    assert not (pixels() == 255).all(axis=(1, 2, 3)).any()
+    for i in range(3):
+        Image.new("RGB", (50 + i, 40), "white").save(folder / f"{i}.png")
+    assert (pixels() == 255).all()
+
+
+def cut_in_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A function that makes a folder of four noise pictures of one kind, and a test split that is not looked at."""
+
+    def make(suffix):
+        for split in ("train", "test"):
+            (tmp_path / "pictures" / split).mkdir(parents=True)
+        for i in range(4):
+            noise = np.random.default_rng(i).integers(0, 256, (40, 40 + i, 3), np.uint8)
+            Image.fromarray(noise).save(tmp_path / "pictures" / "train" / f"{i}.{suffix}")
+        return tmp_path / "pictures" / "train"
+
+    return make
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "gif", "bmp", "tiff"])
+def test_truncated_picture_is_named_and_leaves_no_cache_file(built, folder, tmp_path, suffix):
+    path = folder(suffix)
+    cut_in_half(path / f"2.{suffix}")
+    with pytest.raises(ValueError, match=rf"cannot read .*2\.{suffix} .*remove it, or set another data\.path"):
+        built(image_folder(str(path.parent), "train"), max_memory_mib=0)
+    assert left_in_cache(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"], ids=["empty", "html"])
+@pytest.mark.parametrize("max_memory_mib", [0, 64])
+def test_file_that_is_no_picture_is_named(built, folder, content, max_memory_mib):
+    path = folder("png")
+    (path / "1.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*1\.png"):
+        built(image_folder(str(path.parent), "train"), max_memory_mib=max_memory_mib)
+
+
+def test_decompression_bomb_is_named_and_not_decoded(built, folder):
+    path = folder("png")
+    Image.new("1", (20_000, 10_000)).save(path / "3.png")  # 25 KB on disk, 600 MB as RGB
+    with pytest.raises(ValueError, match=r"cannot read .*3\.png .*bomb"):
+        built(image_folder(str(path.parent), "train"))
+
+
+def test_run_after_a_failed_one_decodes_anew(built, folder):
+    path = folder("png")
+    whole = (path / "2.png").read_bytes()
+    cut_in_half(path / "2.png")
+    with pytest.raises(ValueError, match="cannot read"):
+        built(image_folder(str(path.parent), "train"), max_memory_mib=0)
+    (path / "2.png").write_bytes(whole)
+    pictures = image_folder(str(path.parent), "train")
+    np.testing.assert_array_equal(built(pictures, max_memory_mib=0).pixels, built(pictures).pixels)
+
+
+def test_batch_has_bytes_channels_first_with_the_labels_and_indices_asked_for(built):
+    store = built(pictures_of(*[(8, 8)] * 5))
+    indices = np.array([4, 0, 0, 2])
+    batch = store[indices]
+    assert batch.pixels.shape == (4, 3, 8, 8)
+    assert batch.pixels.dtype == torch.uint8
+    assert batch.pixels.is_contiguous(memory_format=torch.channels_last)
+    assert batch.labels.tolist() == [4, 0, 0, 2]
+    assert batch.labels.dtype == torch.int64
+    np.testing.assert_array_equal(batch.indices, indices)
+    np.testing.assert_array_equal(batch.pixels.permute(0, 2, 3, 1).numpy(), store.pixels[indices])
+
+
+@pytest.mark.parametrize("max_memory_mib", [0, 64])
+def test_writing_to_a_batch_leaves_the_store_alone(built, max_memory_mib):
+    store = built(pictures_of((8, 8), (8, 8)), max_memory_mib=max_memory_mib)
+    before = store.pixels.copy()
+    store[np.array([0, 1])].pixels.zero_()
+    np.testing.assert_array_equal(store.pixels, before)
+
+
+def test_store_knows_its_length_and_classes(built):
+    store = built(pictures_of((8, 8), (8, 8)))
+    assert len(store) == 2
+    assert store.classes == ("a", "b")
