@@ -61,6 +61,7 @@ def test_float_buffers_follow_and_counters_are_copied():
 def test_the_copy_shares_nothing_takes_no_gradient_and_stays_in_eval_mode():
     network = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
     ema = EMA(network, halflife_images=10)
+    assert not any(module.training for module in ema.network.modules())
     nn.Sequential(network, ema).train()
     assert network[1].training
     assert not any(module.training for module in ema.modules())

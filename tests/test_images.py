@@ -20,9 +20,9 @@ def test_floats_are_rounded_to_the_nearest_pixel_and_clipped():
     assert torch.equal(steps, before)
 
 
-def test_half_precision_images_are_converted_as_exactly_as_they_can_be():
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    assert torch.equal(to_uint8(to_float(pixels).half()), pixels)
+def test_images_of_low_precision_lose_nothing_more_on_the_way_to_pixels():
+    images = (torch.rand(1, 3, 16, 16) * 2 - 1).bfloat16()
+    assert torch.equal(to_uint8(images), to_uint8(images.double()))
 
 
 def test_enlarging_is_bilinear():
@@ -31,8 +31,8 @@ def test_enlarging_is_bilinear():
 
 
 def test_shrinking_averages_a_fine_pattern_instead_of_sampling_it():
-    checkers = (torch.arange(32)[:, None] + torch.arange(32)) % 2 * 2.0 - 1
-    assert resize(checkers.expand(1, 3, 32, 32), 8).abs().max() < 0.1
+    stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(8)
+    assert resize(stripes.expand(1, 3, 32, 32), 8).abs().max() < 0.5
 
 
 def test_pixels_of_another_size_come_at_the_wanted_resolution():

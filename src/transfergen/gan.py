@@ -108,6 +108,9 @@ class GAN(LightningModule):
                 "resume: the checkpoint's optimizers hold other weights than this run's; resume with the run's own "
                 "generator, discriminator, backbone and transfer settings"
             )
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update(optimizer.defaults)  # the checkpoint brought its own; this run's config decides
         rank, images_seen = self.global_rank, self.images_seen
         self._randomness = RankRandomness(self.device, seed=self.seed, images_seen=images_seen, rank=rank)
         if self._saved_rng is not None and len(self._saved_rng) == self.trainer.world_size:
@@ -218,6 +221,7 @@ class GAN(LightningModule):
         self._clock = (now, self.images_seen)
         for logger in self.loggers:
             logger.log_metrics(scalars, step=self.images_seen)
+            logger.save()
         self.last_scalars = scalars
         shown = {"d": scalars["loss/discriminator"], "g": scalars["loss/generator"]}
         self.log_dict(shown | {"img/s": scalars["images_per_second"]}, prog_bar=True, logger=False)
@@ -225,12 +229,8 @@ class GAN(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what Lightning does not keep: the count, every rank's random state, and which weights were optimised."""
         self.raise_if_not_finite()
-        state = self._randomness.state()
-        states: list[Any] = [state]
-        if self.trainer.world_size > 1:
-            states = [None] * self.trainer.world_size
-            dist.all_gather_object(states, state)
         names = [self._optimized_names(i) for i in range(2)]
+        states = self._randomness.states_of_all_ranks()
         checkpoint["transfergen"] = {"images_seen": self.images_seen, "rng": states, "optimized": names}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -246,5 +246,4 @@ class GAN(LightningModule):
 
     def _optimized_names(self, index: int) -> list[str]:
         names = {id(parameter): name for name, parameter in self.named_parameters()}
-        optimizer = self.trainer.optimizers[index]
-        return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        return [names[id(p)] for group in self.trainer.optimizers[index].param_groups for p in group["params"]]

@@ -59,18 +59,18 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def server(small):
-    """A web server with the archive, and the list of the requests for it that it has answered."""
+    """A web server with the archive, and the list of the requests for it."""
     _, archive, _ = small
     fetched = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            fetched.append(self.path)
             content = archive.read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-            fetched.append(self.path)
 
         def log_message(self, *args):
             pass

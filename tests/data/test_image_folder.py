@@ -91,7 +91,7 @@ def test_missing_folder_is_refused(tmp_path):
 def test_folder_without_a_picture_is_refused(tmp_path, split):
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"data\.path=.*: no picture in it or in its subfolders"):
+    with pytest.raises(ValueError, match=r"data\.path=.*: no picture .*in it or in its subfolders"):
         image_folder(str(tmp_path), split)
 
 
@@ -106,3 +106,21 @@ def test_identity_follows_the_state_of_the_files(folder):
     assert image_folder(str(root), "train").identity == before
     Image.new("RGB", (9, 9), "blue").save(root / "2.png")
     assert image_folder(str(root), "train").identity != before
+
+
+def test_both_splits_number_the_classes_alike(folder):
+    root = folder("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png")
+    train, test = image_folder(str(root), "train"), image_folder(str(root), "test")
+    assert train.classes == test.classes == ("a", "b", "c")
+    assert test.labels.tolist() == [1, 2]
+
+
+def test_class_that_only_the_test_split_has_is_refused(folder):
+    root = folder("train/a/1.png", "test/b/1.png")
+    with pytest.raises(ValueError, match="no class b"):
+        image_folder(str(root), "test")
+
+
+def test_pictures_beside_class_folders_are_refused(folder):
+    with pytest.raises(ValueError, match="beside the class folders"):
+        image_folder(str(folder("a/1.png", "b/1.png", "2.png")), "train")

@@ -36,7 +36,8 @@ def huggingface(
     try:
         splits: Any = datasets.load_dataset(str(Path(path).expanduser()) if local else path, config)
     except Exception as error:  # the library's and the hub's errors have no common class
-        what = "no parquet files in the hub's layout there" if local else "no such folder, and not on the hub"
+        what = "cannot be loaded as a data set" if local else "no such folder, and not to be had from the hub"
+        what += f" with data.source.config={config}" if config else ""
         raise ValueError(f"data.path={path}: {what} ({str(error).strip().splitlines()[0][:200]})") from error
     test = next((name for name in _TEST_NAMES if name in splits), None)
     name = "train" if split == "train" or test is None else test
@@ -47,18 +48,25 @@ def huggingface(
     label = _column(path, table, label_column, datasets.ClassLabel, "label_column")
     if image is None:
         raise ValueError(f"data.path={path}: no column of images; it has {', '.join(table.features)}")
+    if not isinstance(table.features[image], datasets.Image):
+        raise ValueError(f"data.source.image_column={image}: holds {table.features[image]}, not images")
     encoded = table.select_columns(image).cast_column(image, datasets.Image(decode=False))
 
     def open_picture(i: int) -> Image.Image:
         entry = encoded[i][image]
+        if entry is None:
+            raise ValueError("the cell is empty")
         return Image.open(io.BytesIO(entry["bytes"]) if entry["bytes"] is not None else entry["path"])
 
     feature = table.features[label] if label else None
+    labels = table[label][:] if label else [0] * len(table)
+    if not all(isinstance(value, int) for value in labels):
+        raise ValueError(f"data.source.label_column={label}: needs a class number in every row")
     pictures = Pictures(
         identity=f"huggingface/{path}/{name}/{table._fingerprint}",
         open=open_picture,
         name=lambda i: f"{path}, split {name}, row {i}",
-        labels=np.asarray(table[label], np.int64) if label else np.zeros(len(table), np.int64),
+        labels=np.asarray(labels, np.int64),
         classes=tuple(getattr(feature, "names", None) or ()),
     )
     return pictures if test is not None else hold_out(pictures, split, holdout)

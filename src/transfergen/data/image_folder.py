@@ -9,6 +9,7 @@ from PIL import Image
 from transfergen.data.pictures import Pictures, Split, hold_out
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
@@ -25,24 +26,29 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
         raise ValueError(f"data.path={path}: there is no such folder")
     test = next((root / name for name in _TEST_NAMES if (root / name).is_dir()), None)
     if (root / "train").is_dir() and test is not None:
-        return _pictures(root / "train" if split == "train" else test)
+        train = _pictures(root / "train")
+        return train if split == "train" else _pictures(test, train.classes)
     return hold_out(_pictures(root / "train" if (root / "train").is_dir() else root), split, holdout)
 
 
-def _pictures(root: Path) -> Pictures:
-    Image.init()
+def _pictures(root: Path, known: tuple[str, ...] | None = None) -> Pictures:
+    """The pictures below `root`, their classes numbered as in `known` where that is given."""
     files = sorted(
         file
         for file in root.rglob("*")
-        if file.suffix.lower() in Image.EXTENSION
-        and Image.EXTENSION[file.suffix.lower()] in Image.OPEN
+        if file.suffix.lower() in _SUFFIXES
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
     if not files:
-        raise ValueError(f"data.path={root}: no picture in it or in its subfolders")
+        raise ValueError(f"data.path={root}: no picture ({', '.join(sorted(_SUFFIXES))}) in it or in its subfolders")
     folders = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
-    classes = tuple(sorted(set(folders))) if set(folders) != {""} else ()
+    found = tuple(sorted(set(folders))) if set(folders) != {""} else ()
+    if "" in found:
+        raise ValueError(f"data.path={root}: {folders.count('')} picture(s) lie beside the class folders; move them")
+    classes = found if known is None else known
+    if not set(found) <= set(classes):
+        raise ValueError(f"data.path={root}: the training split has no class {min(set(found) - set(classes))}")
     labels = np.array([classes.index(folder) if classes else 0 for folder in folders], np.int64)
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return Pictures(

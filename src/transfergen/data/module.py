@@ -95,6 +95,7 @@ class ImageDataModule(LightningDataModule):
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # or else each epoch draws from the generator that dropout draws from
             pin_memory=torch.cuda.is_available(),
         )
 

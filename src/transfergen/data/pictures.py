@@ -67,16 +67,24 @@ def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     order = np.random.default_rng(0).permutation(len(pictures))
     held = max(1, round(fraction * len(pictures)))
     if held >= len(pictures):
-        raise ValueError(f"{pictures.identity}: {len(pictures)} picture(s) are too few to hold out a test split")
+        raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")
     return pictures.subset(np.sort(order[:held] if split == "test" else order[held:]), f"{split}-of-{fraction}")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any picture -> RGB: turned as its EXIF says, 16-bit grey scaled, transparency laid on white."""
+    """Any picture -> RGB: turned as its EXIF says, 16-bit grey scaled, transparency laid on white.
+
+    Raises:
+        ValueError: its values are floats or 32-bit integers, of which nobody knows what white is.
+    """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
-        values = np.asarray(picture, dtype=np.float64) / 257  # 65535 -> 255
-        return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(picture, dtype=np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its grey values are beyond 16 bits")
+        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")  # 65535 -> 255
+    if picture.mode == "F":
+        raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")

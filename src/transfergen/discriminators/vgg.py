@@ -20,7 +20,9 @@ class VGGDiscriminator(nn.Module):
 
     Trunks differ in the size of their features by factors of a thousand (the original VGG19's are in the hundreds,
     torchvision's near 1), and a head with one learning rate cannot serve them all. So `calibrate`, called once before
-    training, measures the root mean square of each feature map on real images, and the head sees it divided by that.
+    training, measures the mean and the standard deviation of each channel on real images, and the head sees channels
+    of mean 0 and deviation 1. These are constants: they change where the head starts and how fast it learns, and not
+    what it can express.
 
     Args:
         backbone: the trunk.
@@ -34,7 +36,8 @@ class VGGDiscriminator(nn.Module):
         ValueError: the trunk is too deep for R.
     """
 
-    feature_scale: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
 
     def __init__(
         self,
@@ -51,7 +54,8 @@ class VGGDiscriminator(nn.Module):
         self.pool = pool
         self.frozen_blocks = 0
         self.calibrated = calibrated
-        self.register_buffer("feature_scale", torch.ones(len(backbone.channels)))
+        self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
+        self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
         inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
         self.head = nn.Sequential(
             nn.Linear(inputs, hidden), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout), nn.Linear(hidden, 1)
@@ -73,11 +77,12 @@ class VGGDiscriminator(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Real images (B, 3, R, R) in [-1, 1] -> from now on the head sees features whose root mean square is 1."""
+        """Real images (B, 3, R, R) in [-1, 1]: from now on the head sees channels that are standardised on them."""
         if self.calibrated:
-            self.feature_scale.copy_(
-                torch.stack([m.float().square().mean().rsqrt() for m in self._maps(self.features(images))])
-            )
+            maps = [m.float() for m in self._maps(self.features(images))]
+            self.feature_mean.copy_(torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]))
+            std = torch.cat([m.std(dim=(0, 2, 3)) for m in maps])
+            self.feature_std.copy_(std.clamp_(min=float(std.mean()) * 1e-3))  # a channel that is always 0 stays 0
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the head and of the blocks that are not frozen."""
@@ -94,7 +99,11 @@ class VGGDiscriminator(nn.Module):
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """The trainable suffix: what `features` gave -> logits (B, 1), float32."""
-        scaled = [m * scale for m, scale in zip(self._maps(features), self.feature_scale, strict=True)]
+        maps = self._maps(features)
+        means, stds = (torch.split(t, list(self.backbone.channels)) for t in (self.feature_mean, self.feature_std))
+        scaled = [
+            (m - mean[:, None, None]) / std[:, None, None] for m, mean, std in zip(maps, means, stds, strict=True)
+        ]
         logits: Tensor = self.head(torch.cat([m.flatten(1) for m in scaled], dim=1))
         return logits.float()
 

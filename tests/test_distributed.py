@@ -1,0 +1,78 @@
+"""Two processes on one CPU, over gloo, as `trainer.devices=2` starts them."""
+
+import pytest
+import torch
+from runs import SMALL, command
+
+LIST_RANKS = """
+import os, sys, torch
+from transfergen.gan import GAN
+from transfergen.train import main
+
+end, step = GAN.on_train_end, GAN.training_step
+seen = []
+
+def training_step(self, batch, batch_idx):
+    result = step(self, batch, batch_idx)
+    seen.append(batch.indices)
+    return result
+
+def on_train_end(self):
+    state = dict(self.named_parameters())
+    torch.save({"weights": state, "seen": [i.tolist() for i in seen], "noise": self._randomness.latents(2, 3)},
+               os.path.join(os.environ["RANKS"], f"rank{self.global_rank}.pt"))
+    end(self)
+
+GAN.training_step, GAN.on_train_end = training_step, on_train_end
+main()
+"""
+
+
+@pytest.fixture(scope="module", params=["feature_extraction", "fine_tuning", "gradual"])
+def ranks(request, tmp_path_factory):
+    """What each of two ranks has seen and become after an epoch, and the run directory."""
+    folder = tmp_path_factory.mktemp(request.param)
+    script = folder / "train.py"
+    script.write_text(LIST_RANKS)
+    options = {
+        "feature_extraction": [],
+        "fine_tuning": ["transfer=fine_tuning"],
+        "gradual": ["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"],
+    }[request.param]
+    run_dir = folder / "run"
+    done = command(
+        run_dir,
+        *SMALL,
+        "trainer.max_epochs=1",
+        "trainer.devices=2",
+        *options,
+        env={"RANKS": str(folder)},
+        script=script,
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)], run_dir
+
+
+def test_weights_are_bit_identical(ranks):
+    (a, b), _ = ranks
+    for name, tensor in a["weights"].items():
+        assert torch.equal(tensor, b["weights"][name]), name
+
+
+def test_data_is_split_and_noise_differs(ranks):
+    (a, b), _ = ranks
+    for ours, theirs in zip(a["seen"], b["seen"], strict=True):
+        assert len(ours) == len(theirs) == 4
+        assert not set(ours) & set(theirs)
+    both = [i for rank in (a, b) for batch in rank["seen"] for i in batch]
+    assert sorted(both) == list(range(64))
+    assert not torch.equal(a["noise"], b["noise"])
+
+
+def test_one_run_directory_counts_the_images_of_both(ranks):
+    _, run_dir = ranks
+    state = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["transfergen"]["images_seen"] == 64
+    assert len(state["transfergen"]["rng"]) == 2
+    assert [entry.name for entry in run_dir.parent.iterdir() if entry.is_dir()] == ["run"]
+    assert (run_dir / "grid.png").exists()

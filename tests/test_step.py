@@ -1,0 +1,161 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from transfergen.backbones.vgg import VGG
+from transfergen.discriminators.vgg import VGGDiscriminator
+from transfergen.generators.dcgan import DCGAN
+from transfergen.losses.adversarial import bce
+from transfergen.step import (
+    FeatureCache,
+    discriminator_turn,
+    generator_turn,
+    gradient_norm,
+    without_weight_gradients,
+)
+
+STEPS, BATCH = 3, 4
+
+
+def networks(dropout=0.0):
+    discriminator = VGGDiscriminator(
+        VGG(arch="vgg11", cut="relu3_2", weights="random"), resolution=32, hidden=16, dropout=dropout
+    )
+    discriminator.calibrate(torch.rand(8, 3, 32, 32) * 2 - 1)
+    return DCGAN(resolution=32, z_dim=8, width=8), discriminator
+
+
+def sgd(parameters):
+    # Adam would divide rounding errors of vanishing gradients by themselves.
+    return torch.optim.SGD(parameters, lr=2e-3, momentum=0.5)
+
+
+def plain_loop(generator, discriminator, reals, noise):
+    """The algorithm as a textbook writes it: no shared pass, probabilities from whole networks."""
+    d_optimizer, g_optimizer = sgd(discriminator.trainable_parameters()), sgd(generator.parameters())
+    for real, z in zip(reals, noise, strict=True):
+        fake = generator(z)
+        d_optimizer.zero_grad()
+        p_real, p_fake = discriminator(real).sigmoid(), discriminator(fake.detach()).sigmoid()
+        loss = F.binary_cross_entropy(p_real, torch.ones_like(p_real))
+        (loss + F.binary_cross_entropy(p_fake, torch.zeros_like(p_fake))).backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        p_fake = discriminator(fake).sigmoid()
+        F.binary_cross_entropy(p_fake, torch.ones_like(p_fake)).backward()
+        g_optimizer.step()
+
+
+def fast_loop(generator, discriminator, reals, noise, cache=None):
+    d_parameters = list(discriminator.trainable_parameters())
+    d_optimizer, g_optimizer = sgd(d_parameters), sgd(generator.parameters())
+    for i, (real, z) in enumerate(zip(reals, noise, strict=True)):
+        if cache is None:
+            real_features = discriminator.features(real)
+        else:
+            positions = torch.arange(i * BATCH, (i + 1) * BATCH) % cache.size
+            real_features = cache.get(positions, lambda missing, real=real: discriminator.features(real[missing]))
+        fake_features = discriminator.features(generator(z))
+        d_optimizer.zero_grad()
+        discriminator_turn(discriminator, bce(), real_features, fake_features).loss.backward()
+        d_optimizer.step()
+        g_optimizer.zero_grad()
+        with without_weight_gradients(d_parameters):
+            generator_turn(discriminator, bce(), fake_features).loss.backward()
+        g_optimizer.step()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("frozen_blocks", [0, 2, 3])
+def test_fast_step_trains_to_the_weights_of_the_plain_loop(frozen_blocks, cached):
+    generator, discriminator = networks()
+    discriminator.freeze(frozen_blocks)
+    start = copy.deepcopy((generator, discriminator))
+    # The last batch repeats the first, so that the cache answers from memory.
+    reals = [torch.rand(BATCH, 3, 32, 32) * 2 - 1 for _ in range(STEPS - 1)]
+    reals.append(reals[0])
+    noise = [torch.randn(BATCH, 8) for _ in range(STEPS)]
+    cache = FeatureCache((STEPS - 1) * BATCH, max_mib=64) if cached and frozen_blocks else None
+
+    plain, fast = copy.deepcopy(start), copy.deepcopy(start)
+    plain_loop(*plain, reals, noise)
+    fast_loop(*fast, reals, noise, cache)
+
+    for network in (0, 1):
+        moved = 0.0
+        before = start[network].state_dict()
+        for (name, a), b in zip(plain[network].state_dict().items(), fast[network].state_dict().values(), strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            moved += float((a.float() - before[name].float()).abs().sum())
+        assert moved > 1e-2
+
+
+def test_discriminators_turn_leaves_the_generator_without_gradients():
+    generator, discriminator = networks()
+    discriminator.freeze(3)
+    fake = discriminator.features(generator(torch.randn(BATCH, 8)))
+    discriminator_turn(discriminator, bce(), [f.detach() for f in fake], fake).loss.backward()
+    assert all(p.grad is None for p in generator.parameters())
+    assert all(p.grad is not None for p in discriminator.head.parameters())
+
+
+@pytest.mark.parametrize("frozen_blocks", [0, 3])
+def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen_blocks):
+    generator, discriminator = networks()
+    discriminator.freeze(frozen_blocks)
+    parameters = list(discriminator.trainable_parameters())
+    with without_weight_gradients(parameters):
+        generator_turn(discriminator, bce(), discriminator.features(generator(torch.randn(BATCH, 8)))).loss.backward()
+    assert all(p.grad is None for p in discriminator.parameters())
+    assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
+    assert all(p.requires_grad for p in parameters)
+
+
+def test_frozen_trunk_runs_three_passes_at_first_and_two_once_reals_are_known():
+    generator, discriminator = networks()
+    discriminator.freeze(3)
+    passes = []
+    discriminator.backbone.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    real, z = torch.rand(BATCH, 3, 32, 32), torch.randn(BATCH, 8)
+    cache = FeatureCache(BATCH, max_mib=64)
+    fast_loop(generator, discriminator, [real], [z], cache)
+    assert len(passes) == 2  # forward; the third pass is the backward one
+    fast_loop(generator, discriminator, [real], [z], cache)
+    assert len(passes) == 3
+
+
+def test_cache_computes_each_image_once_and_keeps_the_order_asked_for():
+    table, asked = torch.randn(6, 2), []
+
+    def get(indices):
+        def compute(positions):
+            asked.extend(indices[positions].tolist())
+            return [table[indices[positions]]]
+
+        return cache.get(indices, compute)[0]
+
+    cache = FeatureCache(6, max_mib=1)
+    for indices in ([3, 1], [1, 5, 3], [5, 3, 1]):
+        assert torch.equal(get(torch.tensor(indices)), table[indices])
+    assert sorted(asked) == [1, 3, 5]
+    cache.clear()
+    get(torch.tensor([3]))
+    assert sorted(asked) == [1, 3, 3, 5]
+
+
+def test_cache_keeps_nothing_that_would_not_fit():
+    cache, calls = FeatureCache(1000, max_mib=1), []
+    for _ in range(2):
+        cache.get(torch.tensor([0]), lambda positions: [calls.append(1) or torch.zeros(len(positions), 300)])
+    assert len(calls) == 2
+
+
+def test_gradient_norm_is_that_of_all_gradients_together_and_shows_what_is_not_finite():
+    a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    a.grad, b.grad = torch.tensor([1.0, 2.0]), torch.tensor([2.0])
+    assert gradient_norm([a, b]).item() == 3.0
+    b.grad = torch.tensor([float("inf")])
+    assert not torch.isfinite(gradient_norm([a, b]))
