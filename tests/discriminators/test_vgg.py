@@ -100,7 +100,7 @@ def test_only_maps_larger_than_pool_are_pooled(pool, inputs, images):
 
 
 @pytest.mark.parametrize("frozen", BOUNDARIES)
-def test_a_calibrated_head_sees_standardised_channels(frozen, images):
+def test_a_calibrated_head_sees_standardised_channels_of_norm_one_together(frozen, images):
     d = discriminator().eval()
     norm = d.backbone.blocks[0][1]
     nn.init.constant_(norm.weight, 1e-3)  # a shallow tap of small features, one of its channels always 0.2
@@ -111,11 +111,25 @@ def test_a_calibrated_head_sees_standardised_channels(frozen, images):
     seen = []
     d.head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     d(images)
-    channels = seen[0].view(6, 4 + 8, 16)
+    channels = seen[0].view(6, 4 + 8, 16) * (12 * 16) ** 0.5
     mean, std = channels.mean((0, 2)), channels.std((0, 2))
     torch.testing.assert_close(mean, torch.zeros(12), rtol=0, atol=1e-2)
     torch.testing.assert_close(std[1:], torch.ones(11), rtol=1e-2, atol=0)
     assert std[0] == 0
+
+
+def test_head_that_sees_the_batchs_deviation_tells_varied_images_from_copies(images):
+    d = discriminator(batch_std=True).eval()
+    d.calibrate(images)
+    seen = []
+    d.head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    d(images)
+    d(images[:1].expand(6, -1, -1, -1))
+    varied, copies = (inputs[:, 12 * 16 :] for inputs in seen)
+    assert varied.shape == (6, 12)
+    assert torch.equal(varied[0], varied[5])
+    assert varied.mean() > 0.1
+    assert copies.max() < 0.01
 
 
 def test_calibration_is_saved_with_the_weights(images):

@@ -70,11 +70,10 @@ class Backbone(nn.Module):
         return self._run(state[-1], state[:-1], range(blocks, len(self.blocks)))
 
     def _run(self, x: Any, tapped: list[Tensor], blocks: range) -> list[Tensor]:
-        tapped = list(tapped)
         for i in blocks:
             x = self.blocks[i](x)
             if isinstance(x, list):  # a trunk that cannot be cut is one block, and gives all its taps at once
-                tapped += x
+                tapped = tapped + x
             elif i in self.taps:
                 tapped.append(x)
         return tapped if blocks.stop == len(self.blocks) else [*tapped, x]

@@ -43,6 +43,8 @@ class TimmBackbone(Backbone):
         weights: str = "package",
         input_size: int | None = None,
     ) -> None:
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0:
+            raise ValueError(f"backbone.taps={list(taps)}: give one level or more, ascending, from 0")
         try:
             published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
             fixed: dict[str, Any] = {}
@@ -58,7 +60,8 @@ class TimmBackbone(Backbone):
             state = _native_state(name, weights)
             wanted = {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("batches_tracked")}
             net.load_state_dict(pick(_renamed(state, set(wanted)), wanted, weights), strict=False)
-        blocks, tap_blocks = ([_Whole(net)], [0]) if fixed else _chain(net)
+        blocks, tap_blocks = _chain(net, whole=bool(fixed))
+        _check_chain(name, blocks, tap_blocks, net.feature_info.channels())
         super().__init__(
             blocks,
             taps=tap_blocks,
@@ -70,10 +73,10 @@ class TimmBackbone(Backbone):
         )
 
 
-def _chain(net: Any) -> tuple[list[nn.Module], list[int]]:
+def _chain(net: Any, *, whole: bool) -> tuple[list[nn.Module], list[int]]:
     """The model as blocks to run in order, and which of their outputs are the taps."""
     wanted = net.feature_info.module_name()
-    if isinstance(net, FeatureListNet):
+    if isinstance(net, FeatureListNet) and not whole:
         blocks: list[nn.Module] = []
         run: list[nn.Module] = []
         ends = {module.replace(".", "_") for module in wanted}
@@ -83,11 +86,33 @@ def _chain(net: Any) -> tuple[list[nn.Module], list[int]]:
                 blocks.append(nn.Sequential(*run))
                 run = []
         return blocks, list(range(len(blocks)))
-    if hasattr(net, "conv_stem") and hasattr(net, "blocks"):  # EfficientNet, MobileNet and their kin
+    if not whole and hasattr(net, "conv_stem") and hasattr(net, "blocks"):  # EfficientNet, MobileNet and their kin
         stem = nn.Sequential(net.conv_stem, net.bn1, *([net.act1] if hasattr(net, "act1") else []))
         taps = [int(module.removeprefix("blocks.")) + 1 if "blocks" in module else 0 for module in wanted]
         return [stem, *net.blocks][: taps[-1] + 1], taps
     return [_Whole(net)], [0]
+
+
+@torch.no_grad()
+def _check_chain(name: str, blocks: list[nn.Module], taps: list[int], channels: list[int]) -> None:
+    """Run a chain once: a few families hand lists or channels-last maps from stage to stage.
+
+    Raises:
+        ValueError: the model is one of those.
+    """
+    if isinstance(blocks[0], _Whole):
+        return
+    x, found = torch.zeros(1, 3, 64, 64), []
+    for i, block in enumerate(blocks):
+        training = block.training
+        x = block.eval()(x)
+        block.train(training)
+        if not isinstance(x, Tensor):
+            break
+        if i in taps:
+            found.append(x.shape[1])
+    if found != channels:
+        raise ValueError(f"backbone.name={name}: its stages are no plain chain of (B, C, h, w) maps; choose another")
 
 
 class _Whole(nn.Module):
@@ -151,5 +176,6 @@ def _from_package(name: str) -> dict[str, Tensor]:
     with torch.device("meta"):
         full = timm.create_model(name, pretrained=False).state_dict()
     state = read_state_dict(path)
-    assert [t.shape for t in full.values()] == [t.shape for t in state.values()], "timm's Lite0 changed its layout"
+    if [t.shape for t in full.values()] != [t.shape for t in state.values()]:
+        raise ValueError("backbone.weights=package: this timm has another tf_efficientnet_lite0; set another source")
     return dict(zip(full, state.values(), strict=True))

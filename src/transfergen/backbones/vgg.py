@@ -2,15 +2,20 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
-from torch import nn
-from torchvision.models import get_model, get_model_weights
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+from torchvision.models.vgg import cfgs, make_layers
 
 from transfergen.backbones.base import Backbone
 from transfergen.backbones.weights import Download, pick, read_state_dict
 
 # torchvision's file names carry the first eight digits of the SHA-256; here are those that are known in full.
 _FULL_SHA256 = {"dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"}
+
+
+_LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # the columns of the paper's table 1
 
 
 class VGG(Backbone):
@@ -32,7 +37,7 @@ class VGG(Backbone):
     ) -> None:
         if not re.fullmatch(r"vgg(11|13|16|19)(_bn)?", arch):
             raise ValueError(f"backbone.arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
-        features = get_model(arch, weights=None).features
+        features = make_layers(cfgs[_LAYOUT[arch.removesuffix("_bn")]], batch_norm=arch.endswith("_bn"))
         names = layer_names(features)
         if cut not in names:
             raise ValueError(f"backbone.cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
@@ -55,6 +60,10 @@ class VGG(Backbone):
     @staticmethod
     def _load(features: nn.Sequential, arch: str, weights: str) -> None:
         if weights == "random":
+            for layer in features:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                    nn.init.zeros_(cast(Tensor, layer.bias))
             return
         if weights == "imagenet":
             url = get_model_weights(arch).DEFAULT.url

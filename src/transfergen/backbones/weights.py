@@ -4,6 +4,7 @@ import hashlib
 import os
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -45,13 +46,14 @@ class Download:
         partial = self.cached.with_suffix(f".{os.getpid()}.part")
         try:
             with urllib.request.urlopen(self.url, timeout=CONNECT_TIMEOUT_S) as answer:
-                size = int(answer.headers["Content-Length"])
-                with wrap_file(answer, size, description=self.cached.name) as body, partial.open("wb") as out:
+                length = answer.headers["Content-Length"]
+                total = int(length) if length else 0  # no total, no bar that fills
+                with wrap_file(answer, total, description=self.cached.name) as body, partial.open("wb") as out:
                     while chunk := body.read(1 << 20):
                         out.write(chunk)
             verify(partial, self.sha256)
             partial.replace(self.cached)
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise ValueError(
                 f"cannot download {self.url} ({error}); put the file at {self.cached} (SHA-256 {self.sha256}), or set "
                 "backbone.weights=FILE to a local copy, or backbone.weights=random to train without pretraining"
@@ -69,7 +71,10 @@ def verify(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(sha256):
-        raise ValueError(f"{path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it")
+        raise ValueError(
+            f"{path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it, or set "
+            "backbone.weights=FILE"
+        )
 
 
 def read_state_dict(path: Path, override: str = "backbone.weights") -> dict[str, Tensor]:

@@ -33,8 +33,13 @@ def huggingface(
 
     datasets.disable_progress_bars()
     local = Path(path).expanduser().is_dir()
+    if not local and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
+        raise ValueError(f"data.path={path}: there is no such folder, and no data set of the hub has such a name")
     try:
-        splits: Any = datasets.load_dataset(str(Path(path).expanduser()) if local else path, config)
+        patience = datasets.DownloadConfig(max_retries=1)
+        splits: Any = datasets.load_dataset(
+            str(Path(path).expanduser()) if local else path, config, download_config=patience
+        )
     except Exception as error:  # the library's and the hub's errors have no common class
         what = "cannot be loaded as a data set" if local else "no such folder, and not to be had from the hub"
         what += f" with data.source.config={config}" if config else ""

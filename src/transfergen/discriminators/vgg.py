@@ -21,8 +21,9 @@ class VGGDiscriminator(nn.Module):
     Trunks differ in the size of their features by factors of a thousand (the original VGG19's are in the hundreds,
     torchvision's near 1), and a head with one learning rate cannot serve them all. So `calibrate`, called once before
     training, measures the mean and the standard deviation of each channel on real images, and the head sees channels
-    of mean 0 and deviation 1. These are constants: they change where the head starts and how fast it learns, and not
-    what it can express.
+    of mean 0, scaled so that all of an image's features together have a norm of about 1. These are constants: they
+    change where the head starts and how fast it learns, and not what it can express. Without them Adam's first steps
+    move the logits by hundreds, and the generator collapses.
 
     Args:
         backbone: the trunk.
@@ -30,6 +31,8 @@ class VGGDiscriminator(nn.Module):
         pool: the side, in positions, to which larger feature maps are pooled.
         hidden: width of the head.
         dropout: probability of dropping a hidden unit.
+        batch_std: hand the head each channel's deviation over the batch too, so that it notices fakes that are all
+            alike, which it cannot see in one image. Karras 2018, arXiv:1710.10196, section 3, a value a channel.
         calibrated: whether `calibrate` does anything.
 
     Raises:
@@ -47,18 +50,23 @@ class VGGDiscriminator(nn.Module):
         pool: int = 4,
         hidden: int = 1024,
         dropout: float = 0.5,
+        batch_std: bool = False,
         calibrated: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
         self.frozen_blocks = 0
-        self.calibrated = calibrated
+        self.calibrated, self.batch_std = calibrated, batch_std
         self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
         self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
         inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
+        self.inputs = inputs
         self.head = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(dropout), nn.Linear(hidden, 1)
+            nn.Linear(inputs + (sum(backbone.channels) if batch_std else 0), hidden),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
         )
 
     def freeze(self, blocks: int) -> None:
@@ -77,12 +85,16 @@ class VGGDiscriminator(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Real images (B, 3, R, R) in [-1, 1]: from now on the head sees channels that are standardised on them."""
+        """Real images (B, 3, R, R) in [-1, 1]: the head sees channels that are standardised on them from now on."""
         if self.calibrated:
+            was_training = self.training
+            self.eval()  # the running statistics of a trunk with batch norm stay as they are
             maps = [m.float() for m in self._maps(self.features(images))]
+            self.train(was_training)
             self.feature_mean.copy_(torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]))
             std = torch.cat([m.std(dim=(0, 2, 3)) for m in maps])
-            self.feature_std.copy_(std.clamp_(min=float(std.mean()) * 1e-3))  # a channel that is always 0 stays 0
+            std.clamp_(min=float(std.mean()) * 1e-3)  # a channel that is always 0 stays 0
+            self.feature_std.copy_(std * self.inputs**0.5)  # a norm of 1 over all inputs
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the head and of the blocks that are not frozen."""
@@ -104,7 +116,11 @@ class VGGDiscriminator(nn.Module):
         scaled = [
             (m - mean[:, None, None]) / std[:, None, None] for m, mean, std in zip(maps, means, stds, strict=True)
         ]
-        logits: Tensor = self.head(torch.cat([m.flatten(1) for m in scaled], dim=1))
+        joined = [m.flatten(1) for m in scaled]
+        if self.batch_std:
+            deviations = [(self.inputs * m.var(dim=0, unbiased=False) + 1e-6).sqrt().mean(dim=(1, 2)) for m in scaled]
+            joined += [d.expand(len(scaled[0]), -1) for d in deviations]
+        logits: Tensor = self.head(torch.cat(joined, dim=1))
         return logits.float()
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
