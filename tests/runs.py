@@ -52,6 +52,8 @@ def train(run_dir, *overrides, small=True):
     out, err = io.StringIO(), io.StringIO()
     directory = [f"hydra.run.dir={run_dir}"] if run_dir is not None else []
     argv = ["train.py", *directory, *(SMALL if small else []), *overrides]
+    argv.sort(key=lambda argument: argument == "-m", reverse=True)
+    argv.sort(key=lambda argument: argument == "train.py", reverse=True)
     code = 0
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -109,6 +109,8 @@ def _exit(code: int, error: BaseException, message: str | None = None) -> NoRetu
 
 def _explain(error: Exception) -> str:
     """Hydra's message in one line, with the nearest name that exists."""
+    if isinstance(error, OSError) and error.filename:  # Hydra's own errors are OSErrors too
+        return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
@@ -130,8 +132,8 @@ def _nearest(wrong: str, options: Sequence[str]) -> str:
 
 
 def _all_keys() -> list[str]:
-    """Every key that some file of the config directory sets, with its group in front."""
-    keys = set()
+    """Every group, and every key that some file of the config directory sets, with its group in front."""
+    keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
     for file in CONF_DIR.rglob("*.yaml"):
         group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
         keys |= {f"{group}{key}" for key in _dotted(OmegaConf.load(file))}

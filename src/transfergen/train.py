@@ -19,8 +19,11 @@ def _task(config: DictConfig) -> float:
     if config.resume is not None:
         config, checkpoint = _resume(config, run_dir)
     config = cli.plain(config)
-    if cli.is_sweep() and config.trainer.devices != 1 and config.trainer.accelerator != "cpu":
-        raise ValueError("a sweep (-m) trains on one device a run; set trainer.devices=1")
+    if cli.is_sweep():
+        # Each rank of a run would start the whole sweep again, with other settings.
+        if config.trainer.devices not in (1, "auto"):
+            raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
+        config.trainer.devices = 1
     from transfergen.run import train  # torch and Lightning take seconds: not for --help, nor for a mistyped key
 
     return train(config, run_dir, checkpoint)

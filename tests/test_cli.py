@@ -1,0 +1,130 @@
+"""What bad input gets: exit code 2, one line that names the override to change, and no traceback."""
+
+import pytest
+import torch
+from runs import SMALL, command, train
+from safetensors.torch import save_file
+
+SHAPES_ON_VGG = ["data=shapes", "backbone.weights=random"]
+
+
+def refusal(run_dir, *overrides, small=False):
+    code, out, err = train(run_dir, *overrides, small=small)
+    assert code == 2
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("transfergen: ")
+    assert "epoch" not in out
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=imge_folder"], ["data=imge_folder", "did you mean image_folder"]),
+        (["modl=vgg_disc"], ["modl", "did you mean model"]),
+        (["backbone.cutt=pool4"], ["backbone.cutt", "did you mean backbone.cut"]),
+        (["data=image_folder"], ["data.path"]),
+        (["data=image_folder", "data.path=nowhere"], ["data.path=nowhere", "no such folder"]),
+        (["data=huggingface", "data.path=./nowhere"], ["data.path=./nowhere", "no such folder"]),
+        ([*SHAPES_ON_VGG, "data.resolution=48"], ["48", "data.resolution=64"]),
+        ([*SHAPES_ON_VGG, "data.resolution=512"], ["data.resolution=512", "32 to 256"]),
+        ([*SHAPES_ON_VGG, "generator.resolution=32"], ["generator.resolution", "data.resolution"]),
+        ([*SHAPES_ON_VGG, "data.fit=oval"], ["data.fit=oval", "crop, pad, stretch"]),
+        ([*SHAPES_ON_VGG, "backbone.cut=relu3_9"], ["backbone.cut=relu3_9", "relu3_4"]),
+        ([*SHAPES_ON_VGG, "backbone.cut=pool5", "data.resolution=32"], ["backbone.cut", "data.resolution"]),
+        (["data=shapes", "backbone.weights=nowhere.pth"], ["backbone.weights=nowhere.pth", "no such file"]),
+        (["data=shapes", "backbone=timm", "backbone.weights=package"], ["backbone.weights=package", "resnet18"]),
+        ([*SHAPES_ON_VGG, "trainer.devices=999"], ["trainer.devices=999", "set trainer.devices="]),
+        ([*SHAPES_ON_VGG, "trainer.accelerator=abacus"], ["trainer.accelerator=abacus"]),
+        ([*SHAPES_ON_VGG, "+trainer.colour=red"], ["colour"]),
+        ([*SHAPES_ON_VGG, "transfer.trunk=molten"], ["transfer.trunk=molten", "gradual"]),
+        ([*SHAPES_ON_VGG, "transfer.trunk=last_k", "transfer.last_k=9"], ["transfer.last_k=9", "transfer.trunk=tuned"]),
+        ([*SHAPES_ON_VGG, "gan.d_steps=0"], ["gan.d_steps=0"]),
+        ([*SHAPES_ON_VGG, "objective._target_=os.system"], ["_target_=os.system", "refused"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_mistake_gets_one_line_with_the_override(tmp_path, overrides, words):
+    line = refusal(tmp_path / "run", *overrides)
+    for word in words:
+        assert word in line
+
+
+def test_folder_without_pictures_is_refused(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    line = refusal(tmp_path / "run", "data=image_folder", f"data.path={tmp_path / 'pictures'}")
+    assert "no picture" in line
+
+
+@pytest.mark.parametrize("damage", ["flipped architecture", "html", "empty", "pickle"])
+def test_weights_that_are_not_these_are_refused(tmp_path, damage):
+    file = tmp_path / "weights.pth"
+    if damage == "flipped architecture":
+        file = tmp_path / "weights.safetensors"
+        save_file({"features.0.weight": torch.zeros(3, 3)}, file)
+    elif damage == "pickle":
+        torch.save({"features.0.weight": Payload(tmp_path / "ran")}, file)
+    else:
+        file.write_text("<html>not found</html>" if damage == "html" else "")
+    line = refusal(tmp_path / "run", "data=shapes", f"backbone.weights={file}")
+    assert f"backbone.weights={file}" in line
+    assert not (tmp_path / "ran").exists()
+
+
+class Payload:
+    """A pickle that creates a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.touch, ()
+
+
+def test_output_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refusal(tmp_path / "file" / "run", "data=image_folder", "data.path=nowhere")
+    assert str(tmp_path / "file") in line
+    assert "hydra.run.dir" in line
+
+
+def test_resume_of_what_is_no_run_is_refused_and_leaves_nothing(tmp_path):
+    assert "no such folder" in refusal(None, f"resume={tmp_path / 'nowhere'}")
+    assert not (tmp_path / "nowhere").exists()
+    assert "last.ckpt" in refusal(None, f"resume={tmp_path}")
+
+
+def test_sweep_over_several_devices_is_refused(tmp_path):
+    line = refusal(
+        None, "-m", "seed=1,2", "trainer.devices=2", *SHAPES_ON_VGG, f"hydra.sweep.dir={tmp_path}", small=False
+    )
+    assert "trainer.devices=1" in line
+
+
+def test_sweep_trains_one_run_after_the_other(tmp_path):
+    code, _, err = train(None, "-m", "optimizer.generator.lr=1e-4,2e-4", "max_images=8", f"hydra.sweep.dir={tmp_path}")
+    assert code == 0, err
+    assert all((tmp_path / str(job) / "grid.png").exists() for job in (0, 1))
+
+
+def test_no_network_and_no_file_is_said_with_url_path_and_override(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    line = refusal(tmp_path / "run", "data=shapes")
+    for word in ("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", str(tmp_path / "cache"), "backbone.weights"):
+        assert word in line
+
+
+def test_traceback_is_shown_when_asked_for(tmp_path):
+    done = command(tmp_path / "run", *SMALL, "data.fit=oval", env={"HYDRA_FULL_ERROR": "1"})
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "data.fit=oval" in done.stderr
+
+
+def test_help_lists_the_groups():
+    done = command(None, "--help")
+    assert done.returncode == 0
+    for group in ("data", "model", "backbone", "transfer", "trainer", "experiment"):
+        assert f"\n  {group} " in done.stdout

@@ -1,0 +1,69 @@
+"""Each command of the README runs, shrunk; and its own backbone works."""
+
+import re
+import shlex
+
+import pytest
+from runs import ROOT, SMALL, train
+
+from transfergen.data.shapes import shapes
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("  #")[0].strip().removeprefix("python train.py").strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("python train.py")
+]
+TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "discriminator.hidden=8", "samples.count=4"]
+
+
+def test_readme_has_commands():
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "resume=" not in line and "devices=2" not in line])
+def test_training_command_runs(line, tmp_path, monkeypatch, cifar10_parquet, vgg_weights):
+    """With data and weights from here where the README's are on the network or the reader's own."""
+    overrides = shlex.split(line)
+    keys = {override.split("=")[0] for override in overrides}
+    instead = list(TINY)
+    if not keys & {"data", "experiment"} or "experiment=tutorial" in overrides:
+        overrides += ["data=huggingface"]
+        instead += [f"data.path={cifar10_parquet}"]
+    if "data=image_folder" in overrides:
+        train_set = tmp_path / "pictures"
+        train_set.mkdir()
+        pictures = shapes(None, "train", size=40, train=20)
+        for i in range(20):
+            pictures.open(i).save(train_set / f"{i}.png")
+        overrides = [o for o in overrides if not o.startswith("data.path=")] + [f"data.path={train_set}"]
+    if "data=huggingface" in overrides:
+        overrides = [o for o in overrides if not o.startswith("data.path=")] + [f"data.path={cifar10_parquet}"]
+    if "experiment=quickstart" in overrides:
+        instead += ["data.source.train=16", "data.source.test=8"]
+    else:
+        overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
+        instead += [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
+    directory = [f"hydra.sweep.dir={tmp_path / 'sweep'}"] if "-m" in overrides else []
+    run_dir = None if directory else tmp_path / "run"
+    code, _, err = train(run_dir, *overrides, *instead, *directory, small=False)
+    assert code == 0, err
+    assert list(tmp_path.rglob("grid.png"))
+
+
+def test_backbone_of_ones_own_is_one_file_and_one_yaml(tmp_path):
+    python, yaml = (
+        re.search(rf"```{kind}\n# (\S*tiny\S*)\n(.*?)```", README, re.DOTALL) for kind in ("python", "yaml")
+    )
+    files = [ROOT / match[1] for match in (python, yaml)]
+    assert not any(file.exists() for file in files)
+    try:
+        for file, match in zip(files, (python, yaml), strict=True):
+            file.write_text(match[2])
+        overrides = [o for o in SMALL if not o.startswith("backbone.")]
+        code, _, err = train(tmp_path, *overrides, "backbone=tiny", "max_images=16", small=False)
+        assert code == 0, err
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
