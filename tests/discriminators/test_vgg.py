@@ -118,18 +118,22 @@ def test_a_calibrated_head_sees_standardised_channels_of_norm_one_together(froze
     assert std[0] == 0
 
 
-def test_head_that_sees_the_batchs_deviation_tells_varied_images_from_copies(images):
-    d = discriminator(batch_std=True).eval()
-    d.calibrate(images)
+def test_batch_head_tells_varied_images_from_copies_and_adds_one_logit_to_all(images):
+    d, plain = discriminator(dropout=0.0), discriminator(dropout=0.0, batch_std=False)
+    plain.load_state_dict(d.state_dict(), strict=False)
+    for network in (d, plain):
+        network.calibrate(images)
     seen = []
-    d.head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
-    d(images)
+    d.batch_head[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    d.eval(), plain.eval()
+    added = d(images) - plain(images)
     d(images[:1].expand(6, -1, -1, -1))
-    varied, copies = (inputs[:, 12 * 16 :] for inputs in seen)
-    assert varied.shape == (6, 12)
-    assert torch.equal(varied[0], varied[5])
+    varied, copies = seen
+    assert varied.shape == (12,)
     assert varied.mean() > 0.1
     assert copies.max() < 0.01
+    torch.testing.assert_close(added, added[:1].expand(6, 1))
+    assert added.abs().min() > 0
 
 
 def test_calibration_is_saved_with_the_weights(images):

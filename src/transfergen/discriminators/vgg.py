@@ -18,12 +18,17 @@ class VGGDiscriminator(nn.Module):
     `features` is the frozen prefix and `score` the trainable rest; `freeze` sets the boundary between them. Frozen
     blocks have no weight gradients and stay in eval mode whatever `train()` says; images get their gradients through.
 
-    Trunks differ in the size of their features by factors of a thousand (the original VGG19's are in the hundreds,
-    torchvision's near 1), and a head with one learning rate cannot serve them all. So `calibrate`, called once before
-    training, measures the mean and the standard deviation of each channel on real images, and the head sees channels
-    of mean 0, scaled so that all of an image's features together have a norm of about 1. These are constants: they
-    change where the head starts and how fast it learns, and not what it can express. Without them Adam's first steps
-    move the logits by hundreds, and the generator collapses.
+    Two things keep the game going that the plain head loses by collapse, and each can be turned off.
+
+    Trunks differ in the size of their features (near 1,000 at relu3_4 of the original VGG19 weights), and a head with
+    one learning rate cannot serve them all. So `calibrate`, called once before training, measures the mean and the
+    standard deviation of each channel on real images, and the head sees channels of mean 0, scaled so that all of an
+    image's features together have a norm of about 1. These are constants: they change where the head starts and how
+    fast it learns, and not what it can express.
+
+    One image does not show that all fakes are alike. So the deviation of each channel over the batch goes through a
+    small head of its own, whose one logit is added. Karras 2018, arXiv:1710.10196, section 3, has one value for all
+    channels, as one more input.
 
     Args:
         backbone: the trunk.
@@ -31,8 +36,7 @@ class VGGDiscriminator(nn.Module):
         pool: the side, in positions, to which larger feature maps are pooled.
         hidden: width of the head.
         dropout: probability of dropping a hidden unit.
-        batch_std: hand the head each channel's deviation over the batch too, so that it notices fakes that are all
-            alike, which it cannot see in one image. Karras 2018, arXiv:1710.10196, section 3, a value a channel.
+        batch_std: whether there is a head for the deviation over the batch.
         calibrated: whether `calibrate` does anything.
 
     Raises:
@@ -50,23 +54,28 @@ class VGGDiscriminator(nn.Module):
         pool: int = 4,
         hidden: int = 1024,
         dropout: float = 0.5,
-        batch_std: bool = False,
+        batch_std: bool = True,
         calibrated: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
         self.frozen_blocks = 0
-        self.calibrated, self.batch_std = calibrated, batch_std
+        self.calibrated = calibrated
         self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
         self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
         inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
         self.inputs = inputs
         self.head = nn.Sequential(
-            nn.Linear(inputs + (sum(backbone.channels) if batch_std else 0), hidden),
+            nn.Linear(inputs, hidden),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Dropout(dropout),
             nn.Linear(hidden, 1),
+        )
+        self.batch_head = (
+            nn.Sequential(nn.Linear(sum(backbone.channels), 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
+            if batch_std
+            else None
         )
 
     def freeze(self, blocks: int) -> None:
@@ -101,6 +110,8 @@ class VGGDiscriminator(nn.Module):
         for block in self.backbone.blocks[self.frozen_blocks :]:
             yield from block.parameters()
         yield from self.head.parameters()
+        if self.batch_head is not None:
+            yield from self.batch_head.parameters()
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The frozen prefix: images (B, 3, R, R) -> what `score` takes; the images themselves if nothing is frozen."""
@@ -116,11 +127,10 @@ class VGGDiscriminator(nn.Module):
         scaled = [
             (m - mean[:, None, None]) / std[:, None, None] for m, mean, std in zip(maps, means, stds, strict=True)
         ]
-        joined = [m.flatten(1) for m in scaled]
-        if self.batch_std:
+        logits: Tensor = self.head(torch.cat([m.flatten(1) for m in scaled], dim=1))
+        if self.batch_head is not None:
             deviations = [(self.inputs * m.var(dim=0, unbiased=False) + 1e-6).sqrt().mean(dim=(1, 2)) for m in scaled]
-            joined += [d.expand(len(scaled[0]), -1) for d in deviations]
-        logits: Tensor = self.head(torch.cat(joined, dim=1))
+            logits = logits + self.batch_head(torch.cat(deviations))
         return logits.float()
 
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
