@@ -20,7 +20,7 @@ def trunk():
 
 
 def discriminator(**settings):
-    return VGGDiscriminator(trunk(), **{"resolution": 32, "hidden": 16, "dropout": 0.5} | settings)
+    return VGGDiscriminator(trunk(), **{"resolution": 32, "hidden": 16, "batch_std": False} | settings)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_calibrated_head_sees_standardised_channels_of_norm_one_together(froze
 
 
 def test_batch_head_tells_varied_images_from_copies_and_adds_one_logit_to_all(images):
-    d, plain = discriminator(dropout=0.0), discriminator(dropout=0.0, batch_std=False)
+    d, plain = discriminator(batch_std=True), discriminator()
     plain.load_state_dict(d.state_dict(), strict=False)
     for network in (d, plain):
         network.calibrate(images)
