@@ -31,6 +31,7 @@ class SampleGrid(Callback):
             raise ValueError("samples.every_images and samples.count are at least 1")
         self.run_dir, self.every_images, self.count, self.seed = run_dir, every_images, count, seed
         self._intervals_done = 0
+        self._last_at = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The reals, and where in the intervals a resumed run stands."""
@@ -47,13 +48,15 @@ class SampleGrid(Callback):
         assert isinstance(pl_module, GAN)
         if pl_module.images_seen // self.every_images > self._intervals_done:
             self._intervals_done = pl_module.images_seen // self.every_images
+            self._last_at = pl_module.images_seen
             self._save(trainer, f"{pl_module.images_seen:09d}", self.sample(pl_module), pl_module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last grid."""
         assert isinstance(pl_module, GAN)
         images = self.sample(pl_module)
-        self._save(trainer, f"{pl_module.images_seen:09d}", images, pl_module.images_seen)
+        if self._last_at != pl_module.images_seen:
+            self._save(trainer, f"{pl_module.images_seen:09d}", images, pl_module.images_seen)
         if trainer.is_global_zero:
             to_grid(images).save(self.run_dir / artefacts.GRID)
 
