@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms.functional import pil_to_tensor
@@ -146,6 +147,16 @@ class StopAtImages(Callback):
         assert isinstance(pl_module, GAN)
         if pl_module.images_seen >= self.max_images:
             trainer.should_stop = True
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar with both losses and images per second."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar: all that is logged for it but the logger's version."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 class StatusLine(Callback):

@@ -12,10 +12,9 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from transfergen.callbacks import StatusLine
+from transfergen.callbacks import ProgressBar, StatusLine
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 for _expected in (
@@ -59,7 +58,7 @@ def build_trainer(
         precision = "bf16-mixed" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
-    bar: Callback = RichProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
+    bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
     try:
         return Trainer(
             accelerator=accelerator,
@@ -70,7 +69,7 @@ def build_trainer(
             default_root_dir=run_dir,
             callbacks=[*callbacks, bar],
             logger=list(loggers),
-            enable_progress_bar=isinstance(bar, RichProgressBar),
+            enable_progress_bar=isinstance(bar, ProgressBar),
             enable_checkpointing=False,  # RunFiles does it, counted in images
             enable_model_summary=False,
             use_distributed_sampler=False,  # the order of samples knows of ranks
