@@ -1,5 +1,6 @@
 """`python -m transfergen.generate`, `transfergen-generate`: pictures from a trained generator."""
 
+import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -28,7 +29,8 @@ def _task(config: DictConfig) -> None:
     out = Path(config.out).expanduser()
     (out / "images").mkdir(parents=True, exist_ok=True)
     shown = []
-    for start in track(range(0, config.num, config.batch_size), "generating", transient=True):
+    starts = range(0, config.num, config.batch_size)
+    for start in track(starts, "generating", transient=True, disable=not sys.stdout.isatty()):
         seeds = range(config.seed + start, config.seed + min(config.num, start + config.batch_size))
         with torch.inference_mode():
             pixels = to_uint8(generator(latents(seeds, generator.z_dim)))

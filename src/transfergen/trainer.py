@@ -19,6 +19,7 @@ from transfergen.callbacks import ProgressBar, StatusLine
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 for _expected in (
     ".*in eval mode at the start of training.*",  # the frozen trunk
+    ".*is smaller than the logging interval.*",  # the first batch is logged, and batches count over epochs
     ".*does not have many workers.*",  # batches come out of memory
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
 ):

@@ -110,7 +110,7 @@ def test_table_without_a_column_of_images_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nowhere", "no such folder, and not to be had from the hub"), ("empty", "cannot be loaded as a data set")],
+    [("nowhere", "there is no such folder"), ("empty", "cannot be loaded as a data set")],
 )
 def test_path_without_a_data_set_is_refused_in_one_line(tmp_path, name, message):
     (tmp_path / "empty").mkdir()

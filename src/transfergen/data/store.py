@@ -103,7 +103,11 @@ def _decode(pictures: Pictures, pixels: ByteArray, fit: Fit) -> None:
     # Threads: Pillow decodes and resizes without holding the interpreter.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(decode, range(len(pictures)))
-        list(track(done, "decoding pictures", len(pictures), console=Console(stderr=True), transient=True))
+        screen = Console(stderr=True)
+        bar = track(
+            done, "decoding pictures", len(pictures), console=screen, transient=True, disable=not screen.is_terminal
+        )
+        list(bar)
 
 
 @contextmanager
