@@ -1,6 +1,6 @@
 """The project's step beside the plain loop of a textbook, paired in one run: medians, ratios, and where the time goes.
 
-    python benchmarks/step_time.py                      # a few minutes on two cores
+    python benchmarks/step_time.py                      # about five minutes on two cores
     python benchmarks/step_time.py --rounds 3 --cut relu3_4
 
 The plain loop is bare PyTorch as a tutorial has it: the whole VGG19 trains, reals and fakes pass through it anew in
@@ -191,9 +191,10 @@ def make(which: str, batch: int, cut: str) -> Step:
 def report(strategy: str, args: argparse.Namespace) -> float:
     """Print the comparison of one strategy with the plain loop, and return the ratio."""
     project = ProjectStep(args.batch, args.cut, Variant(strategy == "feature_extraction"))
-    warmup = len(project.store) // args.batch  # the cache is full after it
+    seconds_of(project, len(project.store) // args.batch)  # an epoch: the cache is full after it
+    project.seconds.clear()
     plain = plain_step(args.batch, args.cut)
-    a, b, ratio = paired(plain, project, rounds=args.rounds, steps=args.steps, warmup=warmup)
+    a, b, ratio = paired(plain, project, rounds=args.rounds, steps=args.steps, warmup=1)
     print(f"\n{strategy}: {args.batch / b:.1f} images/s, plain loop {args.batch / a:.1f}; {ratio:.2f} times as fast")
     total = sum(project.seconds.values())
     for name, seconds in project.seconds.items():
