@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import Logger
 
 from transfergen.callbacks import ProgressBar, StatusLine
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for _chatty in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
 for _expected in (
     ".*in eval mode at the start of training.*",  # the frozen trunk
     ".*is smaller than the logging interval.*",  # the first batch is logged, and batches count over epochs
