@@ -39,8 +39,8 @@ class SampleGrid(Callback):
         assert isinstance(pl_module, GAN)
         self._intervals_done = pl_module.images_seen // self.every_images
         data = trainer.datamodule  # type: ignore[attr-defined]
-        pixels = torch.from_numpy(data.train_set.pixels[: self.count]).permute(0, 3, 1, 2)
-        self._save(trainer, "reals", to_float(pixels, data.resolution), pl_module.images_seen)
+        reals = to_float(data.train_set.some(self.count).pixels, data.resolution)
+        self._save(trainer, "reals", reals, pl_module.images_seen)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -33,7 +33,7 @@ def evaluate(
     z = latents(range(seed, seed + count), generator.z_dim)
     generated = torch.cat([_pixels(generator(part.to(device))) for part in torch.split(z, 128)])
     generator.train(was_training)
-    pixels = torch.from_numpy(test_set.pixels[:count]).permute(0, 3, 1, 2)
+    pixels = test_set.some(count).pixels  # in folders one class follows the other
     real = torch.cat([_pixels(to_float(part, resolution)) for part in torch.split(pixels, 128)])
     return {
         "name": "sliced_wasserstein",

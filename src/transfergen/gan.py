@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import LightningModule
@@ -123,8 +122,8 @@ class GAN(LightningModule):
         self._images_at_g_step = self.images_seen
         self._follow_schedule()
         if not self.images_seen:
-            some = np.random.default_rng(self.seed).choice(len(train_set), CALIBRATION_IMAGES)  # the same on all ranks
-            self.discriminator.calibrate(to_float(train_set[some].pixels.to(self.device), self._resolution))
+            some = train_set.some(CALIBRATION_IMAGES, self.seed).pixels.to(self.device)  # the same on all ranks
+            self.discriminator.calibrate(to_float(some, self._resolution))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Both turns on one batch."""

@@ -48,8 +48,10 @@ def build_trainer(
         ValueError: an accelerator or a device that is not there, or a combination that Lightning refuses.
     """
     accelerator, available = _accelerator(accelerator)
-    count = _count(devices, available)
-    if count > available:
+    if devices == "auto":
+        devices = 1 if accelerator == "cpu" else -1
+    count, highest = _count(devices, available)
+    if highest > available:
         raise ValueError(
             f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
             f"trainer.devices={available}, or another trainer"
@@ -64,7 +66,7 @@ def build_trainer(
     try:
         return Trainer(
             accelerator=accelerator,
-            devices=(1 if accelerator == "cpu" else -1) if devices == "auto" else devices,
+            devices=devices,
             num_nodes=num_nodes,
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
@@ -100,15 +102,16 @@ def _accelerator(name: str) -> tuple[str, int]:
     return name, counts[name]
 
 
-def _count(devices: int | str | list[int], available: int) -> int:
+def _count(devices: int | str | list[int], available: int) -> tuple[int, int]:
+    """How many devices are asked for, and how many there must be for that."""
     if isinstance(devices, list):
-        return max(devices) + 1 if devices else 0
-    if devices in ("auto", -1, "-1"):
-        return 1 if devices == "auto" and not torch.cuda.is_available() else available
+        return len(devices), max(devices, default=0) + 1
+    if devices in (-1, "-1"):
+        return available, available
     try:
         count = int(devices)
     except ValueError:
         raise ValueError(f"trainer.devices={devices}: give a number, a list of indices, or auto") from None
     if count < 1:
         raise ValueError(f"trainer.devices={devices}: at least 1")
-    return count
+    return count, count

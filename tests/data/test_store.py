@@ -8,7 +8,7 @@ from PIL import Image
 
 from transfergen.data.image_folder import image_folder
 from transfergen.data.pictures import Fit, Pictures, of_array, to_square
-from transfergen.data.store import build
+from transfergen.data.store import Store, build
 
 
 def pictures_of(*sizes, identity="test"):
@@ -202,3 +202,14 @@ def test_store_knows_its_length_and_classes(built):
     store = built(pictures_of((8, 8), (8, 8)))
     assert len(store) == 2
     assert store.classes == ("a", "b")
+
+
+def test_some_pictures_are_a_fixed_choice_from_the_whole_set():
+    pixels = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    store = Store(pixels, of_array("test", pixels, np.arange(50), ()))
+    batch = store.some(10, seed=1)
+    assert len(set(batch.indices)) == 10
+    assert max(batch.indices) > 20
+    assert batch.pixels[:, 0, 0, 0].tolist() == batch.labels.tolist() == batch.indices.tolist()
+    assert store.some(10, seed=1).indices.tolist() == batch.indices.tolist()
+    assert len(store.some(100).indices) == 50

@@ -42,6 +42,10 @@ class Store(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def some(self, count: int, seed: int = 0) -> Batch:
+        """A random choice of `count` different pictures, or all if there are fewer; the same for the same seed."""
+        return self[np.random.default_rng(seed).permutation(len(self))[:count]]
+
     def __getitem__(self, indices: np.ndarray) -> Batch:
         pixels = torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
         return Batch(pixels, torch.from_numpy(self.labels[indices]), indices)
