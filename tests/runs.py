@@ -5,12 +5,13 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 
-SMALL = [
+ANY_MODEL = [
     "trainer=cpu",
     "data=shapes",
     "data.source.train=64",
@@ -18,13 +19,42 @@ SMALL = [
     "data.resolution=32",
     "data.batch_size=8",
     "generator.width=8",
-    "discriminator.hidden=32",
-    "backbone.arch=vgg11",
-    "backbone.cut=relu3_2",
-    "backbone.weights=random",
     "trainer.log_every_n_steps=1",
     "samples.count=4",
+    f"data.cache_dir={Path(tempfile.gettempdir()) / 'transfergen-tests'}",
 ]
+"""Whatever the model."""
+
+
+def _vgg11(node: str) -> list[str]:
+    return [f"{node}.arch=vgg11", f"{node}.cut=relu3_2", f"{node}.weights=random"]
+
+
+SMALL = [*ANY_MODEL, "discriminator.hidden=32", *_vgg11("backbone")]
+"""The reference model."""
+
+SMALL_MODELS = {
+    "dcgan": ["model=dcgan", "discriminator.width=8"],
+    "projected": [
+        "model=projected",
+        "backbone=vgg19_multiscale",
+        *_vgg11("backbone"),
+        "backbone.taps=[relu1_1,relu2_1]",
+        "discriminator.channels=4",
+        "discriminator.width=4",
+    ],
+    "vision_aided": [
+        "model=vision_aided",
+        "backbone@discriminator.backbones.efficientnet_lite0=vgg19_multiscale",
+        *_vgg11("discriminator.backbones.efficientnet_lite0"),
+        "discriminator.backbones.efficientnet_lite0.taps=[relu1_1]",
+        *_vgg11("discriminator.backbones.vgg19"),
+        "discriminator.ordinary.width=8",
+        "discriminator.channels=4",
+        "discriminator.width=4",
+    ],
+}
+"""The others, each to go with ANY_MODEL."""
 
 
 def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300):

@@ -5,6 +5,8 @@ import torch
 from runs import SMALL, command, train
 from safetensors.torch import save_file
 
+from transfergen.config import CONF_DIR
+
 SHAPES_ON_VGG = ["data=shapes", "backbone.weights=random"]
 
 
@@ -123,8 +125,9 @@ def test_traceback_is_shown_when_asked_for(tmp_path):
     assert "data.fit=oval" in done.stderr
 
 
-def test_help_lists_the_groups():
+def test_help_lists_each_group_with_all_its_options():
     done = command(None, "--help")
     assert done.returncode == 0
-    for group in ("data", "model", "backbone", "transfer", "trainer", "experiment"):
-        assert f"\n  {group} " in done.stdout
+    for group in (f for f in CONF_DIR.iterdir() if f.is_dir() and f.name != "hydra"):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {group.name} "))
+        assert line.rsplit(": ", 1)[1].split(", ") == sorted(f.stem for f in group.glob("*.yaml")), group.name

@@ -1,4 +1,5 @@
 import inspect
+import math
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate, resumed
-
-OFFLINE = ["backbone.weights=random"]
 
 
 def composed(*overrides):
@@ -35,6 +34,11 @@ YAML_NODES = [
 ]
 
 
+def _names(default):
+    """Of an entry of a defaults list: `group@package: option`, or a name alone."""
+    return default if isinstance(default, DictConfig) else [default]
+
+
 @pytest.mark.parametrize("node", YAML_NODES)
 def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node):
     parameters = [
@@ -42,13 +46,14 @@ def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node)
         for p in inspect.signature(get_object(node._target_)).parameters.values()
         if p.name not in ("split", "dataset")  # handed over by the data module; by tests
     ]
-    names = [key for key in node if key not in ("_target_", "_partial_")]
+    chosen = [key.partition("@")[2].partition(".")[0] for entry in node.get("defaults", []) for key in _names(entry)]
+    names = [*dict.fromkeys(filter(None, chosen)), *(k for k in node if k not in ("_target_", "_partial_", "defaults"))]
     if node.get("_partial_"):
         parameters = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     assert names == [p.name for p in parameters]
-    own = {"weights", "name", "taps", "trunk"}  # where one class has several YAMLs, each chooses
+    own = {"weights", "name", "cut", "taps", "trunk"}  # where one class has several YAMLs, each chooses
     for parameter in parameters:
-        if parameter.name in names and not OmegaConf.is_interpolation(node, parameter.name):
+        if parameter.name in node and not OmegaConf.is_interpolation(node, parameter.name):
             if OmegaConf.is_missing(node, parameter.name) or parameter.name in own:
                 continue
             value = node[parameter.name]
@@ -67,19 +72,102 @@ def test_each_generator_is_built_and_makes_what_it_declares(generator, resolutio
     assert images.abs().max() <= 1
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128])
-@pytest.mark.parametrize("backbone", [f.stem for f in (CONF_DIR / "backbone").glob("*.yaml")])
-@pytest.mark.parametrize("discriminator", [f.stem for f in (CONF_DIR / "discriminator").glob("*.yaml")])
+DISCRIMINATORS = sorted(file.stem for file in (CONF_DIR / "discriminator").glob("*.yaml"))
+BACKBONES = sorted({file.stem for file in (CONF_DIR / "backbone").glob("*.yaml")} - {"none"})
+ON_A_BACKBONE = [
+    name for name in DISCRIMINATORS if "backbone" in OmegaConf.load(CONF_DIR / f"discriminator/{name}.yaml")
+]
+SHALLOW = {
+    "timm": ["taps=[2]"],
+    "vgg19": ["cut=relu2_2"],
+    "vgg19_multiscale": ["cut=relu2_2", "taps=[relu1_2]"],
+    "efficientnet_lite0": ["taps=[1,2]"],
+}
+
+
+def small(backbone, node):
+    return [f"{node}.weights=random", *(f"{node}.{override}" for override in SHALLOW[backbone])]
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("discriminator", ON_A_BACKBONE)
 def test_each_discriminator_is_built_on_each_backbone_and_scores_images(discriminator, backbone, resolution):
-    shallow = {"timm": "backbone.taps=[2]", "vgg19": "backbone.cut=relu2_2"}.get(backbone, "backbone.taps=[1,2]")
     config = composed(
-        f"discriminator={discriminator}", f"backbone={backbone}", f"data.resolution={resolution}", *OFFLINE, shallow
+        f"discriminator={discriminator}",
+        f"backbone={backbone}",
+        f"data.resolution={resolution}",
+        *small(backbone, "backbone"),
     )
     network = instantiate(config.discriminator)
     images = torch.rand(2, 3, resolution, resolution) * 2 - 1
-    for feature_map, channels in zip(network.backbone(images), network.backbone.channels, strict=True):
+    (trunk,) = network.backbones
+    for feature_map, channels in zip(trunk(images), trunk.channels, strict=True):
         assert feature_map.shape[:2] == (2, channels)
-    assert network(images).shape == (2, 1)
+    assert_logits(network(images))
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("discriminator", sorted(set(DISCRIMINATORS) - set(ON_A_BACKBONE)))
+def test_each_other_discriminator_does_without_the_backbone_and_scores_images(discriminator, resolution):
+    config = composed(
+        *(f"discriminator={discriminator}", "backbone=none", f"data.resolution={resolution}"),
+        *(
+            override
+            for name in composed(f"discriminator={discriminator}").discriminator.get("backbones", {})
+            for override in small(name, f"discriminator.backbones.{name}")
+        ),
+    )
+    network = instantiate(config.discriminator)
+    images = torch.rand(4, 3, resolution, resolution) * 2 - 1
+    assert_logits(network(images))
+    while network.grows_at < math.inf:
+        network.grow(images, -images)
+        assert_logits(network(images))
+
+
+def assert_logits(logits):
+    assert logits.ndim == 2
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("model", [file.stem for file in (CONF_DIR / "model").glob("*.yaml")])
+def test_each_model_selects_and_sets_no_values(model):
+    content = OmegaConf.load(CONF_DIR / "model" / f"{model}.yaml")
+    assert list(content) == ["defaults"]
+    config = composed(f"model={model}")
+    for default in content.defaults:
+        (group, option), *_ = default.items()
+        group = group.removeprefix("override /")
+        chosen = OmegaConf.load(CONF_DIR / group / f"{option}.yaml")
+        assert config[group].get("_target_") == chosen.get("_target_")
+
+
+def test_networks_of_vision_aided_are_chosen_by_name():
+    config = composed(
+        "model=vision_aided",
+        "discriminator.backbones.vgg19=null",
+        "+backbone@discriminator.backbones.r18=timm",
+        "discriminator.backbones.r18.weights=random",
+        "discriminator.ordinary.width=4",
+        "data.resolution=32",
+    )
+    network = instantiate(config.discriminator)
+    assert list(network.judges) == ["efficientnet_lite0", "r18"]
+    assert network.ordinary.layers[0].out_channels == 4
+    config = composed("model=vision_aided", "backbone@discriminator.backbones.vgg19=vgg19_multiscale")
+    assert config.discriminator.backbones.vgg19.cut == "relu4_4"
+
+
+def test_scales_of_the_projected_discriminator_are_the_backbones_taps():
+    config = composed(
+        *("model=projected", "backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"),
+        *("backbone.weights=random", "data.resolution=32"),
+    )
+    network = instantiate(config.discriminator)
+    assert [mix.in_channels for mix in network.mix_channels] == [64, 128, 256]
+    assert len(network.heads) == 3
 
 
 @pytest.mark.parametrize("experiment", [f.stem for f in (CONF_DIR / "experiment").glob("*.yaml")])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import SMALL, command
+from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
 
 LIST_RANKS = """
 import os, sys, torch
@@ -19,7 +19,8 @@ def training_step(self, batch, batch_idx):
 
 def on_train_end(self):
     state = dict(self.named_parameters())
-    torch.save({"weights": state, "seen": [i.tolist() for i in seen], "noise": self._randomness.latents(2, 3)},
+    torch.save({"weights": state, "seen": [i.tolist() for i in seen], "noise": self._randomness.latents(2, 3),
+                "joined": getattr(self.discriminator, "joined", [])},
                os.path.join(os.environ["RANKS"], f"rank{self.global_rank}.pt"))
     end(self)
 
@@ -28,24 +29,32 @@ main()
 """
 
 
-@pytest.fixture(scope="module", params=["feature_extraction", "fine_tuning", "gradual"])
+OPTIONS = {
+    "feature_extraction": SMALL,
+    "fine_tuning": [*SMALL, "transfer=fine_tuning"],
+    "gradual": [*SMALL, "transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"],
+    "vision_aided": [
+        *ANY_MODEL,
+        *SMALL_MODELS["vision_aided"],
+        "discriminator.start_images=16",
+        "discriminator.every_images=16",
+        "augment=adaptive",
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=OPTIONS)
 def ranks(request, tmp_path_factory):
     """What each of two ranks has seen and become after an epoch, and the run directory."""
     folder = tmp_path_factory.mktemp(request.param)
     script = folder / "train.py"
     script.write_text(LIST_RANKS)
-    options = {
-        "feature_extraction": [],
-        "fine_tuning": ["transfer=fine_tuning"],
-        "gradual": ["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"],
-    }[request.param]
     run_dir = folder / "run"
     done = command(
         run_dir,
-        *SMALL,
+        *OPTIONS[request.param],
         "trainer.max_epochs=1",
         "trainer.devices=2",
-        *options,
         env={"RANKS": str(folder)},
         script=script,
     )
@@ -57,6 +66,7 @@ def test_weights_are_bit_identical(ranks):
     (a, b), _ = ranks
     for name, tensor in a["weights"].items():
         assert torch.equal(tensor, b["weights"][name]), name
+    assert a["joined"] == b["joined"]
 
 
 def test_data_is_split_and_noise_differs(ranks):

@@ -8,12 +8,19 @@ NETWORKS = [
     "transfergen.step",
     "transfergen.ema",
     "transfergen.losses.adversarial",
+    "transfergen.augment",
     "transfergen.generators.dcgan",
+    "transfergen.generators.fastgan",
+    "transfergen.generators.resnet",
     "transfergen.backbones.vgg",
     "transfergen.backbones.timm",
     "transfergen.discriminators.vgg",
+    "transfergen.discriminators.dcgan",
+    "transfergen.discriminators.vision_aided",
     "transfergen.transfer.trunk",
     "transfergen.metrics.distances",
+    "transfergen.metrics.extractors",
+    "transfergen.metrics.neighbours",
 ]
 
 

@@ -2,17 +2,20 @@
 
 import csv
 import json
+import operator
 
 import pytest
 import torch
 from PIL import Image
-from runs import train
+from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfergen.artefacts import load_generator
 
 TWO_EPOCHS = ["trainer.max_epochs=2"]
+GROWING = ["discriminator.start_images=16", "discriminator.every_images=72"]  # one joins in each of two epochs
+ADAPTIVE = ["augment=adaptive", "augment.target=0.01", "augment.adapt_images=200", "optimizer.discriminator.lr=2e-3"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,10 @@ def test_curves_and_pictures_are_over_images_seen(finished):
         "gradient_norm/discriminator",
         "gradient_norm/generator",
         "images_per_second",
-        "sliced_wasserstein",
+        "metrics/sliced_wasserstein",
+        "metrics/kernel_distance",
+        "metrics/recall",
+        "samples/diversity",
     }
     assert expected <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("loss/generator")] == list(range(8, 129, 8))
@@ -68,7 +74,8 @@ def test_curves_and_pictures_are_over_images_seen(finished):
     assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
     assert "config/text_summary" in events.Tags()["tensors"]
     with next((run_dir / "csv").rglob("metrics.csv")).open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(8, 129, 8))
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss/generator"]]
+    assert steps == list(range(8, 129, 8))
 
 
 def test_saved_generator_is_the_moving_average_of_the_checkpoint(finished):
@@ -88,21 +95,34 @@ def test_without_a_moving_average_the_plain_generator_is_saved(tmp_path):
     assert json.loads((tmp_path / "generator.json").read_text())["ema"] is False
 
 
-@pytest.mark.parametrize("options", [[], ["gan.d_steps=2"], ["transfer=fine_tuning"]], ids=["1:1", "2:1", "tuned"])
+RESUMED = {
+    "1:1": SMALL,
+    "2:1": [*SMALL, "gan.d_steps=2"],
+    "tuned": [*SMALL, "transfer=fine_tuning"],
+    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"]],
+    "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
+}
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
 def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path, options):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train(whole, *TWO_EPOCHS, *options)[0] == 0
-    assert train(parts, "trainer.max_epochs=1", *options)[0] == 0
+    assert train(whole, *options, *TWO_EPOCHS, small=False)[0] == 0
+    assert train(parts, *options, "trainer.max_epochs=1", small=False)[0] == 0
     half = checkpoint(parts)
     code, _, err = train(None, f"resume={parts}", "trainer.max_epochs=2", small=False)
     assert code == 0, err
 
     a, b = checkpoint(whole), checkpoint(parts)
+    if options is RESUMED["vision-aided"]:
+        assert [len(state["state_dict"]["discriminator._extra_state"]) for state in (half, b)] == [1, 2]
+        assert half["state_dict"]["augment.p"] > 0
     assert half["transfergen"]["images_seen"] == 64
     assert a["transfergen"]["images_seen"] == b["transfergen"]["images_seen"] == 128
     assert a["state_dict"].keys() == b["state_dict"].keys()
-    for name, tensor in a["state_dict"].items():
-        assert torch.equal(tensor, b["state_dict"][name]), name
+    for name, value in a["state_dict"].items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, b["state_dict"][name]), name
     moved = [
         n for n, t in half["state_dict"].items() if n.startswith("generator") and not torch.equal(t, b["state_dict"][n])
     ]

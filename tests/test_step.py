@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from trunks import trunk
 
 from transfergen.backbones.vgg import VGG
+from transfergen.discriminators.dcgan import DCGANDiscriminator
+from transfergen.discriminators.projected import ProjectedDiscriminator
 from transfergen.discriminators.vgg import VGGDiscriminator
+from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.generators.dcgan import DCGAN
 from transfergen.losses.adversarial import bce
 from transfergen.step import (
@@ -28,24 +32,48 @@ def networks(dropout=0.0):
     return DCGAN(resolution=32, z_dim=8, width=8), discriminator
 
 
+def projected():
+    return ProjectedDiscriminator(trunk(), resolution=32, channels=4, width=4)
+
+
+def vision_aided():
+    ordinary = DCGANDiscriminator(resolution=32, width=4)
+    d = VisionAidedDiscriminator(
+        ordinary, {"a": trunk(), "b": trunk((4,))}, resolution=32, weight=0.5, channels=4, width=4
+    )
+    d.joined = ["b", "a"]
+    return d
+
+
+WHOLE = [(slice(None), 1.0)]
+OTHERS = {
+    "dcgan": (lambda: DCGANDiscriminator(resolution=32, width=4), WHOLE),
+    "projected": (projected, WHOLE),
+    "vision_aided": (vision_aided, [(slice(0, 1), 1.0), (slice(1, 2), 0.5), (slice(2, 5), 0.5)]),
+}
+
+
 def sgd(parameters):
     # Adam would divide rounding errors of vanishing gradients by themselves.
     return torch.optim.SGD(parameters, lr=2e-3, momentum=0.5)
 
 
-def plain_loop(generator, discriminator, reals, noise):
+def plain_loop(generator, discriminator, reals, noise, parts):
     """The algorithm as a textbook writes it: no shared pass, probabilities from whole networks."""
     d_optimizer, g_optimizer = sgd(discriminator.trainable_parameters()), sgd(generator.parameters())
+
+    def cross_entropy(images, target):
+        p = discriminator(images).sigmoid()
+        targets = torch.full_like(p, target)
+        return sum(weight * F.binary_cross_entropy(p[:, part], targets[:, part]) for part, weight in parts)
+
     for real, z in zip(reals, noise, strict=True):
         fake = generator(z)
         d_optimizer.zero_grad()
-        p_real, p_fake = discriminator(real).sigmoid(), discriminator(fake.detach()).sigmoid()
-        loss = F.binary_cross_entropy(p_real, torch.ones_like(p_real))
-        (loss + F.binary_cross_entropy(p_fake, torch.zeros_like(p_fake))).backward()
+        (cross_entropy(real, 1.0) + cross_entropy(fake.detach(), 0.0)).backward()
         d_optimizer.step()
         g_optimizer.zero_grad()
-        p_fake = discriminator(fake).sigmoid()
-        F.binary_cross_entropy(p_fake, torch.ones_like(p_fake)).backward()
+        cross_entropy(fake, 1.0).backward()
         g_optimizer.step()
 
 
@@ -68,29 +96,45 @@ def fast_loop(generator, discriminator, reals, noise, cache=None):
         g_optimizer.step()
 
 
+def assert_equal_training(generator, discriminator, *, cached, parts):
+    # The last batch repeats the first, so that the cache answers from memory.
+    reals = [torch.rand(BATCH, 3, 32, 32) * 2 - 1 for _ in range(STEPS - 1)]
+    reals.append(reals[0])
+    noise = [torch.randn(BATCH, 8) for _ in range(STEPS)]
+    cache = FeatureCache((STEPS - 1) * BATCH, max_mib=64) if cached else None
+
+    start = generator, discriminator
+    plain, fast = copy.deepcopy(start), copy.deepcopy(start)
+    plain_loop(*plain, reals, noise, parts)
+    fast_loop(*fast, reals, noise, cache)
+
+    for before, plainly, fastly in zip(start, plain, fast, strict=True):
+        moved = 0.0
+        expected, found = dict(plainly.named_parameters()), dict(fastly.named_parameters())
+        for name, parameter in before.named_parameters():
+            torch.testing.assert_close(
+                found[name], expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+            moved += (expected[name] - parameter).abs().sum().item()
+        assert moved > 1e-2
+        for (name, a), b in zip(plainly.named_buffers(), fastly.buffers(), strict=True):  # statistics, power iterations
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("frozen_blocks", [0, 2, 3])
 def test_fast_step_trains_to_the_weights_of_the_plain_loop(frozen_blocks, cached):
     generator, discriminator = networks()
     discriminator.freeze(frozen_blocks)
-    start = copy.deepcopy((generator, discriminator))
-    # The last batch repeats the first, so that the cache answers from memory.
-    reals = [torch.rand(BATCH, 3, 32, 32) * 2 - 1 for _ in range(STEPS - 1)]
-    reals.append(reals[0])
-    noise = [torch.randn(BATCH, 8) for _ in range(STEPS)]
-    cache = FeatureCache((STEPS - 1) * BATCH, max_mib=64) if cached and frozen_blocks else None
+    assert_equal_training(generator, discriminator, cached=cached and frozen_blocks, parts=WHOLE)
 
-    plain, fast = copy.deepcopy(start), copy.deepcopy(start)
-    plain_loop(*plain, reals, noise)
-    fast_loop(*fast, reals, noise, cache)
 
-    for network in (0, 1):
-        moved = 0.0
-        before = start[network].state_dict()
-        for (name, a), b in zip(plain[network].state_dict().items(), fast[network].state_dict().values(), strict=True):
-            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-            moved += float((a.float() - before[name].float()).abs().sum())
-        assert moved > 1e-2
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_fast_step_of_every_discriminator_is_the_plain_one(name, cached):
+    """Spectral norm iterates, and batch norm averages, at each pass of a head: three a step, in one order, in both."""
+    build, parts = OTHERS[name]
+    assert_equal_training(DCGAN(resolution=32, z_dim=8, width=8), build(), cached=cached, parts=parts)
 
 
 def test_discriminators_turn_leaves_the_generator_without_gradients():
@@ -114,17 +158,22 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
     assert all(p.requires_grad for p in parameters)
 
 
-def test_frozen_trunk_runs_three_passes_at_first_and_two_once_reals_are_known():
+@pytest.mark.parametrize("name", ["vgg", "projected", "vision_aided"])
+def test_frozen_trunk_runs_three_passes_at_first_and_two_once_reals_are_known(name):
     generator, discriminator = networks()
-    discriminator.freeze(3)
+    if name in OTHERS:
+        discriminator = OTHERS[name][0]()
+    discriminator.freeze(discriminator.blocks)
     passes = []
-    discriminator.backbone.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    for backbone in discriminator.backbones:
+        backbone.blocks[0].register_forward_hook(lambda module, *_: passes.append(module))
     real, z = torch.rand(BATCH, 3, 32, 32), torch.randn(BATCH, 8)
     cache = FeatureCache(BATCH, max_mib=64)
-    fast_loop(generator, discriminator, [real], [z], cache)
-    assert len(passes) == 2  # forward; the third pass is the backward one
-    fast_loop(generator, discriminator, [real], [z], cache)
-    assert len(passes) == 3
+    for forward_passes in (2, 3):  # forward; one more is the backward one
+        fast_loop(generator, discriminator, [real], [z], cache)
+        assert [passes.count(backbone.blocks[0]) for backbone in discriminator.backbones] == [forward_passes] * len(
+            discriminator.backbones
+        )
 
 
 def test_cache_computes_each_image_once_and_keeps_the_order_asked_for():

@@ -1,5 +1,6 @@
 """Configs: where they lie, how a resumed one is made, and how objects are made of them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, TypeError):
             raise ValueError(str(error.__cause__)) from error
+        nested = re.search(r"full_key: (discriminator\.backbones\.\w+)", str(error))
+        if nested and isinstance(error.__cause__, ValueError):  # a trunk among several
+            raise ValueError(str(error.__cause__).replace("backbone.", f"{nested[1]}.")) from error
         raise error.__cause__ or error from error
 
 

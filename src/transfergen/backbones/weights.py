@@ -56,7 +56,7 @@ class Download:
         except (OSError, HTTPException, ValueError) as error:
             raise ValueError(
                 f"cannot download {self.url} ({error}); put the file at {self.cached} (SHA-256 {self.sha256}), or set "
-                "backbone.weights=FILE to a local copy, or backbone.weights=random to train without pretraining"
+                "backbone.weights=FILE to a local copy, or backbone.weights=random to do without pretraining"
             ) from error
         finally:
             partial.unlink(missing_ok=True)

@@ -7,24 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
+from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 
 
-class VGGDiscriminator(nn.Module):
+class VGGDiscriminator(Discriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1).
 
     Every feature map of the trunk, average-pooled to `pool` x `pool` where it is larger, is flattened and joined; then
     Linear, LeakyReLU 0.2, Dropout, Linear. With VGG19 cut at pool4 and 64 px: 512x4x4 = 8192 -> 1024 -> 1.
 
-    `features` is the frozen prefix and `score` the trainable rest; `freeze` sets the boundary between them. Frozen
-    blocks have no weight gradients and stay in eval mode whatever `train()` says; images get their gradients through.
-
     Two things keep the game going that the plain head loses by collapse, and each can be turned off.
 
-    Trunks differ in the size of their features (near 1,000 at relu3_4 of the original VGG19 weights), and a head with
-    one learning rate cannot serve them all. So `calibrate`, called once before training, measures the mean and the
-    standard deviation of each channel on real images, and the head sees channels of mean 0, scaled so that all of an
-    image's features together have a norm of about 1. These are constants: they change where the head starts and how
-    fast it learns, and not what it can express.
+    `calibrate`, called once before training, measures the mean and the standard deviation of each of the trunk's
+    channels on real images, and the head sees channels of mean 0, scaled so that all of an image's features together
+    have a norm of about 1. These are constants: they change where the head starts and how fast it learns, and not what
+    it can express.
 
     One image does not show that all fakes are alike. So the deviation of each channel over the batch goes through a
     small head of its own, whose one logit is added. Karras 2018, arXiv:1710.10196, section 3, has one value for all
@@ -40,7 +37,7 @@ class VGGDiscriminator(nn.Module):
         calibrated: whether `calibrate` does anything.
 
     Raises:
-        ValueError: the trunk is too deep for R.
+        ValueError: no trunk, or one too deep for R.
     """
 
     feature_mean: Tensor
@@ -58,9 +55,11 @@ class VGGDiscriminator(nn.Module):
         calibrated: bool = True,
     ) -> None:
         super().__init__()
+        check_backbone(backbone)
         self.backbone = backbone
+        self.backbones = (backbone,)
+        self.blocks = len(backbone.blocks)
         self.pool = pool
-        self.frozen_blocks = 0
         self.calibrated = calibrated
         self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
         self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
@@ -98,12 +97,11 @@ class VGGDiscriminator(nn.Module):
         if self.calibrated:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch norm stay as they are
-            maps = [m.float() for m in self._maps(self.features(images))]
+            maps = self._maps(self.features(images))
             self.train(was_training)
-            self.feature_mean.copy_(torch.cat([m.mean(dim=(0, 2, 3)) for m in maps]))
-            std = torch.cat([m.std(dim=(0, 2, 3)) for m in maps])
-            std.clamp_(min=float(std.mean()) * 1e-3)  # a channel that is always 0 stays 0
-            self.feature_std.copy_(std * self.inputs**0.5)  # a norm of 1 over all inputs
+            means, stds = channel_statistics(maps)
+            self.feature_mean.copy_(torch.cat(means))
+            self.feature_std.copy_(torch.cat(stds) * self.inputs**0.5)  # a norm of 1 over all inputs
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the head and of the blocks that are not frozen."""
@@ -116,7 +114,7 @@ class VGGDiscriminator(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """The frozen prefix: images (B, 3, R, R) -> what `score` takes; the images themselves if nothing is frozen."""
         state = self.backbone.prefix(images, self.frozen_blocks)
-        if self.frozen_blocks == len(self.backbone.blocks):
+        if self.frozen_blocks == self.blocks:
             state = [self._pooled(feature_map) for feature_map in state]
         return state
 
@@ -133,9 +131,9 @@ class VGGDiscriminator(nn.Module):
             logits = logits + self.batch_head(torch.cat(deviations))
         return logits.float()
 
-    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1)."""
-        return self.score(self.features(images), y)
+    def networks(self) -> Iterator[nn.Module]:
+        """The trunk's blocks and the head."""
+        yield from (*self.backbone.blocks, self.head)
 
     def _maps(self, features: list[Tensor]) -> list[Tensor]:
         return [self._pooled(feature_map) for feature_map in self.backbone.suffix(features, self.frozen_blocks)]

@@ -30,3 +30,18 @@ def bce_g(fake_logits: Tensor, real_logits: Tensor | None = None, *, saturating:
 def bce(*, saturating: bool = False) -> Objective:
     """The reference objective."""
     return Objective(bce_d, partial(bce_g, saturating=saturating))
+
+
+def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss, 2 where all logits are 0. Lim and Ye 2017, arXiv:1705.02894; arXiv:1802.05957, eq. 16."""
+    return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+
+def hinge_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """The generator's side: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17."""
+    return -fake_logits.mean()
+
+
+def hinge() -> Objective:
+    """The objective of SNGAN and of the projected discriminators."""
+    return Objective(hinge_d, hinge_g)

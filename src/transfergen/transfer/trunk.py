@@ -38,6 +38,8 @@ class TrunkSchedule:
         if self.trunk == "tuned":
             return 0
         if self.trunk == "last_k":
+            if blocks == 0:
+                raise ValueError("transfer.trunk=last_k: nothing in this discriminator is pretrained; set frozen")
             if self.last_k > blocks:
                 raise ValueError(
                     f"transfer.last_k={self.last_k}: the trunk has {blocks} block(s) up to its cut; set "

@@ -1,0 +1,289 @@
+"""How soon each discriminator brings the same generator to what quality: CIFAR-10, 32x32, equal wall time.
+
+    python benchmarks/time_to_quality.py run dcgan projected_lite0 --minutes 30     # those that are not done yet
+    python benchmarks/time_to_quality.py run dcgan projected_lite0 --images 1000    # with fewer training images
+    python benchmarks/time_to_quality.py report
+
+Each run trains through the project's own configs and module. The clock stands still while samples of the moving average
+are measured against all test images, in the features of benchmarks/judge.py, which no discriminator has seen, and of
+EfficientNet-Lite1, a relative of Lite0. A finished run is one file in benchmarks/results/runs, and is not run again;
+`report` writes benchmarks/results/time_to_quality.json, the plot, the grids side by side and the table.
+
+A machine with several cores can share the runs out: OMP_NUM_THREADS=1 taskset -c 0 python ...
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from judge import load_or_train
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from PIL import Image
+from torch import Tensor
+
+import transfergen.train  # noqa: F401  registers the resolver of the run directory
+from transfergen.config import CONF_DIR, instantiate
+from transfergen.data.store import Store
+from transfergen.generators.base import latents
+from transfergen.images import to_float, to_grid, to_uint8
+from transfergen.metrics.distances import frechet, kernel
+from transfergen.metrics.extractors import TimmFeatures
+from transfergen.metrics.neighbours import precision_recall
+from transfergen.run import build_module
+from transfergen.trainer import build_trainer
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLES, SAMPLE_SEED = 2000, 1_000_000
+COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64", "generator=dcgan", "trainer=cpu"]
+LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
+VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
+VGG_FILE = "backbone.weights={vgg}"
+MODELS: dict[str, list[str]] = {
+    "dcgan": ["model=dcgan"],
+    "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
+    "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", VGG_FILE],
+    "vision_aided": [
+        "model=vision_aided",
+        "discriminator.backbones.vgg19.cut=relu3_4",
+        "discriminator.backbones.vgg19.weights={vgg}",
+    ],
+    "projected_lite0": ["model=projected", *LITE0],
+    "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
+}
+
+
+class Judgement(Callback):
+    """Measures the moving average at moments of the training time, and ends the training at the last one."""
+
+    def __init__(self, moments_s: list[float], extractors: dict[str, Any], test: Tensor, grid: Path) -> None:
+        self.moments_s, self.extractors, self.grid = moments_s, extractors, grid
+        self.real = {name: _features(extractor, test) for name, extractor in extractors.items()}
+        self.points: list[dict[str, float]] = []
+        self._trained_s = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the clock."""
+        if not hasattr(self, "_since"):
+            self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop it, if a moment has come, and measure."""
+        trained_s = self._trained_s + time.perf_counter() - self._since
+        if trained_s < self.moments_s[len(self.points)]:
+            return
+        self._trained_s = trained_s
+        self.points.append({"seconds": round(trained_s, 1), "images": pl_module.images_seen} | self._measure(pl_module))
+        print(json.dumps(self.points[-1]), flush=True)
+        trainer.should_stop = len(self.points) == len(self.moments_s)
+        self._since = time.perf_counter()
+
+    @torch.no_grad()
+    def _measure(self, module: Any) -> dict[str, float]:
+        z = latents(range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES), module.generator.z_dim)
+        samples = to_float(to_uint8(torch.cat([module.sampler(part) for part in z.split(250)])))
+        to_grid(samples[:64]).save(self.grid)
+        values = {}
+        for name, extractor in self.extractors.items():
+            fake, real = _features(extractor, samples), self.real[name]
+            precision, recall = precision_recall(real, fake)
+            values[f"{name}/kernel_distance"] = float(kernel(real, fake))
+            values[f"{name}/frechet_distance"] = float(frechet(real, fake))
+            values |= {f"{name}/precision": float(precision), f"{name}/recall": float(recall)}
+        return values
+
+
+@torch.no_grad()
+def _features(extractor: Any, images: Tensor) -> Tensor:
+    return torch.cat([extractor(part) for part in images.split(250)]).float()
+
+
+def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:
+    """One training, to a file of its points."""
+    name = f"{model}-{images or 'all'}-{seed}"
+    file = RESULTS / "runs" / f"{name}.json"
+    if file.exists():
+        print(f"{name}: done already")
+        return
+    overrides = [*COMMON, f"data.path={args.data}", *(o.format(vgg=args.vgg) for o in MODELS[model])]
+    overrides += [f"seed={seed}", f"trainer.precision={args.precision}", "trainer.max_epochs=-1", "logger=none"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=overrides)
+    seed_everything(seed, verbose=False)
+    data = instantiate(config.data)
+    data.setup()
+    if images:
+        data.train_set = _first(data.train_set, images)
+    judge, accuracy = load_or_train(args.data)
+    lite1 = TimmFeatures(name="tf_efficientnet_lite1", weights="package", input_size=64, interpolation="bilinear")
+    module = build_module(config)
+    test = to_float(data.test_set.some(SAMPLES).pixels)
+    moments = [args.minutes * 60 * (i + 1) / args.points for i in range(args.points)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    judgement = Judgement(moments, {"judge": judge, "efficientnet_lite1": lite1}, test, file.with_suffix(".png"))
+    settings = {**config.trainer, "log_every_n_steps": 200}
+    print(f"{name}: {' '.join(overrides[len(COMMON) :])}", flush=True)
+    trainer = build_trainer(run_dir=file.parent, callbacks=[judgement], loggers=[], **settings)
+    trainer.fit(module, datamodule=data)
+    result = {
+        "model": model,
+        "training_images": len(data.train_set),
+        "seed": seed,
+        "minutes": args.minutes,
+        "threads": torch.get_num_threads(),
+        "machine": _processor(),
+        "overrides": [o for o in overrides if not o.startswith("data.path")],
+        "judge_accuracy": round(accuracy, 4),
+        "samples": SAMPLES,
+        "real": len(test),
+        "split": "test",
+        "points": judgement.points,
+    }
+    file.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _first(store: Store, count: int) -> Store:
+    """The first `count` pictures, the same number of each class as near as they come."""
+    chosen = np.concatenate([np.flatnonzero(store.labels == c)[: -(-count // 10)] for c in np.unique(store.labels)])
+    subset = object.__new__(Store)
+    subset.pixels, subset.labels, subset.classes = store.pixels[chosen], store.labels[chosen], store.classes
+    return subset
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def report() -> None:
+    """The table on the screen, and the JSON, the plot and the grids in benchmarks/results."""
+    results = [json.loads(file.read_text()) for file in sorted((RESULTS / "runs").glob("*.json"))]
+    if not results:
+        raise SystemExit("no finished run yet: python benchmarks/time_to_quality.py run dcgan projected_lite0")
+    summary = [_against_dcgan(images, results) for images in sorted({r["training_images"] for r in results})]
+    largest = summary[-1]
+    content = {"wall_ratio": largest["wall_ratio"], "by_training_images": summary, "runs": results}
+    (RESULTS / "time_to_quality.json").write_text(json.dumps(content, indent=1) + "\n")
+    for part in summary:
+        print(f"\n{part['training_images']:,} training images; best kernel distance on the judge's features\n")
+        print("| model | seed | best, x1000 | after | images | Fréchet | precision | recall | Lite1 kernel, x1000 |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for r in (r for r in results if r["training_images"] == part["training_images"]):
+            p = _best(r)
+            print(
+                f"| {r['model']} | {r['seed']} | {1000 * p['judge/kernel_distance']:.2f} | "
+                f"{p['seconds'] / 60:.1f} min | {p['images']:,} | {p['judge/frechet_distance']:.2f} | {p['judge/precision']:.2f} | "
+                f"{p['judge/recall']:.2f} | {1000 * p['efficientnet_lite1/kernel_distance']:.1f} |"
+            )
+        print(json.dumps(part))
+    _plot(results)
+    _grids(results)
+
+
+def _best(result: dict[str, Any]) -> dict[str, float]:
+    best: dict[str, float] = min(result["points"], key=lambda p: p["judge/kernel_distance"])
+    return best
+
+
+def _against_dcgan(images: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best transfer model beside DCGAN, at one number of training images; seed by seed, the means of those."""
+    here = [r for r in results if r["training_images"] == images]
+    scratch = {r["seed"]: r for r in here if r["model"] == "dcgan"}
+    comparisons: dict[str, list[dict[str, float]]] = {}
+    for r in here:
+        if r["model"] in ("dcgan", "random_trunk") or r["seed"] not in scratch:
+            continue
+        goal, own = _best(scratch[r["seed"]]), _best(r)
+        reached = [p for p in r["points"] if p["judge/kernel_distance"] <= goal["judge/kernel_distance"]]
+        comparisons.setdefault(r["model"], []).append(
+            {
+                "wall_ratio": reached[0]["seconds"] / goal["seconds"] if reached else float("nan"),
+                "kernel_ratio": own["judge/kernel_distance"] / goal["judge/kernel_distance"],
+                "recall": reached[0]["judge/recall"] if reached else own["judge/recall"],
+                "dcgan_recall": goal["judge/recall"],
+            }
+        )
+    means = {
+        model: {key: round(float(np.mean([c[key] for c in listed])), 4) for key in listed[0]} | {"seeds": len(listed)}
+        for model, listed in comparisons.items()
+    }
+    best = min(means, key=lambda m: (np.isnan(means[m]["wall_ratio"]), means[m]["wall_ratio"]), default=None)
+    ratio = None if best is None or np.isnan(means[best]["wall_ratio"]) else means[best]["wall_ratio"]
+    for values in means.values():
+        values["wall_ratio"] = None if np.isnan(values["wall_ratio"]) else values["wall_ratio"]
+    return {"training_images": images, "best_transfer_model": best, "wall_ratio": ratio, "models": means}
+
+
+def _plot(results: list[dict[str, Any]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    sizes = sorted({r["training_images"] for r in results}, reverse=True)
+    models = list(dict.fromkeys(r["model"] for r in results))
+    figure, axes = plt.subplots(len(sizes), 2, figsize=(11, 4 * len(sizes)), squeeze=False)
+    for row, size in zip(axes, sizes, strict=True):
+        for axis, x in zip(row, ("seconds", "images"), strict=True):
+            for r in (r for r in results if r["training_images"] == size):
+                line = [p["judge/kernel_distance"] for p in r["points"]]
+                label = r["model"] if r["seed"] == 0 else None
+                axis.plot([p[x] for p in r["points"]], line, f"C{models.index(r['model'])}", label=label)
+            axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance (judge)", title=f"{size:,} images")
+        row[0].legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / "time_to_quality.png", dpi=100)
+
+
+def _grids(results: list[dict[str, Any]]) -> None:
+    """Of each model the last grid of its first seed, for the largest training set, in the table's order."""
+    largest = max(r["training_images"] for r in results)
+    shown = {r["model"]: r for r in reversed(results) if r["training_images"] == largest}
+    grids = [
+        Image.open(RESULTS / "runs" / f"{m}-{'all' if largest == 20_000 else largest}-{r['seed']}.png")
+        for m, r in shown.items()
+    ]
+    sheet = Image.new("RGB", (sum(g.width + 8 for g in grids), grids[0].height), "white")
+    left = 0
+    for grid in grids:
+        sheet.paste(grid, (left, 0))
+        left += grid.width + 8
+    sheet.save(RESULTS / "grids.png")
+    print(f"\ngrids.png, from left to right: {', '.join(shown)}")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner = commands.add_parser("run", help="train those models that have no result yet")
+    runner.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}; default: all")
+    runner.add_argument("--minutes", type=float, default=30, help="of training, without the measuring")
+    runner.add_argument("--points", type=int, default=20, help="how often it is measured")
+    runner.add_argument("--images", type=int, help="training images; default: all that there are")
+    runner.add_argument("--seeds", type=int, nargs="*", default=[0])
+    runner.add_argument("--precision", default="bf16-mixed")
+    shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
+    runner.add_argument("--data", default=f"{shared}/data/cifar10")
+    runner.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors")
+    commands.add_parser("report", help="the table, the plot and the JSON of all finished runs")
+    args = parser.parse_args()
+    if args.command == "report":
+        report()
+        return
+    for seed in args.seeds:
+        for model in args.models:
+            run(model, seed=seed, images=args.images, args=args)
+
+
+if __name__ == "__main__":
+    main()

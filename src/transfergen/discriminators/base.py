@@ -1,0 +1,87 @@
+"""What every discriminator has: a frozen prefix and a trainable suffix."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transfergen.backbones.base import Backbone
+
+Part = tuple[slice, float]
+
+
+class Discriminator(nn.Module):
+    """Images (B, 3, R, R) in [-1, 1], and classes (B,) where it is conditional -> logits (B, N).
+
+    `features` is the frozen prefix and `score` the rest. The boundary between them lies in a trunk of `blocks` blocks,
+    of which `freeze` freezes the first. Frozen blocks have no weight gradients and stay in eval mode whatever `train()`
+    says; images get their gradients through.
+    """
+
+    backbones: Sequence[Backbone] = ()
+    """The pretrained networks in it."""
+    blocks: int = 0
+    """How many blocks `freeze` can freeze; 0 if nothing in it is pretrained."""
+    frozen_blocks: int = 0
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The frozen prefix: images -> what `score` takes; the images themselves if nothing is frozen."""
+        return [images]
+
+    def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
+        """The trainable suffix: what `features` gave -> logits (B, N), float32."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images -> logits (B, N)."""
+        return self.score(self.features(images), y)
+
+    def freeze(self, blocks: int) -> None:
+        """Freeze the trunk's first `blocks` blocks and let the others train."""
+        assert blocks == self.blocks == 0
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """What the discriminator's optimizer gets."""
+        yield from self.parameters()
+
+    def parts(self) -> Sequence[Part]:
+        """Columns of the logits whose loss is averaged on its own, and the weight of that in the sum."""
+        return ((slice(None), 1.0),)
+
+    def calibrate(self, images: Tensor) -> None:
+        """Real images (B, 3, R, R) in [-1, 1], once before training."""
+
+    @property
+    def grows_at(self) -> float:
+        """After how many images seen `grow` is due; infinity: never."""
+        return math.inf
+
+    def grow(self, real: Tensor, fake: Tensor) -> None:
+        """Take in another part of itself, chosen by these images (B, 3, R, R). `features` changes."""
+
+    def networks(self) -> Iterator[nn.Module]:
+        """What `torch.compile` may compile one by one: networks that are called, by `features` and `score`."""
+        raise NotImplementedError
+
+
+def check_backbone(backbone: object) -> None:
+    """Refuse the nothing that `backbone=none` leaves.
+
+    Raises:
+        ValueError: there is no pretrained network.
+    """
+    if not isinstance(backbone, Backbone):
+        raise ValueError("this discriminator needs a pretrained network; set backbone=vgg19, or discriminator=dcgan")
+
+
+@torch.no_grad()
+def channel_statistics(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and standard deviation (C,) of each channel of maps (B, C, h, w), one of each a map, to standardise by.
+
+    Trunks differ in the size of their features (near 1,000 at relu3_4 of the original VGG19 weights), and heads of one
+    learning rate cannot serve them all.
+    """
+    means = [m.float().mean(dim=(0, 2, 3)) for m in maps]
+    stds = [m.float().std(dim=(0, 2, 3)) for m in maps]
+    return means, [s.clamp(min=float(s.mean()) * 1e-3) for s in stds]  # a channel that is always 0 stays 0

@@ -1,0 +1,83 @@
+"""`python -m transfergen.evaluate`, `transfergen-evaluate`: the metrics of a run, or of a folder of pictures."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from transfergen import cli
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """The command."""
+    cli.main("evaluate", _task)
+
+
+def _task(config: DictConfig) -> None:
+    _check(config)
+    import torch
+
+    from transfergen.artefacts import write_json
+    from transfergen.comparison import Comparison
+    from transfergen.config import instantiate
+    from transfergen.evaluation import to_table
+    from transfergen.subjects import of_folders, of_run
+
+    device = _device(config.device, {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()})
+    extractor = instantiate(config.metrics).to(device)
+    out = Path(config.out or (Path(config.run or ".") / "evaluation.json")).expanduser()
+    comparison: Comparison = (of_run if config.run else of_folders)(config, extractor, torch.device(device), _track)
+    result = comparison.about | {"metrics": comparison.metrics()}
+    for warning in dict.fromkeys(e["warning"] for e in result["metrics"] if "warning" in e):
+        log.warning(warning)
+    if config.neighbours:
+        picture = out.parent / "neighbours.png"
+        found = comparison.neighbours(config.neighbours, picture)
+        result |= found
+        result["metrics"] += comparison.novelty()
+    write_json(out, result)
+    if config.format == "json":
+        print(json.dumps(result))
+        return
+    Console().print(to_table(result["metrics"]))
+    if config.neighbours:
+        print(f"the samples nearest to {comparison.searched} images, and these: {picture}")
+    print(f"all of it: {out}")
+
+
+def _check(config: DictConfig) -> None:
+    if (config.run is None) == (config.fake is None) or (config.fake is None) != (config.real is None):
+        raise ValueError("give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER")
+    if config.format not in ("table", "json"):
+        raise ValueError(f"format={config.format}: choose table or json")
+    if config.checkpoint not in ("last", "best"):
+        raise ValueError(f"checkpoint={config.checkpoint}: choose last or best")
+    if config.split not in ("train", "test"):
+        raise ValueError(f"split={config.split}: choose train or test")
+    for key, least in {"count": 2, "neighbours": 0, "references": 1, "batch_size": 1}.items():
+        if config[key] < least:
+            raise ValueError(f"{key}={config[key]}: at least {least}")
+
+
+def _device(name: str, available: dict[str, bool]) -> str:
+    if name == "auto":
+        return next((kind for kind, there in available.items() if there), "cpu")
+    if name != "cpu" and not available.get(name):
+        raise ValueError(f"device={name}: this machine has none; choose auto or cpu")
+    return name
+
+
+def _track(items: Sequence[Any], description: str) -> Iterable[Any]:
+    screen = Console(stderr=True)
+    return track(items, description, console=screen, transient=True, disable=not screen.is_terminal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What a training does with its discriminator and its augmentation."""
+
+import csv
+import json
+
+import pytest
+import torch
+from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
+
+from transfergen.augment import AdaptiveAugment, Augment
+from transfergen.discriminators.vgg import VGGDiscriminator
+from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
+
+
+def run(run_dir, *overrides):
+    code, _, err = train(run_dir, *overrides, small=False)
+    assert code == 0, err
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def curve(run_dir, name):
+    with next((run_dir / "csv").rglob("metrics.csv")).open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def recorded(monkeypatch, owner, name):
+    """Calls of a method from now on: their arguments."""
+    calls, method = [], getattr(owner, name)
+
+    def record(self, *args):
+        calls.append(args)
+        return method(self, *args)
+
+    monkeypatch.setattr(owner, name, record)
+    return calls
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_reals_and_fakes_are_augmented_alike_and_only_plain_reals_are_remembered(tmp_path, monkeypatch, augment):
+    augmented = recorded(monkeypatch, Augment, "forward")
+    judged = recorded(monkeypatch, VGGDiscriminator, "features")
+    run(tmp_path, *SMALL, f"augment={augment}", "trainer.max_epochs=2")
+    for calls in (augmented, judged[1:]):  # the calibration, on plain images, is the first
+        fakes = [images for (images,) in calls if images.requires_grad]
+        reals = [images for (images,) in calls if not images.requires_grad]
+        assert len(fakes) == 16
+        assert len(reals) == {"none": 8, "flip": 16}[augment]
+        assert {images.shape for images in fakes + reals} == {(8, 3, 32, 32)}
+
+
+def test_what_the_discriminator_sees_is_what_augmentation_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr(Augment, "forward", lambda self, images: images * 0)
+    seen = recorded(monkeypatch, VGGDiscriminator, "features")
+    run(tmp_path, *SMALL, "max_images=8")
+    calibration, *turns = seen
+    assert calibration[0].any()
+    assert len(turns) == 2
+    assert not any(images.any() for (images,) in turns)
+
+
+def test_adaptive_augmentation_moves_with_the_reals_logits_and_is_logged(tmp_path, monkeypatch):
+    signs, update = iter([1.0] * 8 + [-1.0] * 8), AdaptiveAugment.update
+    monkeypatch.setattr(
+        AdaptiveAugment, "update", lambda self, logits, images: update(self, logits * 0 + next(signs), images)
+    )
+    state = run(tmp_path, *SMALL, "augment=adaptive", "augment.adapt_images=160", "max_images=88")
+    p = curve(tmp_path, "augment/p")
+    # The average of the signs, 1 - 0.75 ** n, passes the target of 0.6 at the fourth batch; p then rises by 8 / 160
+    # each batch until the signs have turned.
+    rising, falling = [0.05, 0.1, 0.15, 0.2, 0.25], [0.2, 0.15, 0.1]
+    assert p == pytest.approx([0, 0, 0, *rising, *falling], abs=1e-6)
+    assert state["augment.p"].item() == pytest.approx(p[-1])
+    assert json.loads((tmp_path / "metrics.json").read_text())["training"]["augment/p"] == pytest.approx(p[-1])
+
+
+def test_networks_join_when_they_are_due_and_their_loss_counts(tmp_path, monkeypatch):
+    grown = recorded(monkeypatch, VisionAidedDiscriminator, "grow")
+    small = [*ANY_MODEL, *SMALL_MODELS["vision_aided"]]
+    growing = ["discriminator.start_images=16", "discriminator.every_images=24", "max_images=48"]
+    state = run(tmp_path / "run", *small, *growing)
+    assert sorted(state["discriminator._extra_state"]) == ["efficientnet_lite0", "vgg19"]
+    assert [(len(real), len(fake)) for real, fake in grown] == [(64, 64), (64, 64)]
+    losses = curve(tmp_path / "run", "loss/discriminator")
+    assert losses[2] > losses[1] + 0.5  # at the third batch, 16 images seen: one loss more of about 2 log 2
+    assert losses[5] > losses[4] + 0.5  # and at the sixth
+    run(tmp_path / "light", *small, *growing, "discriminator.weight=0.001")
+    light = curve(tmp_path / "light", "loss/discriminator")
+    assert light[:2] == losses[:2]
+    assert light[2] < light[1] + 0.5
+
+
+@pytest.mark.parametrize("model", SMALL_MODELS)
+def test_each_model_trains(tmp_path, model):
+    state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS[model], "max_images=16")
+    assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
+    assert len(curve(tmp_path, "loss/generator")) == 2
