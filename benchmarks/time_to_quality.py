@@ -39,9 +39,8 @@ from transfergen.metrics.neighbours import precision_recall
 from transfergen.run import build_module
 from transfergen.trainer import build_trainer
 
-RESULTS = Path(__file__).parent / "results"
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
-COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64", "generator=dcgan", "trainer=cpu"]
+COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64", "generator=dcgan"]
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
@@ -53,6 +52,15 @@ MODELS: dict[str, list[str]] = {
         "model=vision_aided",
         "discriminator.backbones.vgg19.cut=relu3_4",
         "discriminator.backbones.vgg19.weights={vgg}",
+    ],
+    "joined_lite0": [
+        "model=vision_aided",
+        "augment=none",
+        "discriminator.backbones.vgg19=null",
+        "discriminator.backbones.efficientnet_lite0.taps=[0,1,2,3]",
+        "discriminator.channels=16",
+        "discriminator.width=32",
+        "discriminator.weight=0.5",
     ],
     "projected_lite0": ["model=projected", *LITE0],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
@@ -89,7 +97,7 @@ class Judgement(Callback):
     @torch.no_grad()
     def _measure(self, module: Any) -> dict[str, float]:
         z = latents(range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES), module.generator.z_dim)
-        samples = to_float(to_uint8(torch.cat([module.sampler(part) for part in z.split(250)])))
+        samples = to_float(to_uint8(torch.cat([module.sampler(part.to(module.device)).cpu() for part in z.split(250)])))
         to_grid(samples[:64]).save(self.grid)
         values = {}
         for name, extractor in self.extractors.items():
@@ -109,12 +117,18 @@ def _features(extractor: Any, images: Tensor) -> Tensor:
 def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:
     """One training, to a file of its points."""
     name = f"{model}-{images or 'all'}-{seed}"
-    file = RESULTS / "runs" / f"{name}.json"
+    file = args.results / "runs" / f"{name}.json"
     if file.exists():
         print(f"{name}: done already")
         return
     overrides = [*COMMON, f"data.path={args.data}", *(o.format(vgg=args.vgg) for o in MODELS[model])]
-    overrides += [f"seed={seed}", f"trainer.precision={args.precision}", "trainer.max_epochs=-1", "logger=none"]
+    overrides += [
+        f"seed={seed}",
+        f"trainer={args.trainer}",
+        f"trainer.precision={args.precision}",
+        "trainer.max_epochs=-1",
+        "logger=none",
+    ]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("train", overrides=overrides)
     seed_everything(seed, verbose=False)
@@ -164,29 +178,34 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def report() -> None:
-    """The table on the screen, and the JSON, the plot and the grids in benchmarks/results."""
-    results = [json.loads(file.read_text()) for file in sorted((RESULTS / "runs").glob("*.json"))]
+def report(folder: Path) -> None:
+    """The table on the screen, and the JSON, the plot and the grids in the folder of results."""
+    results = [json.loads(file.read_text()) for file in sorted((folder / "runs").glob("*.json"))]
     if not results:
         raise SystemExit("no finished run yet: python benchmarks/time_to_quality.py run dcgan projected_lite0")
     summary = [_against_dcgan(images, results) for images in sorted({r["training_images"] for r in results})]
     largest = summary[-1]
     content = {"wall_ratio": largest["wall_ratio"], "by_training_images": summary, "runs": results}
-    (RESULTS / "time_to_quality.json").write_text(json.dumps(content, indent=1) + "\n")
+    (folder / "time_to_quality.json").write_text(json.dumps(content, indent=1) + "\n")
     for part in summary:
         print(f"\n{part['training_images']:,} training images; best kernel distance on the judge's features\n")
         print("| model | seed | best, x1000 | after | images | Fréchet | precision | recall | Lite1 kernel, x1000 |")
         print("|---|---|---|---|---|---|---|---|---|")
         for r in (r for r in results if r["training_images"] == part["training_images"]):
             p = _best(r)
-            print(
-                f"| {r['model']} | {r['seed']} | {1000 * p['judge/kernel_distance']:.2f} | "
-                f"{p['seconds'] / 60:.1f} min | {p['images']:,} | {p['judge/frechet_distance']:.2f} | {p['judge/precision']:.2f} | "
-                f"{p['judge/recall']:.2f} | {1000 * p['efficientnet_lite1/kernel_distance']:.1f} |"
-            )
+            cells = [
+                r["model"],
+                f"{r['seed']}",
+                f"{1000 * p['judge/kernel_distance']:.2f}",
+                f"{p['seconds'] / 60:.1f} min",
+                f"{p['images']:,}",
+                *(f"{p[f'judge/{name}']:.2f}" for name in ("frechet_distance", "precision", "recall")),
+                f"{1000 * p['efficientnet_lite1/kernel_distance']:.1f}",
+            ]
+            print(f"| {' | '.join(cells)} |")
         print(json.dumps(part))
-    _plot(results)
-    _grids(results)
+    _plot(results, folder)
+    _grids(results, folder)
 
 
 def _best(result: dict[str, Any]) -> dict[str, float]:
@@ -223,7 +242,7 @@ def _against_dcgan(images: int, results: list[dict[str, Any]]) -> dict[str, Any]
     return {"training_images": images, "best_transfer_model": best, "wall_ratio": ratio, "models": means}
 
 
-def _plot(results: list[dict[str, Any]]) -> None:
+def _plot(results: list[dict[str, Any]], folder: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -241,15 +260,15 @@ def _plot(results: list[dict[str, Any]]) -> None:
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance (judge)", title=f"{size:,} images")
         row[0].legend()
     figure.tight_layout()
-    figure.savefig(RESULTS / "time_to_quality.png", dpi=100)
+    figure.savefig(folder / "time_to_quality.png", dpi=100)
 
 
-def _grids(results: list[dict[str, Any]]) -> None:
+def _grids(results: list[dict[str, Any]], folder: Path) -> None:
     """Of each model the last grid of its first seed, for the largest training set, in the table's order."""
     largest = max(r["training_images"] for r in results)
     shown = {r["model"]: r for r in reversed(results) if r["training_images"] == largest}
     grids = [
-        Image.open(RESULTS / "runs" / f"{m}-{'all' if largest == 20_000 else largest}-{r['seed']}.png")
+        Image.open(folder / "runs" / f"{m}-{'all' if largest == 20_000 else largest}-{r['seed']}.png")
         for m, r in shown.items()
     ]
     sheet = Image.new("RGB", (sum(g.width + 8 for g in grids), grids[0].height), "white")
@@ -257,13 +276,14 @@ def _grids(results: list[dict[str, Any]]) -> None:
     for grid in grids:
         sheet.paste(grid, (left, 0))
         left += grid.width + 8
-    sheet.save(RESULTS / "grids.png")
+    sheet.save(folder / "grids.png")
     print(f"\ngrids.png, from left to right: {', '.join(shown)}")
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder")
     commands = parser.add_subparsers(dest="command", required=True)
     runner = commands.add_parser("run", help="train those models that have no result yet")
     runner.add_argument("models", nargs="*", default=list(MODELS), help=f"of {', '.join(MODELS)}; default: all")
@@ -271,6 +291,7 @@ def main() -> None:
     runner.add_argument("--points", type=int, default=20, help="how often it is measured")
     runner.add_argument("--images", type=int, help="training images; default: all that there are")
     runner.add_argument("--seeds", type=int, nargs="*", default=[0])
+    runner.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
     runner.add_argument("--precision", default="bf16-mixed")
     shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
     runner.add_argument("--data", default=f"{shared}/data/cifar10")
@@ -278,7 +299,7 @@ def main() -> None:
     commands.add_parser("report", help="the table, the plot and the JSON of all finished runs")
     args = parser.parse_args()
     if args.command == "report":
-        report()
+        report(args.results)
         return
     for seed in args.seeds:
         for model in args.models:

@@ -15,11 +15,24 @@ COMMANDS = [
     for line in block.splitlines()
     if line.startswith("python train.py")
 ]
-TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "discriminator.hidden=8", "samples.count=4"]
+TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"]
 
 
 def test_readme_has_commands():
     assert len(COMMANDS) >= 8
+
+
+def pretrained(overrides, vgg_weights):
+    """Weights from here for each network whose own would be downloaded."""
+    if "model=vision_aided" in overrides:
+        vgg = "discriminator.backbones.vgg19"
+        instead = [] if f"{vgg}=null" in overrides else [f"{vgg}.weights={vgg_weights}", f"{vgg}.cut=relu3_4"]
+        return instead + ["discriminator.backbones.r18.weights=random"] * any("r18" in o for o in overrides)
+    if "backbone=vgg19_multiscale" in overrides:
+        return [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
+    if "model=projected" in overrides:
+        return []
+    return ["discriminator.hidden=8", f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "resume=" not in line and "devices=2" not in line])
@@ -44,7 +57,7 @@ def test_training_command_runs(line, tmp_path, monkeypatch, cifar10_parquet, vgg
         instead += ["data.source.train=16", "data.source.test=8"]
     else:
         overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
-        instead += [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
+        instead += pretrained(overrides, vgg_weights)
     directory = [f"hydra.sweep.dir={tmp_path / 'sweep'}"] if "-m" in overrides else []
     run_dir = None if directory else tmp_path / "run"
     code, _, err = train(run_dir, *overrides, *instead, *directory, small=False)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# On a machine with a GPU, in under ten minutes: images per second of each model, and time to quality on CIFAR-10.
+# The tables are in Markdown, for the README. PYTHON names the interpreter, .venv/bin/python by default.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-.venv/bin/python}
+if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "no GPU here that torch can use: nothing to measure"
+    exit 0
+fi
+"$PYTHON" benchmarks/gpu_speed.py --seconds 300
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+"$PYTHON" benchmarks/time_to_quality.py --results "$results" run dcgan projected_lite0 --minutes 1 --points 4 --trainer gpu
+"$PYTHON" benchmarks/time_to_quality.py --results "$results" report
