@@ -25,4 +25,5 @@ type: setup
 
 bench: setup
 	$(BIN)/python benchmarks/step_time.py
+	$(BIN)/python benchmarks/projected_step.py
 	$(BIN)/python benchmarks/startup.py

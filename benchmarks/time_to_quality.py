@@ -4,6 +4,8 @@
     python benchmarks/time_to_quality.py run dcgan projected_lite0 --images 1000    # with fewer training images
     python benchmarks/time_to_quality.py report
 
+It needs the extra `bench`: pip install --editable '.[bench]'.
+
 Each run trains through the project's own configs and module. The clock stands still while samples of the moving average
 are measured against all test images, in the features of benchmarks/judge.py, which no discriminator has seen, and of
 EfficientNet-Lite1, a relative of Lite0. A finished run is one file in benchmarks/results/runs, and is not run again;
@@ -30,6 +32,7 @@ from torch import Tensor
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
+from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 from transfergen.generators.base import latents
 from transfergen.images import to_float, to_grid, to_uint8
@@ -44,8 +47,17 @@ COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64", "gener
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
+JOINED = [  # what trials.md led to: little on top of an ordinary discriminator, for little time
+    "model=vision_aided",
+    "discriminator.backbones.vgg19=null",
+    "discriminator.backbones.efficientnet_lite0.taps=[0,1,2,3]",
+    "discriminator.channels=16",
+    "discriminator.width=32",
+    "discriminator.weight=0.5",
+]
 MODELS: dict[str, list[str]] = {
     "dcgan": ["model=dcgan"],
+    "dcgan_augmented": ["model=dcgan", "augment=diffaugment"],
     "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", VGG_FILE],
     "vision_aided": [
@@ -53,18 +65,12 @@ MODELS: dict[str, list[str]] = {
         "discriminator.backbones.vgg19.cut=relu3_4",
         "discriminator.backbones.vgg19.weights={vgg}",
     ],
-    "joined_lite0": [
-        "model=vision_aided",
-        "augment=none",
-        "discriminator.backbones.vgg19=null",
-        "discriminator.backbones.efficientnet_lite0.taps=[0,1,2,3]",
-        "discriminator.channels=16",
-        "discriminator.width=32",
-        "discriminator.weight=0.5",
-    ],
+    "joined_lite0": [*JOINED, "augment=none"],
+    "joined_lite0_augmented": JOINED,
     "projected_lite0": ["model=projected", *LITE0],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
+CONTROLS = ("dcgan", "dcgan_augmented", "random_trunk")  # nothing pretrained
 
 
 class Judgement(Callback):
@@ -167,9 +173,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
 def _first(store: Store, count: int) -> Store:
     """The first `count` pictures, the same number of each class as near as they come."""
     chosen = np.concatenate([np.flatnonzero(store.labels == c)[: -(-count // 10)] for c in np.unique(store.labels)])
-    subset = object.__new__(Store)
-    subset.pixels, subset.labels, subset.classes = store.pixels[chosen], store.labels[chosen], store.classes
-    return subset
+    return Store(store.pixels[chosen], of_array("part", store.pixels[chosen], store.labels[chosen], store.classes))
 
 
 def _processor() -> str:
@@ -219,7 +223,7 @@ def _against_dcgan(images: int, results: list[dict[str, Any]]) -> dict[str, Any]
     scratch = {r["seed"]: r for r in here if r["model"] == "dcgan"}
     comparisons: dict[str, list[dict[str, float]]] = {}
     for r in here:
-        if r["model"] in ("dcgan", "random_trunk") or r["seed"] not in scratch:
+        if r["model"] in CONTROLS or r["seed"] not in scratch:
             continue
         goal, own = _best(scratch[r["seed"]]), _best(r)
         reached = [p for p in r["points"] if p["judge/kernel_distance"] <= goal["judge/kernel_distance"]]
