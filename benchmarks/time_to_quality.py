@@ -160,7 +160,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
         "minutes": args.minutes,
         "threads": torch.get_num_threads(),
         "machine": _processor(),
-        "overrides": [o for o in overrides if not o.startswith("data.path")],
+        "overrides": [o.replace(args.vgg, Path(args.vgg).name) for o in overrides if not o.startswith("data.path")],
         "judge_accuracy": round(accuracy, 4),
         "samples": SAMPLES,
         "real": len(test),
