@@ -4,8 +4,9 @@
 
 The plain loop is the same generator, trunk, mixing, heads, losses and augmentation in bare PyTorch, and computes what
 the release computes in an iteration: the generator 2 times forward and 1 backward, the trunk 3 and 1, the heads 3 and 3
-(the discriminator's turn draws fakes of its own). Default memory format and optimizers; moving average in both. The
-last line is JSON.
+(the discriminator's turn draws fakes of its own). Its generator has the same weights and enlarges before it convolves,
+as there, where the project's does both at once. Default memory format and optimizers; moving average in both. The last
+line is JSON.
 """
 
 import argparse
@@ -15,12 +16,14 @@ from collections.abc import Callable
 
 import torch
 from step_time import paired
+from torch import nn
 
 from transfergen.augment import Augment
 from transfergen.backbones.timm import TimmBackbone
 from transfergen.discriminators.projected import ProjectedDiscriminator
 from transfergen.ema import EMA
 from transfergen.generators.fastgan import FastGAN
+from transfergen.generators.upsampling import UpsampledConv2d
 from transfergen.losses.adversarial import hinge, hinge_d, hinge_g
 from transfergen.step import discriminator_turn, generator_turn, gradient_norm, without_weight_gradients
 
@@ -33,8 +36,20 @@ def networks(resolution: int, input_size: int | None) -> Networks:
     return FastGAN(resolution=resolution), ProjectedDiscriminator(trunk, resolution=resolution)
 
 
+def as_released(network: nn.Module) -> None:
+    """Let its upsampling convolutions be two layers, of the same weights."""
+    for name, child in network.named_children():
+        if isinstance(child, UpsampledConv2d):
+            convolution = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1, bias=child.bias is not None)
+            convolution.load_state_dict(child.state_dict())
+            setattr(network, name, nn.Sequential(nn.Upsample(scale_factor=2), convolution))
+        else:
+            as_released(child)
+
+
 def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[], None]:
     """The release's iteration."""
+    as_released(g)
     d_parameters = list(d.heads.parameters())
     d_optimizer = torch.optim.Adam(d_parameters, lr=2e-4, betas=(0.0, 0.99))
     g_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.0, 0.99))

@@ -165,6 +165,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
         "samples": SAMPLES,
         "real": len(test),
         "split": "test",
+        "grid": file.with_suffix(".png").name,
         "points": judgement.points,
     }
     file.write_text(json.dumps(result, indent=1) + "\n")
@@ -270,11 +271,8 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
 def _grids(results: list[dict[str, Any]], folder: Path) -> None:
     """Of each model the last grid of its first seed, for the largest training set, in the table's order."""
     largest = max(r["training_images"] for r in results)
-    shown = {r["model"]: r for r in reversed(results) if r["training_images"] == largest}
-    grids = [
-        Image.open(folder / "runs" / f"{m}-{'all' if largest == 20_000 else largest}-{r['seed']}.png")
-        for m, r in shown.items()
-    ]
+    shown = {r["model"]: r for r in sorted(results, key=lambda r: -r["seed"]) if r["training_images"] == largest}
+    grids = [Image.open(folder / "runs" / r["grid"]) for r in shown.values()]
     sheet = Image.new("RGB", (sum(g.width + 8 for g in grids), grids[0].height), "white")
     left = 0
     for grid in grids:

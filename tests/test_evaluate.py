@@ -103,6 +103,14 @@ def test_best_generator_of_a_run_and_settings_act(run_dir, tmp_path):
         assert about == (9, 9, "train", 5)
 
 
+def test_neighbours_among_more_training_images_than_references(run_dir, tmp_path):
+    settings = [f"run={run_dir}", "metrics=pixels", f"out={tmp_path / 'e.json'}", "split=train", "references=4"]
+    code, _, err = evaluate(*settings, "count=40", "neighbours=2")
+    assert code == 0, err
+    found = json.loads((tmp_path / "e.json").read_text())["neighbours"]
+    assert found["references"] == 40
+
+
 def test_weights_shared_with_the_runs_discriminator_are_told_of_without_building_it(run_dir, tmp_path, caplog):
     for name in ("generator.json", "generator.safetensors"):
         (tmp_path / name).write_bytes((run_dir / name).read_bytes())

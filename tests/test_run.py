@@ -143,6 +143,22 @@ def test_resume_auto_starts_a_run_and_then_goes_on_with_it(tmp_path):
         assert checkpoint(run_dir)["transfergen"]["images_seen"] == expected
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.max_epochs=1", "the run has reached its end, 64 images; set a larger trainer.max_epochs"),
+        ("augment=adaptive", "the checkpoint is of other networks: 2 of"),
+    ],
+)
+def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, line):
+    assert train(tmp_path, "trainer.max_epochs=1")[0] == 0
+    before = (tmp_path / "metrics.json").read_bytes()
+    code, _, err = train(None, f"resume={tmp_path}", override, small=False)
+    assert code == 2
+    assert line in err
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
 def test_discriminator_is_updated_each_batch_and_the_generator_each_second(tmp_path):
     assert train(tmp_path, "gan.d_steps=2", "trainer.max_epochs=1")[0] == 0
     d_state, g_state = checkpoint(tmp_path)["optimizer_states"]

@@ -138,6 +138,14 @@ class GenerativeModule(LightningModule):
         """
         if "transfergen" not in checkpoint:
             raise ValueError("resume: the checkpoint was not written by transfergen")
+        mine = {name: tensor.shape for name, tensor in self.state_dict().items() if isinstance(tensor, Tensor)}
+        its = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items() if isinstance(tensor, Tensor)}
+        if mine != its:
+            differing = [name for name in (mine | its) if mine.get(name) != its.get(name)]
+            raise ValueError(
+                f"resume: the checkpoint is of other networks: {len(differing)} of {len(its)} tensors differ, "
+                f"{differing[0]} first; resume with the run's own generator, discriminator, backbone and augment"
+            )
         own = checkpoint["transfergen"]
         self.images_seen, self._saved_rng, self._saved_names = own["images_seen"], own["rng"], own["optimized"]
 

@@ -55,6 +55,11 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
 
     start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if not evaluation.entries:
+        raise ValueError(
+            f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs or "
+            "trainer.max_time"
+        )
     if trainer.is_global_zero:
         _finish(module, evaluation, loggers, config, run_dir, time.perf_counter() - start)
     return evaluation.objective

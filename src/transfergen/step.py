@@ -98,7 +98,7 @@ class FeatureCache:
         if len(missing):
             self._put(indices[missing], compute(missing))
         assert self._store is not None
-        return [store[indices.to(store.device)] for store in self._store]
+        return [store[indices.to(store.device, non_blocking=True)] for store in self._store]
 
     def _put(self, indices: Tensor, features: Features) -> None:
         if self._store is None:
@@ -107,5 +107,5 @@ class FeatureCache:
                 return
             self._store = [f.new_empty((self.size, *f.shape[1:])) for f in features]
         for store, feature in zip(self._store, features, strict=True):
-            store[indices.to(store.device)] = feature
+            store[indices.to(store.device, non_blocking=True)] = feature
         self._known[indices] = True

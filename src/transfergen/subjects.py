@@ -16,6 +16,7 @@ from torch import Tensor
 from transfergen import artefacts
 from transfergen.comparison import Comparison
 from transfergen.config import instantiate
+from transfergen.data.image_folder import SUFFIXES
 from transfergen.data.pictures import Pictures, check_fit
 from transfergen.data.store import Store, build
 from transfergen.evaluation import BEST, flattered, shared_weights
@@ -71,7 +72,7 @@ def of_run(config: DictConfig, extractor: Extractor, device: torch.device, track
         track=track,
     )
     wanted = config.neighbours > 0
-    training = chosen(data.train_set, config.references)
+    training = chosen(data.train_set, config.references if config.split == "test" else config.count)
     seen = json.loads((folder / f"{artefacts.GENERATOR}.json").read_text()).get("images_seen")
     shared = shared_weights(extractor, OmegaConf.to_container(saved.discriminator))
     if shared is not None:
@@ -168,8 +169,7 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
     """At most `count` pictures of a folder and of those below it, at random, always the same ones."""
     if not folder.is_dir():
         raise ValueError(f"{setting}={folder}: there is no such folder")
-    known = Image.registered_extensions()
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in known and file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise ValueError(f"{setting}={folder}: no picture in it or in its subfolders")
     below = [file for file in files if file.parent != folder]
@@ -194,6 +194,6 @@ def _usual_side(pictures: Pictures) -> int:
         try:
             with pictures.open(i) as picture:
                 sides[min(picture.size)] += 1
-        except OSError as error:
+        except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"cannot read {pictures.name(i)} ({error}); remove it") from error
     return sides.most_common(1)[0][0]

@@ -59,7 +59,11 @@ def build_trainer(
     if strategy == "auto":
         strategy = "ddp_find_unused_parameters_true" if count * num_nodes > 1 else "auto"
     if precision == "auto":
-        precision = "bf16-mixed" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+        precision = (
+            "bf16-mixed"
+            if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "32-true"
+        )
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()

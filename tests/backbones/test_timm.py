@@ -96,7 +96,10 @@ def test_images_are_resized_to_the_size_that_is_asked_for():
         ({"name": "resnet19"}, r"backbone\.name=resnet19"),
         ({"name": "resnet18.nobody_in1k"}, r"backbone\.name=resnet18\.nobody_in1k"),
         ({"taps": (1, 9)}, r"backbone\.taps=\[1, 9\]"),
-        ({"weights": "package"}, r"backbone\.weights=package: .* tf_efficientnet_lite0 and tf_efficientnet_lite1, not of resnet18"),
+        (
+            {"weights": "package"},
+            r"backbone\.weights=package: .* tf_efficientnet_lite0 and tf_efficientnet_lite1, not of resnet18",
+        ),
         ({"weights": "imagnet"}, r"backbone\.weights=imagnet: there is no such file"),
     ],
 )

@@ -138,6 +138,7 @@ class Evaluation(Callback):
             self._measure(trainer, pl_module)
 
     def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
+        module.raise_if_not_finite()
         self._last_at = images_seen = module.images_seen
         fake = sample_features(
             self.extractor,

@@ -9,7 +9,7 @@ from PIL import Image
 from transfergen.data.pictures import Pictures, Split, hold_out
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
@@ -36,12 +36,12 @@ def _pictures(root: Path, known: tuple[str, ...] | None = None) -> Pictures:
     files = sorted(
         file
         for file in root.rglob("*")
-        if file.suffix.lower() in _SUFFIXES
+        if file.suffix.lower() in SUFFIXES
         and file.is_file()
         and not any(part.startswith(".") for part in file.relative_to(root).parts)
     )
     if not files:
-        raise ValueError(f"data.path={root}: no picture ({', '.join(sorted(_SUFFIXES))}) in it or in its subfolders")
+        raise ValueError(f"data.path={root}: no picture ({', '.join(sorted(SUFFIXES))}) in it or in its subfolders")
     folders = [file.relative_to(root).parts[0] if file.parent != root else "" for file in files]
     found = tuple(sorted(set(folders))) if set(folders) != {""} else ()
     if "" in found:

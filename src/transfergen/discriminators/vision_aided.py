@@ -168,7 +168,7 @@ def probe_accuracy(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: flo
     """
     batches = [*torch.split(real, 64), *torch.split(fake, 64)]  # a trunk's first maps are large
     means = [torch.cat([m.mean(dim=(2, 3)) for m in backbone(images)], dim=1) for images in batches]
-    features = torch.cat(means).double()
+    features = torch.cat(means).cpu().double()  # MPS has no float64
     labels = features.new_ones(len(features))
     labels[len(real) :] = -1
     fitted, held_out = slice(0, None, 2), slice(1, None, 2)
