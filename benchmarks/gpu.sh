@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with a GPU, in under ten minutes: images per second of each model, and time to quality on CIFAR-10.
-# The tables are in Markdown, for the README. PYTHON names the interpreter, .venv/bin/python by default.
+# On a machine with a GPU, meant to take less than ten minutes (not yet tried on one): images per second of each model, and time to quality on CIFAR-10.
+# It needs the extra `bench`. The tables are in Markdown, for the README. PYTHON names the interpreter, .venv/bin/python by default.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-.venv/bin/python}

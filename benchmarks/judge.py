@@ -10,14 +10,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfergen.artefacts import write
 from transfergen.data.huggingface import huggingface
 from transfergen.data.store import Store, build
 from transfergen.images import to_float
 
-CACHE = Path("~/.cache/transfergen/judge.pt").expanduser()
+CACHE = Path("~/.cache/transfergen/judge.safetensors").expanduser()
 LEAST_ACCURACY = 0.75
 
 
@@ -118,12 +120,11 @@ def load_or_train(data: str) -> tuple[Judge, float]:
     )
     if CACHE.exists():
         judge = Judge()
-        judge.load_state_dict(torch.load(CACHE, weights_only=True))
+        judge.load_state_dict(load_file(CACHE))
         judge.eval()
     else:
         judge = train(train_set, test_set)
-        CACHE.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(judge.state_dict(), CACHE)
+        write(CACHE, save({name: tensor.contiguous() for name, tensor in judge.state_dict().items()}))
     reached = accuracy(judge, test_set)
     if reached < LEAST_ACCURACY:
         raise ValueError(f"the judge's test accuracy is {reached:.4f}, under {LEAST_ACCURACY}; delete {CACHE}")

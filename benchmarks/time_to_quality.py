@@ -172,8 +172,10 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
 
 
 def _first(store: Store, count: int) -> Store:
-    """The first `count` pictures, the same number of each class as near as they come."""
-    chosen = np.concatenate([np.flatnonzero(store.labels == c)[: -(-count // 10)] for c in np.unique(store.labels)])
+    """The first `count` pictures, or a few more: of each class the same number."""
+    classes = np.unique(store.labels)
+    each = -(-count // len(classes))
+    chosen = np.concatenate([np.flatnonzero(store.labels == c)[:each] for c in classes])
     return Store(store.pixels[chosen], of_array("part", store.pixels[chosen], store.labels[chosen], store.classes))
 
 

@@ -125,6 +125,11 @@ def test_traceback_is_shown_when_asked_for(tmp_path):
     assert "data.fit=oval" in done.stderr
 
 
+def test_precision_with_a_loss_scaler_is_refused(tmp_path):
+    line = refusal(tmp_path / "run", "trainer.precision=16-mixed", small=True)
+    assert "trainer.precision=16-mixed: set bf16-mixed or 32-true" in line
+
+
 def test_help_lists_each_group_with_all_its_options():
     done = command(None, "--help")
     assert done.returncode == 0

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from transfergen.ranks import ranks
+
 
 class Augment(nn.Module):
     """Images (B, 3, R, R) in [-1, 1] -> augmented ones of the same shape and dtype; colours may leave [-1, 1].
@@ -122,9 +124,10 @@ class AdaptiveAugment(Augment):
         To be called on all ranks, whose `p` stays the same.
         """
         mean_sign = real_logits.float().sign().mean()
-        if dist.is_available() and dist.is_initialized():
+        world = ranks()[1]
+        if world > 1:
             dist.all_reduce(mean_sign)
-            mean_sign /= dist.get_world_size()
+            mean_sign /= world
         self.overfitting.lerp_(mean_sign, 1 / 4)
         self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
 

@@ -69,7 +69,9 @@ def _check(config: DictConfig) -> None:
 def _device(name: str, available: dict[str, bool]) -> str:
     if name == "auto":
         return next((kind for kind, there in available.items() if there), "cpu")
-    if name != "cpu" and not available.get(name):
+    if name != "cpu" and name not in available:
+        raise ValueError(f"device={name}: choose auto, cpu, {', '.join(available)}")
+    if name != "cpu" and not available[name]:
         raise ValueError(f"device={name}: this machine has none; choose auto or cpu")
     return name
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transfergen import artefacts
 from transfergen.data.store import Store
-from transfergen.generators.base import Generator, latents
+from transfergen.generators.base import Generator, sample
 from transfergen.images import to_float
 from transfergen.metrics.extractors import Extractor
 from transfergen.ranks import of_all_ranks, ranks
@@ -48,16 +48,11 @@ def sample_features(
     if ranks()[1] > 1:
         for buffer in generator.buffers():
             dist.broadcast(buffer, 0)  # batch norm's statistics differ by rank, and rank 0's are those that are saved
-    was_training = generator.training
-    generator.eval()
 
     def images(positions: list[int]) -> Tensor:
-        made: Tensor = generator(latents([seed + i for i in positions], generator.z_dim).to(device))
-        return made
+        return sample(generator, [seed + i for i in positions], device, batch_size=batch_size)
 
-    features = _extract(extractor, images, count, batch_size, track, "samples")
-    generator.train(was_training)
-    return features
+    return _extract(extractor, images, count, batch_size, track, "samples")
 
 
 def store_features(

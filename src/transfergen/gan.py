@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from transfergen.augment import Augment
 from transfergen.data.store import Batch, Store
 from transfergen.discriminators.base import Discriminator
-from transfergen.generators.base import Generator, latents
+from transfergen.generators.base import Generator, sample
 from transfergen.images import to_float
 from transfergen.losses.adversarial import Objective
 from transfergen.module import GenerativeModule, OptimizerFactory
@@ -99,7 +99,7 @@ class GAN(GenerativeModule):
         d_turn = discriminator_turn(self.discriminator, self.objective, real, fake)
         d_norm = self._update(d_optimizer, d_turn.loss, d_parameters, "discriminator")
         self.images_seen += images
-        self.augment.update(cast(Tensor, d_turn.real_logits), images)
+        self.augment.update(self._main(d_turn.real_logits), images)
         if not g_turn_due:
             return
         with without_weight_gradients(d_parameters):
@@ -141,26 +141,27 @@ class GAN(GenerativeModule):
     @torch.no_grad()
     def _grow(self) -> None:
         """The same on all ranks, and the same whether the run was resumed or not: no autocast, no new statistics."""
-        z = latents(range(self.seed, self.seed + GROWTH_IMAGES), self.generator.z_dim).to(self.device)
-        sampler = self.sampler
-        was_training = sampler.training
-        sampler.eval()
+        real = self._some_reals(GROWTH_IMAGES)
         with torch.autocast(self.device.type, enabled=False):
-            fake = torch.cat([sampler(part) for part in torch.split(z, 64)])
-            real = self._some_reals(GROWTH_IMAGES)
-            self.discriminator.grow(real, fake[: len(real)])
-        sampler.train(was_training)
+            fake = sample(self.sampler, range(self.seed, self.seed + len(real)), self.device)
+            self.discriminator.grow(real, fake)
         self._cache.clear()
 
+    def _main(self, logits: Tensor | None) -> Tensor:
+        """The logits of the first part, which curves and adaptive augmentation go by: others may have many more."""
+        assert logits is not None
+        columns, _ = self.discriminator.parts()[0]
+        return logits[:, columns]
+
     def _log_turns(self, d: Turn, g: Turn, d_norm: Tensor, g_norm: Tensor) -> None:
-        assert d.real_logits is not None
+        real_logits, fake_logits = self._main(d.real_logits), self._main(d.fake_logits)
         curves = {
             "loss/discriminator": d.loss,
             "loss/generator": g.loss,
-            "logits/real": d.real_logits.mean(),
-            "logits/fake": d.fake_logits.mean(),
-            "accuracy/real": (d.real_logits > 0).float().mean(),
-            "accuracy/fake": (d.fake_logits < 0).float().mean(),
+            "logits/real": real_logits.mean(),
+            "logits/fake": fake_logits.mean(),
+            "accuracy/real": (real_logits > 0).float().mean(),
+            "accuracy/fake": (fake_logits < 0).float().mean(),
             "gradient_norm/discriminator": d_norm,
             "gradient_norm/generator": g_norm,
             "augment/p": self.augment.p,

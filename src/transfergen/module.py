@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from transfergen.ema import EMA
 from transfergen.generators.base import Generator
 from transfergen.randomness import RankRandomness
+from transfergen.ranks import of_all_ranks
 from transfergen.step import gradient_norm
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -126,7 +127,7 @@ class GenerativeModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what Lightning does not keep: the count, every rank's random state, and which weights were optimised."""
         self.raise_if_not_finite()
-        states = self._randomness.states_of_all_ranks()
+        states = of_all_ranks(self._randomness.state())
         own = {"images_seen": self.images_seen, "rng": states, "optimized": self._optimized_names()}
         checkpoint["transfergen"] = own
 

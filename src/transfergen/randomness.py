@@ -1,9 +1,6 @@
 """The random state of one rank: latents of its own, and what dropout draws from."""
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 
@@ -32,14 +29,6 @@ class RankRandomness:
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
-
-    def states_of_all_ranks(self) -> list[dict[str, Tensor]]:
-        """`state` of each rank, in order. To be called on all of them."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return [self.state()]
-        states: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(states, self.state())
-        return states
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on where `state` was taken."""

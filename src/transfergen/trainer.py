@@ -64,6 +64,8 @@ def build_trainer(
             if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             else "32-true"
         )
+    if str(precision).startswith("16"):  # the first overflow, which its scaler expects, would count as divergence
+        raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()

@@ -11,7 +11,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from transfergen import artefacts
 from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm
-from transfergen.generators.base import latents
+from transfergen.generators.base import sample
 from transfergen.images import resize, to_float, to_grid
 from transfergen.module import GenerativeModule
 
@@ -55,26 +55,20 @@ class SampleGrid(Callback):
         if pl_module.images_seen // self.every_images > self._intervals_done:
             self._intervals_done = pl_module.images_seen // self.every_images
             self._last_at = pl_module.images_seen
-            self._show(trainer, self.sample(pl_module), pl_module.images_seen)
+            self._show(trainer, self._sample(pl_module), pl_module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last grid."""
         assert isinstance(pl_module, GenerativeModule)
-        images = self.sample(pl_module)
+        images = self._sample(pl_module)
         if self._last_at != pl_module.images_seen:
             self._show(trainer, images, pl_module.images_seen)
         if trainer.is_global_zero:
             to_grid(images).save(self.run_dir / artefacts.GRID)
 
-    @torch.no_grad()
-    def sample(self, module: GenerativeModule) -> torch.Tensor:
+    def _sample(self, module: GenerativeModule) -> torch.Tensor:
         """Images (count, 3, R, R) of the fixed latents."""
-        was_training = module.sampler.training
-        module.sampler.eval()
-        z = latents(range(self.seed, self.seed + self.count), module.generator.z_dim)
-        images: torch.Tensor = module.sampler(z.to(module.device))
-        module.sampler.train(was_training)
-        return images
+        return sample(module.sampler, range(self.seed, self.seed + self.count), module.device)
 
     @rank_zero_only
     def _show(self, trainer: Trainer, images: torch.Tensor, images_seen: int) -> None:

@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
         yield from self.parameters()
 
     def parts(self) -> Sequence[Part]:
-        """Columns of the logits whose loss is averaged on its own, and the weight of that in the sum."""
+        """Columns of the last logits whose loss is averaged on its own, and the weight of that in the sum."""
         return ((slice(None), 1.0),)
 
     def calibrate(self, images: Tensor) -> None:
