@@ -52,6 +52,9 @@ def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node)
         parameters = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     assert names == [p.name for p in parameters]
     own = {"weights", "name", "cut", "taps", "trunk"}  # where one class has several YAMLs, each chooses
+    if ".resnet." in node._target_:
+        own |= {"z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical"}
+        own |= {"orthogonal_init", "orthogonal"}
     for parameter in parameters:
         if parameter.name in node and not OmegaConf.is_interpolation(node, parameter.name):
             if OmegaConf.is_missing(node, parameter.name) or parameter.name in own:

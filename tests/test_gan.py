@@ -5,11 +5,15 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
 from transfergen.augment import AdaptiveAugment, Augment
+from transfergen.discriminators.resnet import ResNetDiscriminator
 from transfergen.discriminators.vgg import VGGDiscriminator
 from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
+from transfergen.gan import GAN
+from transfergen.generators.resnet import ResNet, orthogonality
 
 
 def run(run_dir, *overrides):
@@ -87,6 +91,51 @@ def test_networks_join_when_they_are_due_and_their_loss_counts(tmp_path, monkeyp
     light = curve(tmp_path / "light", "loss/discriminator")
     assert light[:2] == losses[:2]
     assert light[2] < light[1] + 0.5
+
+
+def test_both_networks_are_told_the_classes_of_the_reals(tmp_path, monkeypatch):
+    given = {}
+    for owner in (ResNet, ResNetDiscriminator):
+        calls = given[owner] = []
+        name = "forward" if owner is ResNet else "score"
+        method = getattr(owner, name)
+
+        def record(self, first, y=None, *, calls=calls, method=method):
+            if self.training:
+                calls.append(y)
+            return method(self, first, y)
+
+        monkeypatch.setattr(owner, name, record)
+    batches = recorded(monkeypatch, GAN, "training_step")
+    run(tmp_path, *ANY_MODEL, *SMALL_MODELS["biggan"], "max_images=16")
+    labels = [batch.labels for batch, _ in batches]
+    assert all(torch.equal(y, label) for y, label in zip(given[ResNet], labels, strict=True))
+    scored = [label for label in labels for _ in range(3)]  # reals, fakes, and fakes again
+    assert all(torch.equal(y, label) for y, label in zip(given[ResNetDiscriminator], scored, strict=True))
+    saved = json.loads((tmp_path / "generator.json").read_text())["generator"]
+    assert saved["num_classes"] == 10
+
+
+def test_orthogonal_regularization_is_added_to_the_generators_loss(tmp_path):
+    weights = {}
+    for name, weight in {"without": 0.0, "with": 0.1}.items():
+        small = [*ANY_MODEL, *SMALL_MODELS["biggan"], f"generator.orthogonal={weight}", "max_images=40"]
+        state = run(tmp_path / name, *small)
+        weights[name] = orthogonality(state["generator.linear.parametrizations.weight.original"])
+    assert weights["with"] < weights["without"]
+
+
+def test_conditional_model_without_classes_names_both_ways_out(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(20):
+        Image.new("RGB", (32, 32), (12 * i, 0, 0)).save(pictures / f"{i}.png")
+    folder = [*ANY_MODEL[4:], "trainer=cpu", "data=image_folder", f"data.path={pictures}"]
+    code, _, err = train(tmp_path / "run", *folder, *SMALL_MODELS["sagan"], small=False)
+    assert code == 2
+    assert "the generator is conditional; set data.num_classes=0" in err
+    assert err.count("\n") == 1
+    run(tmp_path / "run", *folder, *SMALL_MODELS["sagan"], "data.num_classes=0", "max_images=8")
 
 
 @pytest.mark.parametrize("model", SMALL_MODELS)

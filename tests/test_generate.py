@@ -43,6 +43,12 @@ def test_same_seed_gives_the_same_images_whatever_the_number_and_the_batch(run_d
     assert not np.array_equal(a["000000.png"], c["000000.png"])
 
 
+def test_truncation_changes_the_images(run_dir, tmp_path):
+    plain = generate(tmp_path / "plain", run=run_dir, num=1)
+    truncated = generate(tmp_path / "truncated", run=run_dir, num=1, truncation=0.1)
+    assert not np.array_equal(plain["000000.png"], truncated["000000.png"])
+
+
 def refusal(capsys, out, **settings):
     with pytest.raises(SystemExit) as stop:
         generate(out, **settings)
@@ -55,6 +61,8 @@ def test_what_is_no_run_is_refused(run_dir, tmp_path, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "out", run=tmp_path / "nowhere")
     assert "generator.json" in refusal(capsys, tmp_path / "out", run=tmp_path)
     assert "num=0" in refusal(capsys, tmp_path / "out", run=run_dir, num=0)
+    assert "truncation=0" in refusal(capsys, tmp_path / "out", run=run_dir, truncation=0)
+    assert "classes=[3]: this generator has 0" in refusal(capsys, tmp_path / "out", run=run_dir, classes="[3]")
 
 
 def test_damaged_or_foreign_files_are_refused(run_dir, tmp_path, capsys):

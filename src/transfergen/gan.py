@@ -62,6 +62,7 @@ class GAN(GenerativeModule):
         self.discriminator, self.objective, self.augment = discriminator, objective, augment
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
         self.trunk, self.d_steps = trunk, d_steps
+        self._conditional = bool(generator.num_classes or discriminator.num_classes)
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
         discriminator.freeze(0 if trunk.trunk == "gradual" else trunk.frozen_blocks(discriminator.blocks, 0))
@@ -92,19 +93,22 @@ class GAN(GenerativeModule):
         self._follow_schedule()
         real = self._real_features(batch)
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
+        y = batch.labels if self._conditional else None  # the fakes are of the classes of the reals
         with torch.set_grad_enabled(g_turn_due):
-            fake = self.discriminator.features(self.augment(self.generator(z)))
+            fake = self.discriminator.features(self.augment(self.generator(z, y)))
 
         d_parameters = list(self.discriminator.trainable_parameters())
-        d_turn = discriminator_turn(self.discriminator, self.objective, real, fake)
+        d_turn = discriminator_turn(self.discriminator, self.objective, real, fake, y)
         d_norm = self._update(d_optimizer, d_turn.loss, d_parameters, "discriminator")
         self.images_seen += images
         self.augment.update(self._main(d_turn.real_logits), images)
         if not g_turn_due:
             return
         with without_weight_gradients(d_parameters):
-            g_turn = generator_turn(self.discriminator, self.objective, fake, d_turn.real_logits)
-            g_norm = self._update(g_optimizer, g_turn.loss, list(self.generator.parameters()), "generator")
+            g_turn = generator_turn(self.discriminator, self.objective, fake, d_turn.real_logits, y)
+            regularization = self.generator.regularization()
+            g_loss = g_turn.loss if regularization is None else g_turn.loss + regularization
+            g_norm = self._update(g_optimizer, g_loss, list(self.generator.parameters()), "generator")
         if self.ema:
             new_images = self.images_seen - self._images_at_g_step
             self.ema.update(self.generator, images=new_images, images_seen=self.images_seen)

@@ -18,22 +18,28 @@ def _task(config: DictConfig) -> None:
         raise ValueError("run=RUN_DIR is missing: the folder of a training run")
     if config.num < 1 or config.batch_size < 1:
         raise ValueError(f"num={config.num}, batch_size={config.batch_size}: at least 1")
+    if config.truncation is not None and config.truncation <= 0:
+        raise ValueError(f"truncation={config.truncation}: above 0, or null for none")
     import torch
     from rich.progress import track
 
     from transfergen.artefacts import load_generator
-    from transfergen.generators.base import latents
+    from transfergen.generators.base import sample
     from transfergen.images import to_grid, to_pil, to_uint8
 
     generator = load_generator(Path(config.run).expanduser())
+    wrong = [y for y in config.classes if y not in range(generator.num_classes)]
+    if wrong:
+        raise ValueError(f"classes={config.classes}: this generator has {generator.num_classes}, counted from 0")
     out = Path(config.out).expanduser()
     (out / "images").mkdir(parents=True, exist_ok=True)
     shown = []
     starts = range(0, config.num, config.batch_size)
     for start in track(starts, "generating", transient=True, disable=not sys.stdout.isatty()):
         seeds = range(config.seed + start, config.seed + min(config.num, start + config.batch_size))
-        with torch.inference_mode():
-            pixels = to_uint8(generator(latents(seeds, generator.z_dim)))
+        options = {"truncation": config.truncation, "classes": config.classes, "batch_size": config.batch_size}
+        images = sample(generator, seeds, torch.device("cpu"), **options)
+        pixels = to_uint8(images)
         for i, picture in enumerate(pixels, start=start):
             to_pil(picture).save(out / "images" / f"{i:06d}.png")
         if start < 64:

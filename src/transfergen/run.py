@@ -32,10 +32,11 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     Returns:
         The final metric, the smaller the better.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
+    _fill_in_classes(config, data.class_count)
+    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     module = build_module(config)
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(
@@ -90,6 +91,18 @@ def build_module(config: DictConfig) -> GAN:
         for network in (generator, *discriminator.networks()):
             network.compile()
     return module
+
+
+def _fill_in_classes(config: DictConfig, count: int) -> None:
+    """Tell the networks that ask for it, with `num_classes: null`, how many classes the pictures have."""
+    asking = [name for name in ("generator", "discriminator") if config[name].get("num_classes", 0) is None]
+    if asking and not count:
+        raise ValueError(
+            f"data.path={config.data.path}: these pictures have no classes, and the {asking[0]} is conditional; set "
+            "data.num_classes=0, or put the pictures of each class in a folder of their own"
+        )
+    for name in asking:
+        config[name].num_classes = count
 
 
 def _log_config(loggers: list[Logger], config: DictConfig) -> None:

@@ -32,17 +32,25 @@ class Turn(NamedTuple):
     fake_logits: Tensor
 
 
-def discriminator_turn(d: Discriminator, objective: Objective, real: Features, fake: Features) -> Turn:
-    """The discriminator's loss. Its gradients reach the suffix's weights alone."""
-    real_logits = d.score(real)
-    fake_logits = d.score([feature.detach() for feature in fake])  # this update must not move the generator
+def discriminator_turn(
+    d: Discriminator, objective: Objective, real: Features, fake: Features, y: Tensor | None = None
+) -> Turn:
+    """The discriminator's loss. Its gradients reach the suffix's weights alone. The fakes are of the reals' classes."""
+    real_logits = d.score(real, y)
+    fake_logits = d.score([feature.detach() for feature in fake], y)  # this update must not move the generator
     losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
     return Turn(torch.stack(losses).sum(), real_logits.detach(), fake_logits.detach())
 
 
-def generator_turn(d: Discriminator, objective: Objective, fake: Features, real_logits: Tensor | None = None) -> Turn:
+def generator_turn(
+    d: Discriminator,
+    objective: Objective,
+    fake: Features,
+    real_logits: Tensor | None = None,
+    y: Tensor | None = None,
+) -> Turn:
     """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`."""
-    fake_logits = d.score(fake)
+    fake_logits = d.score(fake, y)
     losses = [
         weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
         for part, weight in d.parts()

@@ -21,7 +21,7 @@ from transfergen.data.pictures import Pictures, check_fit
 from transfergen.data.store import Store, build
 from transfergen.evaluation import BEST, flattered, shared_weights
 from transfergen.features import Track, chosen, sample_features, store_features
-from transfergen.generators.base import latents
+from transfergen.generators.base import sample
 from transfergen.images import to_float
 from transfergen.metrics.extractors import Extractor
 
@@ -80,7 +80,7 @@ def of_run(config: DictConfig, extractor: Extractor, device: torch.device, track
 
     @torch.no_grad()
     def fake_image(i: int) -> Tensor:
-        image: Tensor = generator(latents([config.seed + i], generator.z_dim).to(device))[0].cpu()
+        image: Tensor = sample(generator, [config.seed + i], device)[0].cpu()
         return image
 
     return Comparison(

@@ -30,6 +30,7 @@ class ImageDataModule(LightningDataModule):
         cache_dir: folder for that file.
         num_workers: processes that read batches ahead; 0 reads in the training process, which takes microseconds
             where the store is in memory.
+        num_classes: that conditional networks are told of; null: as many as the pictures have; 0: none.
         seed: of the order.
 
     Raises:
@@ -50,6 +51,7 @@ class ImageDataModule(LightningDataModule):
         max_memory_mib: int = 4096,
         cache_dir: str = "~/.cache/transfergen",
         num_workers: int = 0,
+        num_classes: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -61,8 +63,20 @@ class ImageDataModule(LightningDataModule):
         self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
         self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
         self.cache_dir = Path(cache_dir).expanduser()
-        self.num_workers = num_workers
+        self.num_workers, self.num_classes = num_workers, num_classes
         self._found: dict[Split, Pictures] = {}
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the pictures have; 0: none.
+
+        Raises:
+            ValueError: not as many as `num_classes`.
+        """
+        count = len(self._pictures("train").classes)
+        if self.num_classes not in (None, 0, count):
+            raise ValueError(f"data.num_classes={self.num_classes}: the pictures have {count}; set null or 0")
+        return count
 
     def prepare_data(self) -> None:
         """Find the pictures, and download them where the source does that (under a lock)."""

@@ -21,6 +21,8 @@ class Discriminator(nn.Module):
 
     backbones: Sequence[Backbone] = ()
     """The pretrained networks in it."""
+    num_classes: int = 0
+    """0: unconditional."""
     blocks: int = 0
     """How many blocks `freeze` can freeze; 0 if nothing in it is pretrained."""
     frozen_blocks: int = 0

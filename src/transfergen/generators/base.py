@@ -1,4 +1,4 @@
-"""What every generator has, and the latents that go in."""
+"""What every generator has, and the latents and classes that go in."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,19 +16,57 @@ class Generator(nn.Module):
     num_classes: int = 0
     """0: unconditional."""
 
+    def regularization(self) -> Tensor | None:
+        """A scalar that its training adds to the loss; None for none."""
+        return None
 
-def latents(seeds: Iterable[int], z_dim: int) -> Tensor:
-    """One latent a seed, (number of seeds, Z): the same whatever the device, the batch and the other seeds."""
-    return torch.stack([torch.randn(z_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
+    """One latent a seed, (number of seeds, Z): the same whatever the device, the batch and the other seeds.
+
+    Args:
+        seeds: of the latents.
+        z_dim: Z.
+        truncation: draw from N(0, 1) cut off at this distance from 0: fewer kinds of images, but better ones. None cuts
+            off nothing. Brock 2019, arXiv:1809.11096, section 3.1.
+    """
+    return torch.stack([_latent(torch.Generator().manual_seed(seed), z_dim, truncation) for seed in seeds])
+
+
+def _latent(source: torch.Generator, z_dim: int, truncation: float | None) -> Tensor:
+    if truncation is None:
+        return torch.randn(z_dim, generator=source)
+    return nn.init.trunc_normal_(torch.empty(z_dim), a=-truncation, b=truncation, generator=source)
+
+
+def classes_of(seeds: Sequence[int], num_classes: int) -> Tensor | None:
+    """The class of each seed's image, (number of seeds,): one after the other. None if there are no classes."""
+    return torch.tensor([seed % num_classes for seed in seeds]) if num_classes else None
 
 
 @torch.no_grad()
-def sample(generator: Generator, seeds: Sequence[int], device: torch.device, *, batch_size: int = 64) -> Tensor:
-    """Images (number of seeds, 3, R, R) of one latent a seed, in eval mode, whatever mode the generator is left in."""
+def sample(
+    generator: Generator,
+    seeds: Sequence[int],
+    device: torch.device,
+    *,
+    batch_size: int = 64,
+    truncation: float | None = None,
+    classes: Sequence[int] = (),
+) -> Tensor:
+    """Images (number of seeds, 3, R, R) of one latent a seed, in eval mode, whatever mode the generator is left in.
+
+    Those of a conditional generator are of `classes`, or else of all classes: seed s of the (s modulo their number)-th.
+    """
     was_training = generator.training
     generator.eval()
     try:
-        z = latents(seeds, generator.z_dim).to(device)
-        return torch.cat([generator(part) for part in torch.split(z, batch_size)])
+        z = latents(seeds, generator.z_dim, truncation=truncation).to(device)
+        y = classes_of(seeds, len(classes) or generator.num_classes) if generator.num_classes else None
+        if y is not None and classes:
+            y = torch.tensor(list(classes))[y]
+        starts = range(0, len(z), batch_size)
+        parts = [slice(start, start + batch_size) for start in starts]
+        return torch.cat([generator(z[part], None if y is None else y[part].to(device)) for part in parts])
     finally:
         generator.train(was_training)

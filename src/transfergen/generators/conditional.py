@@ -1,0 +1,34 @@
+"""Batch normalisation whose gain and bias depend on a class, or on any vector. Dumoulin 2017, arXiv:1610.07629."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Maps (B, C, h, w) and what each image is conditioned on -> the same shape.
+
+    Either on classes (B,): a table has a gain and a bias for each, 1 and 0 at the start (SNGAN's and SAGAN's). Or on
+    vectors (B, D): linear maps without bias give the gain, less 1, and the bias (BigGAN, arXiv:1809.11096, figure 15).
+
+    Args:
+        channels: C.
+        num_classes: of the table; 0 where there are vectors.
+        condition_dim: D; 0 where there is a table.
+    """
+
+    def __init__(self, channels: int, *, num_classes: int = 0, condition_dim: int = 0) -> None:
+        super().__init__()
+        assert (num_classes == 0) != (condition_dim == 0)
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.gain, self.bias = (
+            nn.Linear(condition_dim, channels, bias=False) if condition_dim else nn.Embedding(num_classes, channels)
+            for _ in range(2)
+        )
+        for layer in (self.gain, self.bias):
+            (nn.init.xavier_uniform_ if condition_dim else nn.init.zeros_)(layer.weight)
+
+    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
+        """Maps (B, C, h, w) and classes (B,) or vectors (B, D) -> (B, C, h, w)."""
+        normed = self.norm(maps)
+        gain, bias = (layer(condition).to(normed.dtype)[:, :, None, None] for layer in (self.gain, self.bias))
+        return torch.addcmul(bias, normed, 1 + gain)
