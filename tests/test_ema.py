@@ -79,3 +79,15 @@ def test_a_restored_average_goes_on_as_the_saved_one_would():
     for average in (ema, restored):
         average.update(scalar(3.0), images=50, images_seen=10**6)
     assert value(restored) == value(ema)
+
+
+def test_singular_vectors_of_spectral_norm_are_copied_so_that_they_keep_their_length():
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 3))
+    ema = EMA(layer, halflife_images=100, rampup=1.0)
+    vectors = layer.parametrizations.weight[0]
+    vectors._u.neg_()
+    vectors._v.neg_()
+    ema.update(layer, images=100, images_seen=1000)
+    mine = ema.network.parametrizations.weight[0]
+    assert torch.equal(mine._u, vectors._u)
+    assert torch.equal(mine._v, vectors._v)

@@ -34,10 +34,13 @@ class EMA(nn.Module, Generic[Network]):
         halflife = min(self.halflife_images, self.rampup * images_seen)
         weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
         ours, theirs = [], []
-        for mine, its in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
-            if mine.is_floating_point():
+        theirs_by_name = network.state_dict()
+        for name, mine in self.network.state_dict().items():
+            its = theirs_by_name[name]
+            # Spectral norm's singular vectors turn, and their average is too short: weights would come out too large.
+            if mine.is_floating_point() and not name.endswith((".0._u", ".0._v")):
                 ours.append(mine)
                 theirs.append(its)
             else:
-                mine.copy_(its)  # a counter of batches
+                mine.copy_(its)  # one of those, or a counter of batches
         torch._foreach_lerp_(ours, theirs, weight)
