@@ -27,7 +27,7 @@ def targets(node, path=""):
 
 
 YAML_NODES = [
-    pytest.param(node, id=f"{file.relative_to(CONF_DIR)}{path}")
+    pytest.param(node, file.stem, id=f"{file.relative_to(CONF_DIR)}{path}")
     for file in sorted(CONF_DIR.rglob("*.yaml"))
     for path, node in targets(OmegaConf.load(file))
     if node._target_.startswith("transfergen.")
@@ -39,8 +39,8 @@ def _names(default):
     return default if isinstance(default, DictConfig) else [default]
 
 
-@pytest.mark.parametrize("node", YAML_NODES)
-def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node):
+@pytest.mark.parametrize(("node", "option"), YAML_NODES)
+def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node, option):
     parameters = [
         p
         for p in inspect.signature(get_object(node._target_)).parameters.values()
@@ -52,7 +52,7 @@ def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node)
         parameters = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     assert names == [p.name for p in parameters]
     own = {"weights", "name", "cut", "taps", "trunk"}  # where one class has several YAMLs, each chooses
-    if ".resnet." in node._target_:
+    if option in ("sagan", "biggan"):
         own |= {"z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical"}
         own |= {"orthogonal_init", "orthogonal"}
     for parameter in parameters:
@@ -66,11 +66,12 @@ def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node)
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("generator", [f.stem for f in (CONF_DIR / "generator").glob("*.yaml")])
-def test_each_generator_is_built_and_makes_what_it_declares(generator, resolution):
+def test_each_generator_is_built_and_makes_what_it_declares(generator, classes, resolution):
     config = composed(f"generator={generator}", f"data.resolution={resolution}", "generator.width=4")
-    network = instantiate(config.generator)
-    images = network(torch.randn(2, network.z_dim))
+    network = instantiate(config.generator, **in_classes(config.generator, classes))
+    images = network(torch.randn(2, network.z_dim), torch.tensor([0, 2]))
     assert images.shape == (2, 3, resolution, resolution) == (2, 3, network.resolution, network.resolution)
     assert images.abs().max() <= 1
 
@@ -111,8 +112,9 @@ def test_each_discriminator_is_built_on_each_backbone_and_scores_images(discrimi
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("discriminator", sorted(set(DISCRIMINATORS) - set(ON_A_BACKBONE)))
-def test_each_other_discriminator_does_without_the_backbone_and_scores_images(discriminator, resolution):
+def test_each_other_discriminator_does_without_the_backbone_and_scores_images(discriminator, classes, resolution):
     config = composed(
         *(f"discriminator={discriminator}", "backbone=none", f"data.resolution={resolution}"),
         *(
@@ -121,12 +123,16 @@ def test_each_other_discriminator_does_without_the_backbone_and_scores_images(di
             for override in small(name, f"discriminator.backbones.{name}")
         ),
     )
-    network = instantiate(config.discriminator)
-    images = torch.rand(4, 3, resolution, resolution) * 2 - 1
-    assert_logits(network(images))
+    network = instantiate(config.discriminator, **in_classes(config.discriminator, classes))
+    images, y = torch.rand(4, 3, resolution, resolution) * 2 - 1, torch.tensor([0, 1, 2, 0])
+    assert_logits(network(images, y))
     while network.grows_at < math.inf:
         network.grow(images, -images)
-        assert_logits(network(images))
+        assert_logits(network(images, y))
+
+
+def in_classes(node, classes):
+    return {"num_classes": classes} if "num_classes" in node else {}
 
 
 def assert_logits(logits):

@@ -138,6 +138,14 @@ def test_conditional_model_without_classes_names_both_ways_out(tmp_path):
     run(tmp_path / "run", *folder, *SMALL_MODELS["sagan"], "data.num_classes=0", "max_images=8")
 
 
+@pytest.mark.parametrize("alone", ["generator", "discriminator"])
+def test_a_conditional_network_beside_one_that_is_not_is_refused(tmp_path, alone):
+    code, _, err = train(tmp_path, *ANY_MODEL, *SMALL_MODELS["sagan"], f"{alone}.num_classes=0", small=False)
+    assert code == 2
+    assert "classes and the discriminator of" in err
+    assert "set data.num_classes=0" in err
+
+
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_each_model_trains(tmp_path, model):
     state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS[model], "max_images=16")

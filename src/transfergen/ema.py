@@ -34,11 +34,9 @@ class EMA(nn.Module, Generic[Network]):
         halflife = min(self.halflife_images, self.rampup * images_seen)
         weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
         ours, theirs = [], []
-        theirs_by_name = network.state_dict()
-        for name, mine in self.network.state_dict().items():
-            its = theirs_by_name[name]
+        for (name, mine), its in zip(self.network.state_dict().items(), network.state_dict().values(), strict=True):
             # Spectral norm's singular vectors turn, and their average is too short: weights would come out too large.
-            if mine.is_floating_point() and not name.endswith((".0._u", ".0._v")):
+            if mine.is_floating_point() and not name.endswith(("._u", "._v")):
                 ours.append(mine)
                 theirs.append(its)
             else:

@@ -59,10 +59,15 @@ class GAN(GenerativeModule):
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         if d_steps < 1:
             raise ValueError(f"gan.d_steps={d_steps}: the discriminator is updated at least once for each update of G")
+        if generator.num_classes != discriminator.num_classes:
+            raise ValueError(
+                f"the generator is told of {generator.num_classes} classes and the discriminator of "
+                f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
+                "discriminator.num_classes"
+            )
         self.discriminator, self.objective, self.augment = discriminator, objective, augment
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
         self.trunk, self.d_steps = trunk, d_steps
-        self._conditional = bool(generator.num_classes or discriminator.num_classes)
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
         discriminator.freeze(0 if trunk.trunk == "gradual" else trunk.frozen_blocks(discriminator.blocks, 0))
@@ -93,7 +98,7 @@ class GAN(GenerativeModule):
         self._follow_schedule()
         real = self._real_features(batch)
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
-        y = batch.labels if self._conditional else None  # the fakes are of the classes of the reals
+        y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
         with torch.set_grad_enabled(g_turn_due):
             fake = self.discriminator.features(self.augment(self.generator(z, y)))
 

@@ -37,8 +37,14 @@ def _task(config: DictConfig) -> None:
     starts = range(0, config.num, config.batch_size)
     for start in track(starts, "generating", transient=True, disable=not sys.stdout.isatty()):
         seeds = range(config.seed + start, config.seed + min(config.num, start + config.batch_size))
-        options = {"truncation": config.truncation, "classes": config.classes, "batch_size": config.batch_size}
-        images = sample(generator, seeds, torch.device("cpu"), **options)
+        images = sample(
+            generator,
+            seeds,
+            torch.device("cpu"),
+            batch_size=config.batch_size,
+            truncation=config.truncation,
+            classes=config.classes,
+        )
         pixels = to_uint8(images)
         for i, picture in enumerate(pixels, start=start):
             to_pil(picture).save(out / "images" / f"{i:06d}.png")

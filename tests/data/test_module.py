@@ -96,3 +96,11 @@ def test_store_beyond_the_memory_limit_goes_to_cache_dir(tmp_path):
     data = module(source, max_memory_mib=0, cache_dir=str(tmp_path))
     assert len(list(tmp_path.glob("*.npy"))) == 2
     np.testing.assert_array_equal(data.train_set.pixels, module(source).train_set.pixels)
+
+
+def test_number_of_classes_is_the_pictures_own_and_another_is_refused():
+    assert module(shapes, resolution=32).class_count == 10
+    assert module(shapes, resolution=32, num_classes=0).class_count == 10  # what the networks ignore is still there
+    assert module().class_count == 0
+    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
+        _ = module(shapes, resolution=32, num_classes=5).class_count

@@ -1,6 +1,6 @@
 import torch
 
-from transfergen.generators.base import Generator, classes_of, latents, sample
+from transfergen.generators.base import Generator, latents, sample
 
 
 class Told(Generator):
@@ -28,4 +28,3 @@ def test_truncated_latents_stay_within_the_bound_and_depend_on_their_seed_alone(
 def test_classes_follow_the_seeds_whatever_the_batch():
     assert shown(range(8, 13)) == [8, 9, 0, 1, 2] == shown(range(8, 13), batch_size=2)
     assert shown(range(5), classes=[7, 2]) == [7, 2, 7, 2, 7]
-    assert classes_of([1, 2], 0) is None

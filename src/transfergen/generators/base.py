@@ -39,11 +39,6 @@ def _latent(source: torch.Generator, z_dim: int, truncation: float | None) -> Te
     return nn.init.trunc_normal_(torch.empty(z_dim), a=-truncation, b=truncation, generator=source)
 
 
-def classes_of(seeds: Sequence[int], num_classes: int) -> Tensor | None:
-    """The class of each seed's image, (number of seeds,): one after the other. None if there are no classes."""
-    return torch.tensor([seed % num_classes for seed in seeds]) if num_classes else None
-
-
 @torch.no_grad()
 def sample(
     generator: Generator,
@@ -56,17 +51,18 @@ def sample(
 ) -> Tensor:
     """Images (number of seeds, 3, R, R) of one latent a seed, in eval mode, whatever mode the generator is left in.
 
-    Those of a conditional generator are of `classes`, or else of all classes: seed s of the (s modulo their number)-th.
+    A conditional generator's are of `classes`, or else of all that it has: seed s of the (s modulo their number)-th.
     """
     was_training = generator.training
     generator.eval()
     try:
         z = latents(seeds, generator.z_dim, truncation=truncation).to(device)
-        y = classes_of(seeds, len(classes) or generator.num_classes) if generator.num_classes else None
-        if y is not None and classes:
-            y = torch.tensor(list(classes))[y]
-        starts = range(0, len(z), batch_size)
-        parts = [slice(start, start + batch_size) for start in starts]
-        return torch.cat([generator(z[part], None if y is None else y[part].to(device)) for part in parts])
+        if not generator.num_classes:
+            return torch.cat([generator(part) for part in torch.split(z, batch_size)])
+        wanted = classes or range(generator.num_classes)
+        y = torch.tensor([wanted[seed % len(wanted)] for seed in seeds]).to(device)
+        return torch.cat(
+            [generator(*part) for part in zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)]
+        )
     finally:
         generator.train(was_training)
