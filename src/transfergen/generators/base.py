@@ -61,8 +61,7 @@ def sample(
             return torch.cat([generator(part) for part in torch.split(z, batch_size)])
         wanted = classes or range(generator.num_classes)
         y = torch.tensor([wanted[seed % len(wanted)] for seed in seeds]).to(device)
-        return torch.cat(
-            [generator(*part) for part in zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)]
-        )
+        parts = zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)
+        return torch.cat([generator(*part) for part in parts])
     finally:
         generator.train(was_training)
