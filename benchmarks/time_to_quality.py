@@ -16,34 +16,26 @@ A machine with several cores can share the runs out: OMP_NUM_THREADS=1 taskset -
 
 import argparse
 import json
-import os
-import platform
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from judge import load_or_train
-from lightning import Callback, LightningModule, Trainer, seed_everything
-from PIL import Image
-from torch import Tensor
+from judgement import (
+    SAMPLES,
+    add_arguments,
+    common,
+    compose_config,
+    judged_data,
+    judged_training,
+    processor,
+    shown,
+    side_by_side,
+)
 
-import transfergen.train  # noqa: F401  registers the resolver of the run directory
-from transfergen.config import CONF_DIR, instantiate
 from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
-from transfergen.generators.base import latents
-from transfergen.images import to_float, to_grid, to_uint8
-from transfergen.metrics.distances import frechet, kernel
-from transfergen.metrics.extractors import TimmFeatures
-from transfergen.metrics.neighbours import precision_recall
-from transfergen.run import build_module
-from transfergen.trainer import build_trainer
 
-SAMPLES, SAMPLE_SEED = 2000, 1_000_000
-COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64", "generator=dcgan"]
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
@@ -73,53 +65,6 @@ MODELS: dict[str, list[str]] = {
 CONTROLS = ("dcgan", "dcgan_augmented", "random_trunk")  # nothing pretrained
 
 
-class Judgement(Callback):
-    """Measures the moving average at moments of the training time, and ends the training at the last one."""
-
-    def __init__(self, moments_s: list[float], extractors: dict[str, Any], test: Tensor, grid: Path) -> None:
-        self.moments_s, self.extractors, self.grid = moments_s, extractors, grid
-        self.real = {name: _features(extractor, test) for name, extractor in extractors.items()}
-        self.points: list[dict[str, float]] = []
-        self._trained_s = 0.0
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
-        if not hasattr(self, "_since"):
-            self._since = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop it, if a moment has come, and measure."""
-        trained_s = self._trained_s + time.perf_counter() - self._since
-        if trained_s < self.moments_s[len(self.points)]:
-            return
-        self._trained_s = trained_s
-        self.points.append({"seconds": round(trained_s, 1), "images": pl_module.images_seen} | self._measure(pl_module))
-        print(json.dumps(self.points[-1]), flush=True)
-        trainer.should_stop = len(self.points) == len(self.moments_s)
-        self._since = time.perf_counter()
-
-    @torch.no_grad()
-    def _measure(self, module: Any) -> dict[str, float]:
-        z = latents(range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES), module.generator.z_dim)
-        samples = to_float(to_uint8(torch.cat([module.sampler(part.to(module.device)).cpu() for part in z.split(250)])))
-        to_grid(samples[:64]).save(self.grid)
-        values = {}
-        for name, extractor in self.extractors.items():
-            fake, real = _features(extractor, samples), self.real[name]
-            precision, recall = precision_recall(real, fake)
-            values[f"{name}/kernel_distance"] = float(kernel(real, fake))
-            values[f"{name}/frechet_distance"] = float(frechet(real, fake))
-            values |= {f"{name}/precision": float(precision), f"{name}/recall": float(recall)}
-        return values
-
-
-@torch.no_grad()
-def _features(extractor: Any, images: Tensor) -> Tensor:
-    return torch.cat([extractor(part) for part in images.split(250)]).float()
-
-
 def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:
     """One training, to a file of its points."""
     name = f"{model}-{images or 'all'}-{seed}"
@@ -127,46 +72,28 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
     if file.exists():
         print(f"{name}: done already")
         return
-    overrides = [*COMMON, f"data.path={args.data}", *(o.format(vgg=args.vgg) for o in MODELS[model])]
-    overrides += [
-        f"seed={seed}",
-        f"trainer={args.trainer}",
-        f"trainer.precision={args.precision}",
-        "trainer.max_epochs=-1",
-        "logger=none",
-    ]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose("train", overrides=overrides)
-    seed_everything(seed, verbose=False)
-    data = instantiate(config.data)
-    data.setup()
+    overrides = [*common(args, seed), "generator=dcgan", *(o.format(vgg=args.vgg) for o in MODELS[model])]
+    config = compose_config(overrides)
+    data = judged_data(config)
     if images:
         data.train_set = _first(data.train_set, images)
-    judge, accuracy = load_or_train(args.data)
-    lite1 = TimmFeatures(name="tf_efficientnet_lite1", weights="package", input_size=64, interpolation="bilinear")
-    module = build_module(config)
-    test = to_float(data.test_set.some(SAMPLES).pixels)
     moments = [args.minutes * 60 * (i + 1) / args.points for i in range(args.points)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    judgement = Judgement(moments, {"judge": judge, "efficientnet_lite1": lite1}, test, file.with_suffix(".png"))
-    settings = {**config.trainer, "log_every_n_steps": 200}
-    print(f"{name}: {' '.join(overrides[len(COMMON) :])}", flush=True)
-    trainer = build_trainer(run_dir=file.parent, callbacks=[judgement], loggers=[], **settings)
-    trainer.fit(module, datamodule=data)
+    print(f"{name}: {' '.join(shown(overrides, args))}", flush=True)
+    _, points, measure = judged_training(config, data, moments, "seconds", file.with_suffix(".png"))
     result = {
         "model": model,
         "training_images": len(data.train_set),
         "seed": seed,
         "minutes": args.minutes,
         "threads": torch.get_num_threads(),
-        "machine": _processor(),
-        "overrides": [o.replace(args.vgg, Path(args.vgg).name) for o in overrides if not o.startswith("data.path")],
-        "judge_accuracy": round(accuracy, 4),
+        "machine": processor(),
+        "overrides": shown(overrides, args),
+        "judge_accuracy": round(measure.accuracy, 4),
         "samples": SAMPLES,
-        "real": len(test),
+        "real": min(SAMPLES, len(data.test_set)),
         "split": "test",
         "grid": file.with_suffix(".png").name,
-        "points": judgement.points,
+        "points": points,
     }
     file.write_text(json.dumps(result, indent=1) + "\n")
 
@@ -177,12 +104,6 @@ def _first(store: Store, count: int) -> Store:
     each = -(-count // len(classes))
     chosen = np.concatenate([np.flatnonzero(store.labels == c)[:each] for c in classes])
     return Store(store.pixels[chosen], of_array("part", store.pixels[chosen], store.labels[chosen], store.classes))
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def report(folder: Path) -> None:
@@ -273,15 +194,9 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
 def _grids(results: list[dict[str, Any]], folder: Path) -> None:
     """Of each model the last grid of its first seed, for the largest training set, in the table's order."""
     largest = max(r["training_images"] for r in results)
-    shown = {r["model"]: r for r in sorted(results, key=lambda r: -r["seed"]) if r["training_images"] == largest}
-    grids = [Image.open(folder / "runs" / r["grid"]) for r in shown.values()]
-    sheet = Image.new("RGB", (sum(g.width + 8 for g in grids), grids[0].height), "white")
-    left = 0
-    for grid in grids:
-        sheet.paste(grid, (left, 0))
-        left += grid.width + 8
-    sheet.save(folder / "grids.png")
-    print(f"\ngrids.png, from left to right: {', '.join(shown)}")
+    latest = {r["model"]: r for r in sorted(results, key=lambda r: -r["seed"]) if r["training_images"] == largest}
+    side_by_side([folder / "runs" / r["grid"] for r in latest.values()], folder / "grids.png")
+    print(f"\ngrids.png, from left to right: {', '.join(latest)}")
 
 
 def main() -> None:
@@ -295,11 +210,7 @@ def main() -> None:
     runner.add_argument("--points", type=int, default=20, help="how often it is measured")
     runner.add_argument("--images", type=int, help="training images; default: all that there are")
     runner.add_argument("--seeds", type=int, nargs="*", default=[0])
-    runner.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
-    runner.add_argument("--precision", default="bf16-mixed")
-    shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
-    runner.add_argument("--data", default=f"{shared}/data/cifar10")
-    runner.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors")
+    add_arguments(runner)
     commands.add_parser("report", help="the table, the plot and the JSON of all finished runs")
     args = parser.parse_args()
     if args.command == "report":

@@ -35,6 +35,8 @@ SMALL = [*ANY_MODEL, "discriminator.hidden=32", *_vgg11("backbone")]
 
 SMALL_MODELS = {
     "dcgan": ["model=dcgan", "discriminator.width=8"],
+    "wgan": ["model=wgan", "discriminator.width=8"],
+    "wgan_gp": ["model=wgan_gp", "discriminator.width=4"],
     "sagan": ["model=sagan", "discriminator.width=4"],
     "biggan": ["model=biggan", "generator.z_dim=8", "generator.class_dim=4", "discriminator.width=4"],
     "projected": [

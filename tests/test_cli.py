@@ -42,7 +42,7 @@ def refusal(run_dir, *overrides, small=False):
         ([*SHAPES_ON_VGG, "+trainer.colour=red"], ["colour"]),
         ([*SHAPES_ON_VGG, "transfer.trunk=molten"], ["transfer.trunk=molten", "gradual"]),
         ([*SHAPES_ON_VGG, "transfer.trunk=last_k", "transfer.last_k=9"], ["transfer.last_k=9", "transfer.trunk=tuned"]),
-        ([*SHAPES_ON_VGG, "gan.d_steps=0"], ["gan.d_steps=0"]),
+        ([*SHAPES_ON_VGG, "optimizer.d_steps=0"], ["optimizer.d_steps=0"]),
         ([*SHAPES_ON_VGG, "objective._target_=os.system"], ["_target_=os.system", "refused"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

@@ -9,11 +9,13 @@ from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
 from transfergen.augment import AdaptiveAugment, Augment
+from transfergen.config import instantiate
 from transfergen.discriminators.resnet import ResNetDiscriminator
 from transfergen.discriminators.vgg import VGGDiscriminator
 from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.gan import GAN
 from transfergen.generators.resnet import ResNet, orthogonality
+from transfergen.transfer.strategy import Strategy
 
 
 def run(run_dir, *overrides):
@@ -107,7 +109,7 @@ def test_both_networks_are_told_the_classes_of_the_reals(tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, record)
     batches = recorded(monkeypatch, GAN, "training_step")
-    run(tmp_path, *ANY_MODEL, *SMALL_MODELS["biggan"], "max_images=16")
+    run(tmp_path, *ANY_MODEL, *SMALL_MODELS["biggan"], "optimizer.d_steps=1", "max_images=16")
     labels = [batch.labels for batch, _ in batches]
     assert all(torch.equal(y, label) for y, label in zip(given[ResNet], labels, strict=True))
     scored = [label for label in labels for _ in range(3)]  # reals, fakes, and fakes again
@@ -148,6 +150,90 @@ def test_a_conditional_network_beside_one_that_is_not_is_refused(tmp_path, alone
 
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_each_model_trains(tmp_path, model):
-    state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS[model], "max_images=16")
+    state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS[model], "optimizer.d_steps=1", "max_images=16")
     assert all(value.isfinite().all() for value in state.values() if isinstance(value, torch.Tensor))
     assert len(curve(tmp_path, "loss/generator")) == 2
+
+
+def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
+    groups = []
+    monkeypatch.setattr(GAN, "on_train_end", lambda self: groups.extend(self.trainer.optimizers[0].param_groups))
+    settings = [*SMALL, "transfer=fine_tuning", "transfer.trunk_lr=0.1", "max_images=8"]
+    run(tmp_path, *settings)
+    assert [group["lr"] for group in groups] == pytest.approx([2e-4, 2e-5])
+    assert [len(group["params"]) for group in groups] == [8, 8]  # the two heads; four convolutions
+    groups.clear()
+    code, _, err = train(
+        tmp_path, f"resume={tmp_path}", "transfer.trunk_lr=0.5", "optimizer.discriminator.lr=1e-4", "max_images=16"
+    )
+    assert code == 0, err
+    assert [group["lr"] for group in groups] == pytest.approx([1e-4, 5e-5])
+
+
+def test_the_lowest_layers_of_an_ordinary_discriminator_can_stay_as_they_are(tmp_path):
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=16", "transfer.freeze_d=2"]
+    state = run(tmp_path / "long", *small)
+    start = run(tmp_path / "short", *small, "max_images=8")
+    moved = {name for name in state if name.startswith("discriminator.") and not torch.equal(state[name], start[name])}
+    assert {name for name in moved if "running" not in name and "num_batches" not in name} == {
+        *(f"discriminator.layers.{i}.{part}" for i, part in ((5, "weight"), (6, "weight"), (6, "bias"))),
+        *(f"discriminator.layers.8.{part}" for part in ("weight", "bias")),
+    }
+    code, _, err = train(tmp_path / "too-many", *small, "transfer.freeze_d=4", small=False)
+    assert code == 2
+    assert "transfer.freeze_d=4: this discriminator has 3 layer(s)" in err
+
+
+def test_clipping_bounds_every_weight_of_the_discriminator(tmp_path):
+    state = run(tmp_path, *ANY_MODEL, "model=wgan", "discriminator.width=8", "max_images=24")
+    weights = [value for name, value in state.items() if name.startswith("discriminator.") and "running" not in name]
+    largest = max(weight.abs().max().item() for weight in weights if weight.is_floating_point())
+    assert largest == pytest.approx(0.01)
+
+
+def test_a_penalty_is_part_of_the_loss_when_it_is_due(tmp_path):
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "discriminator.norm=none", "max_images=24"]
+    run(tmp_path / "without", *small)
+    run(tmp_path / "with", *small, "objective.penalty.r1=100", "objective.penalty.every=2")
+    assert not curve(tmp_path / "without", "loss/gradient_penalty")
+    assert len(curve(tmp_path / "with", "loss/gradient_penalty")) == 3  # the last one known, at each point
+    norms = {name: curve(tmp_path / name, "gradient_norm/discriminator") for name in ("without", "with")}
+    assert norms["with"][0] != norms["without"][0]
+
+
+class Terms(Strategy):
+    """One term for each network: what the generator makes, and what a weight of its own makes of that."""
+
+    has_terms = True
+    adversarial = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.zeros(()))
+        self.teacher = [self.hide(torch.nn.Linear(1, 1))]
+        self.started = 0
+
+    def start(self, generator, discriminator):
+        self.started += 1
+
+    def discriminator_terms(self, discriminator, pairs):
+        assert not pairs.fake.requires_grad
+        return {"mean": (pairs.fake.mean() - self.mean).square()}
+
+    def generator_terms(self, generator, discriminator, pairs):
+        assert not self.mean.requires_grad
+        return {"bright": (pairs.fake - 1).square().mean() + 0 * self.mean}
+
+
+def test_terms_of_a_strategy_train_the_generator_and_its_own_weights(tmp_path, monkeypatch):
+    strategy = Terms()
+    monkeypatch.setattr(
+        "transfergen.run.instantiate",
+        lambda node, **more: strategy if str(node.get("_target_")).endswith(".Strategy") else instantiate(node, **more),
+    )
+    state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=64", "optimizer.generator.lr=1e-2")
+    bright = curve(tmp_path, "loss/bright")
+    assert bright[-1] < 0.9 * bright[0]
+    assert state["transfer.mean"] != 0
+    assert not any("teacher" in name or "hidden" in name for name in state)
+    assert strategy.started == 1

@@ -17,7 +17,7 @@ NETWORKS = [
     "transfergen.discriminators.vgg",
     "transfergen.discriminators.dcgan",
     "transfergen.discriminators.vision_aided",
-    "transfergen.transfer.trunk",
+    "transfergen.transfer.strategy",
     "transfergen.metrics.distances",
     "transfergen.metrics.extractors",
     "transfergen.metrics.neighbours",

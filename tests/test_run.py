@@ -89,7 +89,7 @@ def test_saved_generator_is_the_moving_average_of_the_checkpoint(finished):
 
 
 def test_without_a_moving_average_the_plain_generator_is_saved(tmp_path):
-    assert train(tmp_path, "gan.ema_halflife_images=0", "max_images=16")[0] == 0
+    assert train(tmp_path, "ema.halflife_images=0", "max_images=16")[0] == 0
     saved = load_file(tmp_path / "generator.safetensors")["layers.0.weight"]
     assert torch.equal(saved, checkpoint(tmp_path)["state_dict"]["generator.layers.0.weight"])
     assert json.loads((tmp_path / "generator.json").read_text())["ema"] is False
@@ -97,7 +97,7 @@ def test_without_a_moving_average_the_plain_generator_is_saved(tmp_path):
 
 RESUMED = {
     "1:1": SMALL,
-    "2:1": [*SMALL, "gan.d_steps=2"],
+    "2:1": [*SMALL, "optimizer.d_steps=2"],
     "tuned": [*SMALL, "transfer=fine_tuning"],
     "projected": [*ANY_MODEL, *SMALL_MODELS["projected"]],
     "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
@@ -160,14 +160,14 @@ def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, 
 
 
 def test_discriminator_is_updated_each_batch_and_the_generator_each_second(tmp_path):
-    assert train(tmp_path, "gan.d_steps=2", "trainer.max_epochs=1")[0] == 0
+    assert train(tmp_path, "optimizer.d_steps=2", "trainer.max_epochs=1")[0] == 0
     d_state, g_state = checkpoint(tmp_path)["optimizer_states"]
     assert next(iter(d_state["state"].values()))["step"] == 8
     assert next(iter(g_state["state"].values()))["step"] == 4
 
 
 def test_generator_is_updated_even_where_an_epoch_is_one_batch(tmp_path):
-    assert train(tmp_path, "gan.d_steps=2", "data.source.train=10", "trainer.max_epochs=4")[0] == 0
+    assert train(tmp_path, "optimizer.d_steps=2", "data.source.train=10", "trainer.max_epochs=4")[0] == 0
     _, g_state = checkpoint(tmp_path)["optimizer_states"]
     assert next(iter(g_state["state"].values()))["step"] == 2
 

@@ -42,24 +42,26 @@ def save_generator(run_dir: Path, generator: Generator, config: dict[str, Any], 
     write_json(run_dir / f"{GENERATOR}.json", about)
 
 
-def load_generator(run_dir: Path) -> Generator:
-    """The run's generator, in eval mode on the CPU.
+def load_generator(run_dir: Path, override: str = "run") -> Generator:
+    """The run's generator, frozen and in eval mode, on the CPU.
 
     Raises:
-        ValueError: no such run, or its files are damaged or do not belong together.
+        ValueError: no such run, or its files are damaged or do not belong together. Names the `override`.
     """
     if not run_dir.is_dir():
-        raise ValueError(f"run={run_dir}: there is no such folder")
+        raise ValueError(f"{override}={run_dir}: there is no such folder")
     about = run_dir / f"{GENERATOR}.json"
     if not about.is_file():
-        raise ValueError(f"run={run_dir}: no {about.name} in it: not a run of transfergen, or it saved nothing yet")
+        raise ValueError(
+            f"{override}={run_dir}: no {about.name} in it: not a run of transfergen, or it saved nothing yet"
+        )
     try:
         config = json.loads(about.read_text())["generator"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"run={run_dir}: {about.name} is damaged") from error
+        raise ValueError(f"{override}={run_dir}: {about.name} is damaged") from error
     generator: Generator = instantiate(config)
     weights = run_dir / f"{GENERATOR}.safetensors"
-    state = read_state_dict(weights, "run")
-    generator.load_state_dict(pick(state, generator.state_dict(), str(weights), "run"))
+    state = read_state_dict(weights, override)
+    generator.load_state_dict(pick(state, generator.state_dict(), str(weights), override))
     generator.eval().requires_grad_(False)
     return generator

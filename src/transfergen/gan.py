@@ -1,13 +1,14 @@
 """The adversarial game as a LightningModule: it calls the two turns on each batch."""
 
+from functools import partial
 from typing import cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfergen.augment import Augment
+from transfergen.augment import AdaptiveAugment, Augment
 from transfergen.data.store import Batch, Store
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator, sample
@@ -20,9 +21,10 @@ from transfergen.step import (
     Turn,
     discriminator_turn,
     generator_turn,
+    mean_logits,
     without_weight_gradients,
 )
-from transfergen.transfer.trunk import TrunkSchedule
+from transfergen.transfer.strategy import Pairs, Strategy
 
 CALIBRATION_IMAGES = 128
 GROWTH_IMAGES = 512
@@ -36,7 +38,7 @@ class GAN(GenerativeModule):
         objective: their losses.
         augment: what reals and fakes alike go through on their way to the discriminator.
         d_optimizer, g_optimizer: functions from parameters to an optimizer.
-        trunk: which of the discriminator's pretrained blocks train, and when.
+        transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
     """
@@ -50,44 +52,57 @@ class GAN(GenerativeModule):
         *,
         d_optimizer: OptimizerFactory,
         g_optimizer: OptimizerFactory,
-        trunk: TrunkSchedule,
+        transfer: Strategy,
         d_steps: int = 1,
         ema_halflife_images: float = 10_000,
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
+        transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         if d_steps < 1:
-            raise ValueError(f"gan.d_steps={d_steps}: the discriminator is updated at least once for each update of G")
+            raise ValueError(
+                f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
+            )
         if generator.num_classes != discriminator.num_classes:
             raise ValueError(
                 f"the generator is told of {generator.num_classes} classes and the discriminator of "
                 f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
                 "discriminator.num_classes"
             )
-        self.discriminator, self.objective, self.augment = discriminator, objective, augment
-        self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
-        self.trunk, self.d_steps = trunk, d_steps
+        if isinstance(augment, AdaptiveAugment) and objective.boundary is None:
+            raise ValueError(
+                "augment=adaptive goes by how many reals are on their side of the discriminator's boundary, and this "
+                "objective has none; set augment=diffaugment, or objective=bce"
+            )
+        self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
+        self.d_optimizer, self.g_optimizer, self.d_steps = d_optimizer, g_optimizer, d_steps
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
-        discriminator.freeze(0 if trunk.trunk == "gradual" else trunk.frozen_blocks(discriminator.blocks, 0))
+        discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
+        transfer.freeze_lowest(discriminator)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The discriminator's and the generator's."""
-        return [
-            self.d_optimizer(list(self.discriminator.trainable_parameters())),
-            self.g_optimizer(list(self.generator.parameters())),
-        ]
+        """The discriminator's, with a rate of its own for the pretrained trunk, and the generator's."""
+        pretrained = {id(p) for backbone in self.discriminator.backbones for p in backbone.parameters()}
+        others: list[nn.Parameter] = [p for p in self._d_parameters() if id(p) not in pretrained]
+        trunk = [p for p in self._d_parameters() if id(p) in pretrained]
+        d_optimizer = self.d_optimizer([{"params": group} for group in (others, trunk) if group])
+        if trunk:
+            d_optimizer.param_groups[-1]["lr"] *= self.transfer.trunk_lr
+        return [d_optimizer, self.g_optimizer(list(self.generator.parameters()))]
 
     def on_train_start(self) -> None:
         """The trunk's schedule, an empty feature cache and, in a new run, the constants measured on reals."""
         super().on_train_start()
-        self._cache = FeatureCache(len(self._train_set), self.trunk.cache_mib if self.augment.is_identity else 0)
+        self._cache = FeatureCache(len(self._train_set), self.transfer.cache_mib if self.augment.is_identity else 0)
         self._resolution = self.trainer.datamodule.resolution  # type: ignore[attr-defined]
         self._images_at_g_step = self.images_seen
+        self._last_terms: dict[str, Tensor] = {}
         self._follow_schedule()
         if not self.images_seen:
             self.discriminator.calibrate(self._some_reals(CALIBRATION_IMAGES))
+            self.transfer.start(self.generator, self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Both turns on one batch."""
@@ -100,27 +115,59 @@ class GAN(GenerativeModule):
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
         y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
         with torch.set_grad_enabled(g_turn_due):
-            fake = self.discriminator.features(self.augment(self.generator(z, y)))
+            generated = self.generator(z, y)
+            shown = self.augment(generated)
+            fake = self.discriminator.features(shown)
+        pairs = Pairs(z, y, generated, self._images(batch)) if self.transfer.has_terms else None
 
-        d_parameters = list(self.discriminator.trainable_parameters())
+        d_parameters = self._d_parameters()
         d_turn = discriminator_turn(self.discriminator, self.objective, real, fake, y)
-        d_norm = self._update(d_optimizer, d_turn.loss, d_parameters, "discriminator")
+        d_terms = self._penalty(batch, shown.detach(), y, batches_seen)
+        if pairs:
+            detached = pairs._replace(fake=generated.detach())
+            d_terms |= self.transfer.discriminator_terms(self.discriminator, detached)
+        d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
+        if self.objective.clip is not None:
+            self._clip(d_parameters, self.objective.clip)
         self.images_seen += images
-        self.augment.update(self._main(d_turn.real_logits), images)
+        self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
         if not g_turn_due:
             return
         with without_weight_gradients(d_parameters):
             g_turn = generator_turn(self.discriminator, self.objective, fake, d_turn.real_logits, y)
-            regularization = self.generator.regularization()
-            g_loss = g_turn.loss if regularization is None else g_turn.loss + regularization
+            g_terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
+            if (regularization := self.generator.regularization()) is not None:
+                g_terms |= {"regularization": regularization}
+            g_loss = _total(self.transfer.adversarial * g_turn.loss, g_terms)
             g_norm = self._update(g_optimizer, g_loss, list(self.generator.parameters()), "generator")
         if self.ema:
             new_images = self.images_seen - self._images_at_g_step
             self.ema.update(self.generator, images=new_images, images_seen=self.images_seen)
         self._images_at_g_step = self.images_seen
 
+        self._last_terms |= d_terms | g_terms
         if batches_seen % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             self._log_turns(d_turn, g_turn, d_norm, g_norm)
+
+    def _d_parameters(self) -> list[nn.Parameter]:
+        """What the discriminator's optimizer trains."""
+        its = (p for p in self.discriminator.trainable_parameters() if p.requires_grad)
+        return [*its, *self.transfer.parameters()]
+
+    def _penalty(self, batch: Batch, fake: Tensor, y: Tensor | None, update: int) -> dict[str, Tensor]:
+        """The gradient penalty, if it is due at this update. Compiled code has no second derivatives."""
+        penalty = self.objective.penalty
+        if penalty is None or not penalty.due(update):
+            return {}
+        score = partial(mean_logits, self.discriminator, y=y)
+        with torch.compiler.set_stance("force_eager"):
+            return {"gradient_penalty": penalty(score, self.augment(self._images(batch)), fake)}
+
+    @staticmethod
+    @torch.no_grad()
+    def _clip(parameters: list[nn.Parameter], limit: float) -> None:
+        for parameter in parameters:
+            parameter.clamp_(-limit, limit)
 
     @property
     def _train_set(self) -> Store:
@@ -130,17 +177,20 @@ class GAN(GenerativeModule):
         """The same on all ranks."""
         return to_float(self._train_set.some(count, self.seed).pixels.to(self.device), self._resolution)
 
+    def _images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        pixels = batch.pixels if positions is None else batch.pixels[positions.to(batch.pixels.device)]
+        return to_float(pixels, self._resolution)
+
     def _real_features(self, batch: Batch) -> Features:
         def compute(positions: Tensor | None) -> Features:
-            pixels = batch.pixels if positions is None else batch.pixels[positions.to(batch.pixels.device)]
-            return self.discriminator.features(self.augment(to_float(pixels, self._resolution)))
+            return self.discriminator.features(self.augment(self._images(batch, positions)))
 
         if self.discriminator.frozen_blocks == 0:
             return compute(None)
         return self._cache.get(torch.from_numpy(batch.indices), compute)
 
     def _follow_schedule(self) -> None:
-        frozen = self.trunk.frozen_blocks(self.discriminator.blocks, self.images_seen)
+        frozen = self.transfer.frozen_blocks(self.discriminator.blocks, self.images_seen)
         if frozen != self.discriminator.frozen_blocks:
             self.discriminator.freeze(frozen)
             self._cache.clear()
@@ -169,11 +219,18 @@ class GAN(GenerativeModule):
             "loss/generator": g.loss,
             "logits/real": real_logits.mean(),
             "logits/fake": fake_logits.mean(),
-            "accuracy/real": (real_logits > 0).float().mean(),
-            "accuracy/fake": (fake_logits < 0).float().mean(),
             "gradient_norm/discriminator": d_norm,
             "gradient_norm/generator": g_norm,
             "augment/p": self.augment.p,
         }
+        boundary = self.objective.boundary
+        if boundary is not None:
+            curves["accuracy/real"] = (real_logits > boundary).float().mean()
+            curves["accuracy/fake"] = (fake_logits < boundary).float().mean()
+        curves |= {f"loss/{name}": term for name, term in self._last_terms.items()}
         here: dict[str, float] = {"trunk/frozen_blocks": self.discriminator.frozen_blocks}
         self._log_curves(curves, here, {"d": "loss/discriminator", "g": "loss/generator"})
+
+
+def _total(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
+    return torch.stack([loss, *terms.values()]).sum() if terms else loss

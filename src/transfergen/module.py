@@ -1,8 +1,8 @@
 """What every training has: a count of images, a moving average, random state, safe updates, curves, checkpoints."""
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -10,6 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from transfergen.ema import EMA
 from transfergen.generators.base import Generator
@@ -17,7 +18,7 @@ from transfergen.randomness import RankRandomness
 from transfergen.ranks import of_all_ranks
 from transfergen.step import gradient_norm
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[ParamsT], Optimizer]
 
 
 class GenerativeModule(LightningModule):
@@ -62,9 +63,10 @@ class GenerativeModule(LightningModule):
                 "resume: the checkpoint's optimizers hold other weights than this run's; resume with the run's own "
                 "generator, discriminator, backbone and transfer settings"
             )
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.update(optimizer.defaults)  # the checkpoint brought its own; this run's config decides
+        configured = cast(list[Optimizer], self.configure_optimizers())
+        for optimizer, fresh in zip(self.trainer.optimizers, configured, strict=True):
+            for group, ours in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+                group.update(ours | {"params": group["params"]})  # the checkpoint's are of another config
         rank, images_seen = self.global_rank, self.images_seen
         self._randomness = RankRandomness(self.device, seed=self.seed, images_seen=images_seen, rank=rank)
         if self._saved_rng is not None and len(self._saved_rng) == self.trainer.world_size:

@@ -17,6 +17,7 @@ from transfergen.config import instantiate
 from transfergen.evaluation import to_table
 from transfergen.gan import GAN
 from transfergen.trainer import build_trainer
+from transfergen.transfer.source import initialise
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +36,9 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
-    _fill_in_classes(config, data.class_count)
+    fill_in_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
-    module = build_module(config)
+    module = build_module(config, fresh=checkpoint is None)
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(
         run_dir, plain["metrics"], plain["generator"], plain["discriminator"], **plain["evaluation"]
@@ -66,16 +67,16 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     return evaluation.objective
 
 
-def build_module(config: DictConfig) -> GAN:
-    """The networks and the game between them."""
+def build_module(config: DictConfig, *, fresh: bool = True) -> GAN:
+    """The networks, with the weights that a `fresh` run starts from, and the game between them."""
     generator, discriminator = instantiate(config.generator), instantiate(config.discriminator)
     if generator.resolution != config.data.resolution:
         raise ValueError(
             f"images are {config.data.resolution} px and the generator makes {generator.resolution}; set "
             f"data.resolution={generator.resolution} or generator.resolution={config.data.resolution}"
         )
-    if config.channels_last:
-        generator, discriminator = (n.to(memory_format=torch.channels_last) for n in (generator, discriminator))
+    if fresh:
+        initialise(generator, discriminator, config.init_from)
     module = GAN(
         generator,
         discriminator,
@@ -83,17 +84,21 @@ def build_module(config: DictConfig) -> GAN:
         instantiate(config.augment),
         d_optimizer=instantiate(config.optimizer.discriminator),
         g_optimizer=instantiate(config.optimizer.generator),
-        trunk=instantiate(config.transfer),
+        transfer=instantiate(config.transfer),
+        d_steps=config.optimizer.d_steps,
+        ema_halflife_images=config.ema.halflife_images,
+        ema_rampup=config.ema.rampup,
         seed=config.seed,
-        **config.gan,
     )
+    if config.channels_last:
+        module.to(memory_format=torch.channels_last)
     if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
         for network in (generator, *discriminator.networks()):
             network.compile()
     return module
 
 
-def _fill_in_classes(config: DictConfig, count: int) -> None:
+def fill_in_classes(config: DictConfig, count: int) -> None:
     """Tell the networks that ask for it, with `num_classes: null`, how many classes the pictures have."""
     asking = [name for name in ("generator", "discriminator") if config[name].get("num_classes", 0) is None]
     if asking and not count:
@@ -138,6 +143,7 @@ def _flat(config: DictConfig) -> dict[str, Any]:
         elif value is not None:
             flat[prefix] = str(value)
 
-    groups = ("data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "augment", "gan")
+    groups = ["data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "init_from"]
+    groups += ["augment", "ema"]
     visit("", {group: OmegaConf.to_container(config[group]) for group in groups})
     return {key: value for key, value in flat.items() if not key.startswith("discriminator.backbone.")}

@@ -58,6 +58,12 @@ def generator_turn(
     return Turn(torch.stack(losses).sum(), real_logits, fake_logits.detach())
 
 
+def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:
+    """Images (B, 3, R, R) -> (B,): what a gradient penalty is taken of, the parts' mean logits summed by weight."""
+    logits = d(images, y)
+    return torch.stack([weight * logits[:, part].mean(dim=1) for part, weight in d.parts()]).sum(dim=0)
+
+
 @contextmanager
 def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Compute no gradient of these weights: the generator's turn needs only what passes through to the images."""

@@ -62,7 +62,7 @@ def test_best_generator_is_kept_and_a_resumed_run_goes_on_from_its_figure(tmp_pa
 
 def test_measuring_leaves_the_training_as_it_is_and_is_left_out_of_by_default(tmp_path):
     plain, measured = tmp_path / "plain", tmp_path / "measured"
-    options = ["max_images=48", "gan.ema_halflife_images=0"]
+    options = ["max_images=48", "ema.halflife_images=0"]
     assert train(plain, *options)[0] == 0
     assert train(measured, *options, "evaluation.every_images=16", "evaluation.best=recall")[0] == 0
     a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (plain, measured))

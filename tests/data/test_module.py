@@ -104,3 +104,40 @@ def test_number_of_classes_is_the_pictures_own_and_another_is_refused():
     assert module().class_count == 0
     with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
         _ = module(shapes, resolution=32, num_classes=5).class_count
+
+
+def ten_classes(path, split):
+    pixels = np.repeat(np.arange(40, dtype=np.uint8) % 10, 32 * 32 * 3).reshape(40, 32, 32, 3)
+    names = tuple(f"class-{i}" for i in range(10))
+    return of_array(f"ten/{split}", pixels, np.arange(40, dtype=np.int64) % 10, names)
+
+
+def test_classes_are_kept_by_name_or_number_and_count_from_0_in_the_order_given():
+    data = module(ten_classes, classes=["class-7", 2], batch_size=4)
+    assert data.class_count == 2
+    for part in (data.train_set, data.test_set):
+        assert part.classes == ("class-7", "class-2")
+        assert len(part) == 8
+        shown = part.pixels[:, 0, 0, 0]
+        assert {(int(pixel), int(label)) for pixel, label in zip(shown, part.labels, strict=True)} == {(7, 0), (2, 1)}
+
+
+@pytest.mark.parametrize("classes", [["class-7", "cow"], [10], [3, 3], ["class-3", 3], []])
+def test_classes_that_are_not_there_or_there_twice_are_refused_with_those_there_are(classes):
+    with pytest.raises(ValueError, match=r"data\.classes=.* class-0, class-1,.* 0 to 9"):
+        module(ten_classes, classes=classes)
+
+
+def test_classes_of_pictures_without_any_are_refused():
+    with pytest.raises(ValueError, match=r"data\.classes=\[1\]: these pictures have no classes"):
+        module(classes=[1])
+
+
+def test_max_images_leaves_as_many_of_each_class_and_the_test_split_whole():
+    data, again = (module(ten_classes, max_images=20, batch_size=4) for _ in range(2))
+    assert len(data.test_set) == 40
+    assert np.bincount(data.train_set.labels).tolist() == [2] * 10
+    assert (data.train_set.labels == again.train_set.labels).all()
+    assert len(module(ten_classes, max_images=41, batch_size=4).train_set) == 40
+    with pytest.raises(ValueError, match=r"data\.max_images=0"):
+        module(ten_classes, max_images=0)

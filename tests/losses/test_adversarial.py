@@ -4,7 +4,23 @@ import pytest
 import torch
 from torch import tensor
 
-from transfergen.losses.adversarial import bce, bce_d, bce_g, hinge, hinge_d, hinge_g
+from transfergen.losses.adversarial import (
+    bce,
+    bce_d,
+    bce_g,
+    hinge,
+    hinge_d,
+    hinge_g,
+    least_squares,
+    least_squares_d,
+    least_squares_g,
+    relativistic,
+    relativistic_d,
+    relativistic_g,
+    wasserstein,
+    wasserstein_d,
+    wasserstein_g,
+)
 
 
 def log_sigmoid(x):
@@ -72,3 +88,59 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x: bce_g(x, saturating=True), (fake,))
     assert torch.autograd.gradcheck(hinge_d, (real, fake))
     assert torch.autograd.gradcheck(hinge_g, (fake,))
+    for d_loss in (least_squares_d, wasserstein_d, relativistic_d):
+        assert torch.autograd.gradcheck(d_loss, (real, fake))
+    for g_loss in (least_squares_g, wasserstein_g, lambda f: relativistic_g(f, real.detach())):
+        assert torch.autograd.gradcheck(g_loss, (fake,))
+
+
+REAL, FAKE = tensor([[2.0], [-1.0]]), tensor([[0.5], [-3.0]])
+
+
+def test_least_squares_by_hand():
+    assert least_squares_d(REAL, FAKE).item() == ((1 + 4) / 2 + (0.25 + 9) / 2) / 2
+    assert least_squares().g_loss(FAKE, None).item() == (0.25 + 16) / 2 / 2
+    halves = torch.full((4, 1), least_squares().boundary)
+    assert least_squares_d(halves, halves).item() == 0.25  # at equilibrium, on the boundary
+
+
+def test_wasserstein_by_hand():
+    assert wasserstein_d(REAL, FAKE).item() == (0.5 - 3) / 2 - (2 - 1) / 2
+    assert wasserstein().g_loss(FAKE, None).item() == -(0.5 - 3) / 2
+    assert wasserstein().boundary is None
+
+
+def test_relativistic_by_hand():
+    # Real less fake is 1.5 and 2 in the two pairs.
+    assert relativistic_d(REAL, FAKE).item() == pytest.approx(-(log_sigmoid(1.5) + log_sigmoid(2)) / 2)
+    assert relativistic().g_loss(FAKE, REAL).item() == pytest.approx(-(log_sigmoid(-1.5) + log_sigmoid(-2)) / 2)
+    assert relativistic_d(REAL + 7, FAKE + 7).item() == pytest.approx(relativistic_d(REAL, FAKE).item())
+    assert relativistic_d(REAL, REAL).item() == pytest.approx(math.log(2))
+    with pytest.raises(AssertionError, match="compares fakes with reals"):
+        relativistic_g(FAKE, None)
+
+
+def test_clipping_to_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"objective\.clip=0"):
+        wasserstein(clip=0)
+
+
+def test_the_optimal_discriminator_is_the_share_of_the_data_in_the_density():
+    # Three values with known probabilities; a logit for each is a discriminator that can do anything.
+    # arXiv:1406.2661, proposition 1 and theorem 1.
+    data, generated = tensor([0.5, 0.3, 0.2]), tensor([0.1, 0.3, 0.6])
+    for fake, value in ((generated, None), (data, 2 * math.log(2))):
+        logits = torch.zeros(3, requires_grad=True)
+        optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-9)
+        counts = [(1000 * p).round().long() for p in (data, fake)]
+
+        def loss(logits=logits, optimizer=optimizer, counts=counts):
+            optimizer.zero_grad()
+            value = bce_d(*(logits.repeat_interleave(n)[:, None] for n in counts))
+            value.backward()
+            return value
+
+        optimizer.step(loss)
+        torch.testing.assert_close(logits.detach().sigmoid(), data / (data + fake), atol=1e-4, rtol=0)
+        if value is not None:
+            assert loss().item() == pytest.approx(value, rel=1e-6)

@@ -96,6 +96,8 @@ def read_state_dict(path: Path, override: str = "backbone.weights") -> dict[str,
     except Exception as error:  # pickle.UnpicklingError and what else a hostile or broken pickle provokes
         raise ValueError(f"{override}={path}: refused, it holds more than tensors ({_first_line(error)})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if isinstance(state, dict):  # what modules keep beside their tensors
+        state = {name: value for name, value in state.items() if not str(name).endswith("_extra_state")}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{override}={path}: holds no state dict of tensors by name")
     return state

@@ -58,7 +58,7 @@ class CollapseWatch(Callback):
         """Looks at each new point of the curves."""
         assert isinstance(pl_module, GenerativeModule)
         scalars = pl_module.last_scalars
-        if scalars and scalars is not self._looked_at:
+        if scalars is not self._looked_at and "accuracy/real" in scalars:  # not every objective has accuracies
             self._looked_at = scalars
             self.look(scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen)
 

@@ -1,7 +1,7 @@
 """The LightningDataModule over all sources: pictures -> uint8 store -> whole batches."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from transfergen.data import store
-from transfergen.data.pictures import Fit, Pictures, Split, check_fit
+from transfergen.data.pictures import Fit, Pictures, Split, at_most, check_fit, of_classes
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store
 
@@ -30,6 +30,9 @@ class ImageDataModule(LightningDataModule):
         cache_dir: folder for that file.
         num_workers: processes that read batches ahead; 0 reads in the training process, which takes microseconds
             where the store is in memory.
+        classes: only pictures of these, by name or number, renumbered in this order; null: all.
+        max_images: at most so many training pictures: a random choice that is always the same, as even over classes as
+            it can be; null: all.
         num_classes: that conditional networks are told of; null: as many as the pictures have; 0: none.
         seed: of the order.
 
@@ -51,6 +54,8 @@ class ImageDataModule(LightningDataModule):
         max_memory_mib: int = 4096,
         cache_dir: str = "~/.cache/transfergen",
         num_workers: int = 0,
+        classes: Sequence[str | int] | None = None,
+        max_images: int | None = None,
         num_classes: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -60,10 +65,13 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
         if batch_size < 2:
             raise ValueError(f"data.batch_size={batch_size}: batch normalisation needs at least 2")
+        if max_images is not None and max_images < 1:
+            raise ValueError(f"data.max_images={max_images}: at least 1, or null for all")
         self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
         self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
         self.cache_dir = Path(cache_dir).expanduser()
         self.num_workers, self.num_classes = num_workers, num_classes
+        self.classes, self.max_images = classes, max_images
         self._found: dict[Split, Pictures] = {}
 
     @property
@@ -115,9 +123,14 @@ class ImageDataModule(LightningDataModule):
 
     def _pictures(self, split: Split) -> Pictures:
         if split not in self._found:
-            self._found[split] = self.source(self.path, split)
-            if not len(self._found[split]):
+            pictures = self.source(self.path, split)
+            if self.classes is not None:
+                pictures = of_classes(pictures, self.classes)
+            if self.max_images is not None and split == "train":
+                pictures = at_most(pictures, self.max_images)
+            if not len(pictures):
                 raise ValueError(f"data.path={self.path}: no pictures in its {split} split")
+            self._found[split] = pictures
         return self._found[split]
 
     def _store(self, split: Split) -> Store:

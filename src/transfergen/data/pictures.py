@@ -1,7 +1,7 @@
 """One split of a source, and how its pictures become square RGB pixels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -69,6 +69,42 @@ def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     if held >= len(pictures):
         raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")
     return pictures.subset(np.sort(order[:held] if split == "test" else order[held:]), f"{split}-of-{fraction}")
+
+
+def of_classes(pictures: Pictures, classes: Sequence[str | int]) -> Pictures:
+    """The pictures of these classes alone, by name or number; their labels count from 0 in this order.
+
+    Raises:
+        ValueError: there are no classes, or none of such a name or number.
+    """
+    if not pictures.classes:
+        raise ValueError(f"data.classes={list(classes)}: these pictures have no classes; set data.classes=null")
+    known = {str(i): i for i in range(len(pictures.classes))} | {name: i for i, name in enumerate(pictures.classes)}
+    unknown = [name for name in classes if str(name) not in known]
+    numbers = [known[str(name)] for name in classes if str(name) in known]
+    if unknown or not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"data.classes={list(classes)}: choose one or more, each once, of {', '.join(pictures.classes)}, or their "
+            f"numbers from 0 to {len(pictures.classes) - 1}"
+        )
+    kept = pictures.subset(np.flatnonzero(np.isin(pictures.labels, numbers)), f"classes-{numbers}")
+    new_numbers = np.zeros(len(pictures.classes), np.int64)
+    new_numbers[numbers] = np.arange(len(numbers))
+    names = tuple(pictures.classes[number] for number in numbers)
+    return replace(kept, labels=new_numbers[kept.labels], classes=names)
+
+
+def at_most(pictures: Pictures, count: int) -> Pictures:
+    """A random choice of `count` pictures, always the same, in their order: as many of each class as there are."""
+    if count >= len(pictures):
+        return pictures
+    order = np.random.default_rng(0).permutation(len(pictures))
+    turn = np.empty(len(pictures), np.int64)  # the classes take turns
+    for label in np.unique(pictures.labels):
+        of_class = order[pictures.labels[order] == label]
+        turn[of_class] = np.arange(len(of_class))
+    chosen = order[np.argsort(turn[order], kind="stable")][:count]
+    return pictures.subset(np.sort(chosen), f"{count}-of-{len(pictures)}")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

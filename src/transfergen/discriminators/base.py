@@ -51,6 +51,10 @@ class Discriminator(nn.Module):
         """Columns of the last logits whose loss is averaged on its own, and the weight of that in the sum."""
         return ((slice(None), 1.0),)
 
+    def lowest_layers(self) -> list[nn.Module]:
+        """The layers that can keep what `init_from` gave them, the shallowest first; none in a pretrained trunk."""
+        return []
+
     def calibrate(self, images: Tensor) -> None:
         """Real images (B, 3, R, R) in [-1, 1], once before training."""
 

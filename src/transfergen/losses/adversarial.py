@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.losses.penalties import GradientPenalty
+
 
 class Objective(NamedTuple):
     """A pair of losses. Relativistic generator losses need the reals' logits too, so every one is handed both."""
@@ -15,6 +17,12 @@ class Objective(NamedTuple):
     """(real_logits, fake_logits) -> scalar."""
     g_loss: Callable[[Tensor, Tensor | None], Tensor]
     """(fake_logits, real_logits) -> scalar."""
+    boundary: float | None = 0.0
+    """The logit above which an image counts as real; None where only differences of logits mean anything."""
+    penalty: GradientPenalty | None = None
+    """Added to the discriminator's loss."""
+    clip: float | None = None
+    """After each of its updates, the discriminator's weights are clipped to [-clip, clip]."""
 
 
 def bce_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -27,9 +35,27 @@ def bce_g(fake_logits: Tensor, real_logits: Tensor | None = None, *, saturating:
     return -F.softplus(fake_logits).mean() if saturating else F.softplus(-fake_logits).mean()
 
 
-def bce(*, saturating: bool = False) -> Objective:
+def bce(*, saturating: bool = False, penalty: GradientPenalty | None = None) -> Objective:
     """The reference objective."""
-    return Objective(bce_d, partial(bce_g, saturating=saturating))
+    return Objective(bce_d, partial(bce_g, saturating=saturating), penalty=penalty)
+
+
+def least_squares_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Half the squared distances of reals from 1 and of fakes from 0; 1/4 at equilibrium.
+
+    Mao 2017, arXiv:1611.04076, eq. 2 with a = 0 and b = 1.
+    """
+    return ((real_logits - 1).square().mean() + fake_logits.square().mean()) / 2
+
+
+def least_squares_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """The generator's side: half the squared distance of fakes from 1. arXiv:1611.04076, eq. 2 with c = 1."""
+    return (fake_logits - 1).square().mean() / 2
+
+
+def least_squares(*, penalty: GradientPenalty | None = None) -> Objective:
+    """The objective of LSGAN."""
+    return Objective(least_squares_d, least_squares_g, boundary=0.5, penalty=penalty)
 
 
 def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -42,6 +68,46 @@ def hinge_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
     return -fake_logits.mean()
 
 
-def hinge() -> Objective:
+def hinge(*, penalty: GradientPenalty | None = None) -> Objective:
     """The objective of SNGAN and of the projected discriminators."""
-    return Objective(hinge_d, hinge_g)
+    return Objective(hinge_d, hinge_g, penalty=penalty)
+
+
+def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The negative of the estimated Wasserstein-1 distance, if the critic is 1-Lipschitz. arXiv:1701.07875, eq. 2."""
+    return fake_logits.mean() - real_logits.mean()
+
+
+def wasserstein_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """The generator's side: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1."""
+    return -fake_logits.mean()
+
+
+def wasserstein(*, clip: float | None = None, penalty: GradientPenalty | None = None) -> Objective:
+    """The objective of WGAN, whose critic `clip` or `penalty` keeps Lipschitz. Arjovsky 2017, arXiv:1701.07875.
+
+    Raises:
+        ValueError: `clip` is not above 0.
+    """
+    if clip is not None and clip <= 0:
+        raise ValueError(f"objective.clip={clip}: weights are clipped to [-clip, clip]; set a number above 0, or null")
+    return Objective(wasserstein_d, wasserstein_g, boundary=None, penalty=penalty, clip=clip)
+
+
+def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Cross-entropy of each real against a fake being the real one, log 2 at equilibrium.
+
+    Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 3.
+    """
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def relativistic_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """The generator's side: the same with the two exchanged. arXiv:1807.00734, eq. 4."""
+    assert real_logits is not None, "the relativistic loss compares fakes with reals"
+    return F.softplus(real_logits - fake_logits).mean()
+
+
+def relativistic(*, penalty: GradientPenalty | None = None) -> Objective:
+    """The objective of R3GAN, with R1 and R2 as its penalty. Huang 2024, arXiv:2501.05441."""
+    return Objective(relativistic_d, relativistic_g, boundary=None, penalty=penalty)

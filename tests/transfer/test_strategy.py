@@ -1,6 +1,6 @@
 import pytest
 
-from transfergen.transfer.trunk import TrunkSchedule
+from transfergen.transfer.strategy import Strategy
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ from transfergen.transfer.trunk import TrunkSchedule
     ],
 )
 def test_frozen_blocks_of_four_by_images_seen(settings, by_images):
-    schedule = TrunkSchedule(**settings)
+    schedule = Strategy(**settings)
     assert {images: schedule.frozen_blocks(4, images) for images in by_images} == by_images
 
 
 def test_thawing_more_blocks_than_there_are_is_refused_with_both_ways_out():
     with pytest.raises(ValueError, match=r"transfer\.last_k=5.*set transfer\.last_k=4 or transfer\.trunk=tuned"):
-        TrunkSchedule(trunk="last_k", last_k=5).frozen_blocks(4, 0)
+        Strategy(trunk="last_k", last_k=5).frozen_blocks(4, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_thawing_more_blocks_than_there_are_is_refused_with_both_ways_out():
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
-        TrunkSchedule(**settings)
+        Strategy(**settings)

@@ -1,0 +1,136 @@
+"""What a pretrained network, or a source generator, gives to a training."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+from torch import Tensor, nn
+
+from transfergen.discriminators.base import Discriminator
+from transfergen.generators.base import Generator
+
+Mode = Literal["frozen", "tuned", "last_k", "gradual"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Pairs(NamedTuple):
+    """What the losses of a strategy are computed on."""
+
+    z: Tensor
+    """(B, Z)."""
+    y: Tensor | None
+    """(B,), where the generator is conditional."""
+    fake: Tensor
+    """(B, 3, R, R) in [-1, 1], not augmented: of `z` and `y`. With its graph in the generator's turn alone."""
+    real: Tensor
+    """(B, 3, R, R) in [-1, 1], not augmented."""
+
+
+class Strategy(nn.Module):
+    """Which blocks of the discriminator's trunk train, from when on and how fast. The base of all other strategies.
+
+    Args:
+        trunk: `frozen` (none train), `tuned` (all train), `last_k` (the deepest `last_k` train), or `gradual` (all are
+            frozen at first, and one more thaws, the deepest first, each `thaw_every_images`).
+        last_k: blocks that train; for `last_k` alone.
+        thaw_every_images: real images between two thaws; for `gradual` alone.
+        cache_mib: memory for the frozen blocks' features of real images, which then are computed once and not in each
+            epoch; 0 turns this off. Where all the features would not fit, none are kept.
+        trunk_lr: learning rate of the trunk, as a multiple of the other layers'.
+        freeze_d: lowest layers of an ordinary discriminator that keep the weights of `init_from`. Mo 2020,
+            arXiv:2002.10964 (FreezeD).
+
+    Raises:
+        ValueError: an unknown mode, or a number out of range.
+    """
+
+    adversarial: float = 1.0
+    """Weight of the adversarial loss in the generator's."""
+    has_terms: bool = False
+    """Whether there are losses of its own, and `Pairs` to be made for them."""
+
+    def __init__(
+        self,
+        *,
+        trunk: Mode = "frozen",
+        last_k: int = 1,
+        thaw_every_images: int = 100_000,
+        cache_mib: int = 2048,
+        trunk_lr: float = 1.0,
+        freeze_d: int = 0,
+    ) -> None:
+        super().__init__()
+        if trunk not in get_args(Mode):
+            raise ValueError(f"transfer.trunk={trunk}: choose one of {', '.join(get_args(Mode))}")
+        if last_k < 1 or thaw_every_images < 1:
+            raise ValueError("transfer.last_k and transfer.thaw_every_images are at least 1")
+        if trunk_lr <= 0 or freeze_d < 0:
+            raise ValueError(f"transfer.trunk_lr={trunk_lr}, transfer.freeze_d={freeze_d}: above 0, and at least 0")
+        self.trunk, self.last_k, self.thaw_every_images, self.cache_mib = trunk, last_k, thaw_every_images, cache_mib
+        self.trunk_lr, self.freeze_d = trunk_lr, freeze_d
+        self._hidden: list[nn.Module] = []  # a list, so that no module registers what is in it
+
+    def frozen_blocks(self, blocks: int, images_seen: int) -> int:
+        """How many of a trunk's first `blocks` are frozen after `images_seen` real images.
+
+        Raises:
+            ValueError: more blocks are to train than there are.
+        """
+        if self.trunk == "tuned":
+            return 0
+        if self.trunk == "last_k":
+            if blocks == 0:
+                raise ValueError("transfer.trunk=last_k: nothing in this discriminator is pretrained; set frozen")
+            if self.last_k > blocks:
+                raise ValueError(
+                    f"transfer.last_k={self.last_k}: the trunk has {blocks} block(s) up to its cut; set "
+                    f"transfer.last_k={blocks} or transfer.trunk=tuned"
+                )
+            return blocks - self.last_k
+        if self.trunk == "gradual":
+            return max(0, blocks - images_seen // self.thaw_every_images)
+        return blocks
+
+    def freeze_lowest(self, discriminator: Discriminator) -> None:
+        """Freeze the `freeze_d` lowest layers, for good.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        layers = discriminator.lowest_layers()
+        if self.freeze_d > len(layers):
+            raise ValueError(
+                f"transfer.freeze_d={self.freeze_d}: this discriminator has {len(layers)} layer(s) that can be frozen "
+                "one by one; set less, or transfer.trunk for a pretrained trunk"
+            )
+        for layer in layers[: self.freeze_d]:
+            layer.requires_grad_(False)
+
+    def attach(self, generator: Generator, discriminator: Discriminator) -> None:
+        """Get to know the networks, once they are built; build what they need for this strategy.
+
+        Raises:
+            ValueError: they do not go with it.
+        """
+
+    def start(self, generator: Generator, discriminator: Discriminator) -> None:
+        """Before the first batch of a new run, on its device."""
+
+    def discriminator_terms(self, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
+        """Weighted scalars by name, added to the discriminator's loss. They train this strategy's own weights too."""
+        return {}
+
+    def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
+        """Weighted scalars by name, added to the generator's loss."""
+        return {}
+
+    def hide(self, network: Network) -> Network:
+        """Freeze a network that is another's work: not saved with this one nor trained, but moved with it."""
+        network.eval().requires_grad_(False)
+        self._hidden.append(network)
+        return network
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Strategy":
+        for network in self._hidden:
+            network._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

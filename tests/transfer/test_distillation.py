@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from transfergen import artefacts
+from transfergen.backbones.vgg import VGG
+from transfergen.discriminators.base import Discriminator
+from transfergen.generators.dcgan import DCGAN
+from transfergen.losses.perceptual import perceptual_distance
+from transfergen.transfer.distillation import Distillation
+from transfergen.transfer.strategy import Pairs
+
+TEACHER = {"resolution": 32, "z_dim": 8, "width": 8}
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    network = DCGAN(**TEACHER).eval()
+    config = {"_target_": "transfergen.generators.dcgan.DCGAN", **TEACHER}
+    artefacts.save_generator(tmp_path, network, config, ema=True, images_seen=1)
+    return tmp_path, network
+
+
+def trunk():
+    return VGG(arch="vgg11", cut="relu2_1", taps=["relu1_1"], weights="random")
+
+
+def attached(folder, student, **settings):
+    strategy = Distillation(teacher=str(folder), **settings)
+    strategy.attach(student, Discriminator())
+    return strategy
+
+
+def pairs(student, count=4):
+    z = torch.randn(count, 8)
+    return Pairs(z, None, student(z), torch.zeros(count, 3, 32, 32))
+
+
+def test_terms_are_the_distances_from_what_the_teacher_makes(teacher):
+    folder, network = teacher
+    student, backbone = DCGAN(**{**TEACHER, "width": 4}), trunk()
+    strategy = attached(folder, student, backbone=backbone, output=2.0, perceptual=3.0, adversarial=0.5)
+    batch = pairs(student)
+    terms = strategy.generator_terms(student, Discriminator(), batch)
+    target = network(batch.z)
+    torch.testing.assert_close(terms["output"], 2 * F.l1_loss(batch.fake, target))
+    torch.testing.assert_close(terms["perceptual"], 3 * perceptual_distance(backbone(batch.fake), backbone(target)))
+    assert strategy.adversarial == 0.5
+    sum(terms.values()).backward()
+    assert all(p.grad is not None for p in student.parameters())
+    assert all(p.grad is None for p in (*strategy.teacher.parameters(), *backbone.parameters()))
+
+
+def test_a_term_of_no_weight_is_left_out_and_with_both_the_teacher(teacher):
+    folder, _ = teacher
+    student = DCGAN(**{**TEACHER, "width": 4})
+    alone = attached(folder, student, perceptual=0.0)
+    assert list(alone.generator_terms(student, Discriminator(), pairs(student))) == ["output"]
+    assert alone.has_terms
+    assert not attached(folder, student, perceptual=0.0, output=0.0).has_terms
+
+
+def test_the_teacher_is_frozen_and_moved_but_neither_saved_nor_trained(teacher):
+    folder, network = teacher
+    strategy = attached(folder, DCGAN(**TEACHER), backbone=trunk())
+    assert not list(strategy.parameters())
+    assert not strategy.state_dict()
+    strategy.double().train()
+    parts = [*strategy.teacher.parameters(), *strategy._trunk[0].parameters()]
+    assert {p.dtype for p in parts} == {torch.double}
+    assert not any(p.requires_grad for p in parts)
+    assert not strategy.teacher.training
+    z = torch.randn(2, 8)
+    torch.testing.assert_close(strategy.teacher(z.double()).float(), network(z), atol=1e-5, rtol=1e-5)
+
+
+def test_a_student_comes_closer_to_its_teacher(teacher):
+    folder, _ = teacher
+    student = DCGAN(**{**TEACHER, "width": 4})
+    strategy = attached(folder, student, perceptual=0.0)
+    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = strategy.generator_terms(student, Discriminator(), pairs(student, 16))["output"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        ({"resolution": 64}, r"its resolution is 32, and the student's is 64; set data\.resolution=32"),
+        ({"z_dim": 16}, r"its z_dim is 8, and the student's is 16; set generator\.z_dim=8"),
+    ],
+)
+def test_a_teacher_that_does_not_go_with_the_student_is_refused(teacher, student, message):
+    with pytest.raises(ValueError, match=message):
+        attached(teacher[0], DCGAN(**{**TEACHER, **student}), perceptual=0.0)
+
+
+def test_bad_settings_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"transfer\.output=-1"):
+        Distillation(teacher="x", output=-1)
+    with pytest.raises(ValueError, match=r"set backbone=efficientnet_lite0, or transfer\.perceptual=0"):
+        Distillation(teacher="x", backbone={})
+    with pytest.raises(ValueError, match=r"transfer\.teacher=.*no generator\.json"):
+        attached(tmp_path, DCGAN(**TEACHER), perceptual=0.0)
