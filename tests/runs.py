@@ -39,6 +39,14 @@ SMALL_MODELS = {
     "wgan_gp": ["model=wgan_gp", "discriminator.width=4"],
     "sagan": ["model=sagan", "discriminator.width=4"],
     "biggan": ["model=biggan", "generator.z_dim=8", "generator.class_dim=4", "discriminator.width=4"],
+    "vae": ["model=vae", "encoder.width=8"],
+    "vae_gan": [
+        "model=vae_gan",
+        "encoder.width=8",
+        "discriminator.width=8",
+        *_vgg11("backbone"),
+        "backbone.taps=[relu1_1,relu2_1]",
+    ],
     "projected": [
         "model=projected",
         "backbone=vgg19_multiscale",

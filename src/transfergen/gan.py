@@ -58,6 +58,8 @@ class GAN(GenerativeModule):
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
+        if not isinstance(discriminator, Discriminator):  # the nothing that discriminator=none leaves
+            raise ValueError("this objective needs a discriminator; set discriminator=dcgan, or model=vae")
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         if d_steps < 1:
@@ -90,7 +92,7 @@ class GAN(GenerativeModule):
         d_optimizer = self.d_optimizer([{"params": group} for group in (others, trunk) if group])
         if trunk:
             d_optimizer.param_groups[-1]["lr"] *= self.transfer.trunk_lr
-        return [d_optimizer, self.g_optimizer(list(self.generator.parameters()))]
+        return [d_optimizer, self.g_optimizer(self._g_parameters())]
 
     def on_train_start(self) -> None:
         """The trunk's schedule, an empty feature cache and, in a new run, the constants measured on reals."""
@@ -98,7 +100,7 @@ class GAN(GenerativeModule):
         self._cache = FeatureCache(len(self._train_set), self.transfer.cache_mib if self.augment.is_identity else 0)
         self._resolution = self.trainer.datamodule.resolution  # type: ignore[attr-defined]
         self._images_at_g_step = self.images_seen
-        self._last_terms: dict[str, Tensor] = {}
+        self._last_curves: dict[str, Tensor] = {}  # of what is not computed in every step
         self._follow_schedule()
         if not self.images_seen:
             self.discriminator.calibrate(self._some_reals(CALIBRATION_IMAGES))
@@ -112,10 +114,9 @@ class GAN(GenerativeModule):
         g_turn_due = (batches_seen + 1) % self.d_steps == 0
         self._follow_schedule()
         real = self._real_features(batch)
-        z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
         y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
         with torch.set_grad_enabled(g_turn_due):
-            generated = self.generator(z, y)
+            z, generated = self._fakes(batch, y)
             shown = self.augment(generated)
             fake = self.discriminator.features(shown)
         pairs = Pairs(z, y, generated, self._images(batch)) if self.transfer.has_terms else None
@@ -136,16 +137,15 @@ class GAN(GenerativeModule):
         with without_weight_gradients(d_parameters):
             g_turn = generator_turn(self.discriminator, self.objective, fake, d_turn.real_logits, y)
             g_terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
-            if (regularization := self.generator.regularization()) is not None:
-                g_terms |= {"regularization": regularization}
-            g_loss = _total(self.transfer.adversarial * g_turn.loss, g_terms)
-            g_norm = self._update(g_optimizer, g_loss, list(self.generator.parameters()), "generator")
+            g_terms |= self._own_terms()
+            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
+            g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
         if self.ema:
             new_images = self.images_seen - self._images_at_g_step
             self.ema.update(self.generator, images=new_images, images_seen=self.images_seen)
         self._images_at_g_step = self.images_seen
 
-        self._last_terms |= d_terms | g_terms
+        self._last_curves |= {f"loss/{name}": term for name, term in (d_terms | g_terms).items()}
         if batches_seen % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             self._log_turns(d_turn, g_turn, d_norm, g_norm)
 
@@ -153,6 +153,23 @@ class GAN(GenerativeModule):
         """What the discriminator's optimizer trains."""
         its = (p for p in self.discriminator.trainable_parameters() if p.requires_grad)
         return [*its, *self.transfer.parameters()]
+
+    def _g_parameters(self) -> list[nn.Parameter]:
+        """What the generator's optimizer trains."""
+        return list(self.generator.parameters())
+
+    def _fakes(self, batch: Batch, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Latents (B, Z) and what the generator makes of them, as many as there are reals."""
+        z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
+        return z, self.generator(z, y)
+
+    def _own_terms(self) -> dict[str, Tensor]:
+        """Weighted scalars by name, added to the generator's loss."""
+        regularization = self.generator.regularization()
+        return {} if regularization is None else {"regularization": regularization}
+
+    def _adversarial_weight(self) -> float:
+        return self.transfer.adversarial
 
     def _penalty(self, batch: Batch, fake: Tensor, y: Tensor | None, update: int) -> dict[str, Tensor]:
         """The gradient penalty, if it is due at this update. Compiled code has no second derivatives."""
@@ -227,7 +244,7 @@ class GAN(GenerativeModule):
         if boundary is not None:
             curves["accuracy/real"] = (real_logits > boundary).float().mean()
             curves["accuracy/fake"] = (fake_logits < boundary).float().mean()
-        curves |= {f"loss/{name}": term for name, term in self._last_terms.items()}
+        curves |= self._last_curves
         here: dict[str, float] = {"trunk/frozen_blocks": self.discriminator.frozen_blocks}
         self._log_curves(curves, here, {"d": "loss/discriminator", "g": "loss/generator"})
 

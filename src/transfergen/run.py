@@ -6,18 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import seed_everything
+from lightning import Callback, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from transfergen import artefacts
-from transfergen.callbacks import CollapseWatch, Evaluation, RunFiles, SampleGrid, StopAtImages
+from transfergen.callbacks import (
+    CollapseWatch,
+    Evaluation,
+    Reconstructions,
+    RunFiles,
+    SampleGrid,
+    StopAtImages,
+    StudentReport,
+)
 from transfergen.config import instantiate
 from transfergen.evaluation import to_table
 from transfergen.gan import GAN
+from transfergen.losses.divergence import Elbo
+from transfergen.module import GenerativeModule
 from transfergen.trainer import build_trainer
+from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.source import initialise
+from transfergen.vae import VAE, VAEGAN, Autoencoding
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +55,18 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     evaluation = Evaluation(
         run_dir, plain["metrics"], plain["generator"], plain["discriminator"], **plain["evaluation"]
     )
-    callbacks = [
+    callbacks: list[Callback] = [
         SampleGrid(run_dir, **plain["samples"]),
         RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images),
         evaluation,  # after the run's files, so that these are there whatever becomes of it
         CollapseWatch(),
-        *([StopAtImages(config.max_images)] if config.max_images is not None else []),
     ]
+    if config.max_images is not None:
+        callbacks.append(StopAtImages(config.max_images))
+    if isinstance(module, Autoencoding):
+        callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
+    if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
+        callbacks.append(StudentReport(run_dir, evaluation))
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
     if trainer.is_global_zero:
         artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config).encode())
@@ -67,9 +84,9 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     return evaluation.objective
 
 
-def build_module(config: DictConfig, *, fresh: bool = True) -> GAN:
-    """The networks, with the weights that a `fresh` run starts from, and the game between them."""
-    generator, discriminator = instantiate(config.generator), instantiate(config.discriminator)
+def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
+    """The networks, with the weights that a `fresh` run starts from, and how they learn."""
+    generator, discriminator = instantiate(config.generator), instantiate(config.discriminator) or None
     if generator.resolution != config.data.resolution:
         raise ValueError(
             f"images are {config.data.resolution} px and the generator makes {generator.resolution}; set "
@@ -77,23 +94,36 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GAN:
         )
     if fresh:
         initialise(generator, discriminator, config.init_from)
-    module = GAN(
-        generator,
-        discriminator,
-        instantiate(config.objective),
-        instantiate(config.augment),
-        d_optimizer=instantiate(config.optimizer.discriminator),
-        g_optimizer=instantiate(config.optimizer.generator),
-        transfer=instantiate(config.transfer),
-        d_steps=config.optimizer.d_steps,
-        ema_halflife_images=config.ema.halflife_images,
-        ema_rampup=config.ema.rampup,
-        seed=config.seed,
-    )
+    objective, encoder = instantiate(config.objective), instantiate(config.encoder)
+    average: dict[str, Any] = {
+        "ema_halflife_images": config.ema.halflife_images,
+        "ema_rampup": config.ema.rampup,
+        "seed": config.seed,
+    }
+    game: dict[str, Any] = {
+        "discriminator": discriminator,
+        "augment": instantiate(config.augment),
+        "d_optimizer": instantiate(config.optimizer.discriminator),
+        "g_optimizer": instantiate(config.optimizer.generator),
+        "transfer": instantiate(config.transfer),
+        "d_steps": config.optimizer.d_steps,
+    }
+    module: GenerativeModule
+    if isinstance(objective, Elbo):
+        trunk = instantiate(config.backbone) if objective.perceptual else None
+        if objective.game is not None:
+            module = VAEGAN(generator, encoder, objective, backbone=trunk, **game, **average)
+        else:
+            optimizer = game["g_optimizer"]
+            module = VAE(generator, encoder, objective, backbone=trunk, g_optimizer=optimizer, **average)
+    elif encoder:
+        raise ValueError("encoder: a GAN has none; set encoder=none, or objective=elbo or vae_gan")
+    else:
+        module = GAN(generator, objective=objective, **game, **average)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
     if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
-        for network in (generator, *discriminator.networks()):
+        for network in (generator, *(discriminator.networks() if discriminator else ())):
             network.compile()
     return module
 
@@ -117,7 +147,12 @@ def _log_config(loggers: list[Logger], config: DictConfig) -> None:
 
 
 def _finish(
-    module: GAN, evaluation: Evaluation, loggers: list[Logger], config: DictConfig, run_dir: Path, seconds: float
+    module: GenerativeModule,
+    evaluation: Evaluation,
+    loggers: list[Logger],
+    config: DictConfig,
+    run_dir: Path,
+    seconds: float,
 ) -> None:
     summary = {"images_seen": module.images_seen, "seconds": round(seconds, 1), "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": evaluation.entries})
@@ -143,7 +178,7 @@ def _flat(config: DictConfig) -> dict[str, Any]:
         elif value is not None:
             flat[prefix] = str(value)
 
-    groups = ["data", "generator", "backbone", "discriminator", "objective", "optimizer", "transfer", "init_from"]
-    groups += ["augment", "ema"]
+    groups = ["data", "generator", "backbone", "encoder", "discriminator", "objective", "optimizer", "transfer"]
+    groups += ["init_from", "augment", "ema"]
     visit("", {group: OmegaConf.to_container(config[group]) for group in groups})
     return {key: value for key, value in flat.items() if not key.startswith("discriminator.backbone.")}

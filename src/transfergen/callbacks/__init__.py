@@ -1,9 +1,21 @@
 """What happens beside the training steps: sample grids, evaluation, checkpoints, progress, alarms."""
 
 from transfergen.callbacks.collapse import CollapseWatch
+from transfergen.callbacks.distillation import StudentReport
 from transfergen.callbacks.evaluation import Evaluation
 from transfergen.callbacks.files import RunFiles, StopAtImages
 from transfergen.callbacks.progress import ProgressBar, StatusLine
+from transfergen.callbacks.reconstructions import Reconstructions
 from transfergen.callbacks.samples import SampleGrid
 
-__all__ = ["CollapseWatch", "Evaluation", "ProgressBar", "RunFiles", "SampleGrid", "StatusLine", "StopAtImages"]
+__all__ = [
+    "CollapseWatch",
+    "Evaluation",
+    "ProgressBar",
+    "Reconstructions",
+    "RunFiles",
+    "SampleGrid",
+    "StatusLine",
+    "StopAtImages",
+    "StudentReport",
+]

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from transfergen import artefacts
@@ -25,6 +26,7 @@ from transfergen.evaluation import (
     shared_weights,
 )
 from transfergen.features import Track, sample_features, silently, store_features
+from transfergen.generators.base import Generator
 from transfergen.metrics.extractors import Extractor, PixelFeatures
 from transfergen.module import GenerativeModule
 
@@ -137,22 +139,26 @@ class Evaluation(Callback):
         if self._last_at != pl_module.images_seen:
             self._measure(trainer, pl_module)
 
+    def values_of(self, trainer: Trainer, generator: Generator, device: torch.device) -> dict[str, float]:
+        """The metrics of a generator by name; all ranks share the work."""
+        fake = sample_features(
+            self.extractor,
+            generator,
+            count=len(self._real),
+            seed=self.seed,
+            device=device,
+            track=_track(trainer),
+        )
+        return measure(self.extractor, self._real, fake)
+
     def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
         module.raise_if_not_finite()
         self._last_at = images_seen = module.images_seen
-        fake = sample_features(
-            self.extractor,
-            module.sampler,
-            count=len(self._real),
-            seed=self.seed,
-            device=module.device,
-            track=_track(trainer),
-        )
-        values = measure(self.extractor, self._real, fake)
+        values = self.values_of(trainer, module.sampler, module.device)
         self.entries = entries(
             values,
             extractor=self.extractor,
-            generated=len(fake),
+            generated=len(self._real),
             real=len(self._real),
             split=SPLIT,
             seed=self.seed,

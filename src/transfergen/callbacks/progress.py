@@ -51,8 +51,9 @@ class StatusLine(Callback):
         if pl_module.last_scalars and time.monotonic() - self._last > self.every_s:
             self._last = time.monotonic()
             s = pl_module.last_scalars
+            d = f"d {s['loss/discriminator']:.3f}, " if "loss/discriminator" in s else ""  # a plain VAE has none
             print(
-                f"epoch {trainer.current_epoch}, {pl_module.images_seen:,} images, d {s['loss/discriminator']:.3f}, "
+                f"epoch {trainer.current_epoch}, {pl_module.images_seen:,} images, {d}"
                 f"g {s['loss/generator']:.3f}, {s['images_per_second']:.1f} images/s",
                 flush=True,
             )

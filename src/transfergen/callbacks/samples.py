@@ -81,14 +81,20 @@ class SampleGrid(Callback):
 
     @rank_zero_only
     def _save(self, trainer: Trainer, name: str, images: torch.Tensor, images_seen: int) -> None:
-        path = self.run_dir / "samples" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        grid = to_grid(images)
-        grid.save(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                title = "reals" if name == "reals" else "samples"
-                logger.experiment.add_image(title, pil_to_tensor(grid), images_seen)
+        title = "reals" if name == "reals" else "samples"
+        save_grid(trainer, self.run_dir / "samples" / f"{name}.png", title, images, images_seen)
+
+
+def save_grid(
+    trainer: Trainer, path: Path, title: str, images: torch.Tensor, images_seen: int, columns: int | None = None
+) -> None:
+    """Images (B, 3, R, R) in [-1, 1] as one picture: a file, and in TensorBoard under `title`."""
+    path.parent.mkdir(exist_ok=True)
+    grid = to_grid(images, columns)
+    grid.save(path)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(title, pil_to_tensor(grid), images_seen)
 
 
 def _spread(images: torch.Tensor) -> float:

@@ -65,7 +65,8 @@ class DomainAdaptation(Strategy):
             )
         self.where = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc
-        self._trunk = [self.hide(backbone)] if backbone is not None and used else []
+        hidden: tuple[Backbone, ...] = (self.hide(backbone),) if backbone is not None and used else ()
+        self._trunk = hidden  # in a tuple, which modules do not look into
         self.has_terms = bool(used or ewc)
         self.head = (
             nn.Sequential(nn.Linear(sum(backbone.channels), 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
@@ -97,7 +98,7 @@ class DomainAdaptation(Strategy):
                 f"generator and data.resolution={source.resolution} as in its config.yaml"
             )
         generator.load_state_dict(source.state_dict())
-        self._source = [self.hide(source)]
+        self._source = (self.hide(source),)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))

@@ -53,7 +53,8 @@ class Distillation(Strategy):
             )
         self.where, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)
-        self._trunk = [self.hide(backbone)] if backbone is not None and perceptual else []
+        hidden: tuple[Backbone, ...] = (self.hide(backbone),) if backbone is not None and perceptual else ()
+        self._trunk = hidden  # in a tuple, which modules do not look into
 
     @property
     def teacher(self) -> Generator:
@@ -74,7 +75,7 @@ class Distillation(Strategy):
                     f"transfer.teacher={self.where}: its {name} is {its}, and the student's is {ours}; set "
                     f"{here}.{name}={its}"
                 )
-        self._teacher = [self.hide(teacher)]
+        self._teacher = (self.hide(teacher),)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """`output` and `perceptual`."""

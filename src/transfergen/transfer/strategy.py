@@ -1,15 +1,14 @@
 """What a pretrained network, or a source generator, gives to a training."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, NamedTuple, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
+from transfergen.hidden import Hides
 
 Mode = Literal["frozen", "tuned", "last_k", "gradual"]
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class Pairs(NamedTuple):
@@ -25,7 +24,7 @@ class Pairs(NamedTuple):
     """(B, 3, R, R) in [-1, 1], not augmented."""
 
 
-class Strategy(nn.Module):
+class Strategy(Hides):
     """Which blocks of the discriminator's trunk train, from when on and how fast. The base of all other strategies.
 
     Args:
@@ -67,7 +66,6 @@ class Strategy(nn.Module):
             raise ValueError(f"transfer.trunk_lr={trunk_lr}, transfer.freeze_d={freeze_d}: above 0, and at least 0")
         self.trunk, self.last_k, self.thaw_every_images, self.cache_mib = trunk, last_k, thaw_every_images, cache_mib
         self.trunk_lr, self.freeze_d = trunk_lr, freeze_d
-        self._hidden: list[nn.Module] = []  # a list, so that no module registers what is in it
 
     def frozen_blocks(self, blocks: int, images_seen: int) -> int:
         """How many of a trunk's first `blocks` are frozen after `images_seen` real images.
@@ -122,15 +120,3 @@ class Strategy(nn.Module):
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """Weighted scalars by name, added to the generator's loss."""
         return {}
-
-    def hide(self, network: Network) -> Network:
-        """Freeze a network that is another's work: not saved with this one nor trained, but moved with it."""
-        network.eval().requires_grad_(False)
-        self._hidden.append(network)
-        return network
-
-    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "Strategy":
-        for network in self._hidden:
-            network._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self

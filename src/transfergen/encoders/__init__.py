@@ -1,0 +1,1 @@
+"""Networks from images to the distributions of their latents."""
