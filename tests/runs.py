@@ -26,11 +26,11 @@ ANY_MODEL = [
 """Whatever the model."""
 
 
-def _vgg11(node: str) -> list[str]:
+def vgg11(node: str) -> list[str]:
     return [f"{node}.arch=vgg11", f"{node}.cut=relu3_2", f"{node}.weights=random"]
 
 
-SMALL = [*ANY_MODEL, "discriminator.hidden=32", *_vgg11("backbone")]
+SMALL = [*ANY_MODEL, "discriminator.hidden=32", *vgg11("backbone")]
 """The reference model."""
 
 SMALL_MODELS = {
@@ -44,13 +44,13 @@ SMALL_MODELS = {
         "model=vae_gan",
         "encoder.width=8",
         "discriminator.width=8",
-        *_vgg11("backbone"),
+        *vgg11("backbone"),
         "backbone.taps=[relu1_1,relu2_1]",
     ],
     "projected": [
         "model=projected",
         "backbone=vgg19_multiscale",
-        *_vgg11("backbone"),
+        *vgg11("backbone"),
         "backbone.taps=[relu1_1,relu2_1]",
         "discriminator.channels=4",
         "discriminator.width=4",
@@ -58,9 +58,9 @@ SMALL_MODELS = {
     "vision_aided": [
         "model=vision_aided",
         "backbone@discriminator.backbones.efficientnet_lite0=vgg19_multiscale",
-        *_vgg11("discriminator.backbones.efficientnet_lite0"),
+        *vgg11("discriminator.backbones.efficientnet_lite0"),
         "discriminator.backbones.efficientnet_lite0.taps=[relu1_1]",
-        *_vgg11("discriminator.backbones.vgg19"),
+        *vgg11("discriminator.backbones.vgg19"),
         "discriminator.ordinary.width=8",
         "discriminator.channels=4",
         "discriminator.width=4",
@@ -71,7 +71,7 @@ SMALL_MODELS = {
 
 def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300):
     """The command in a process of its own, as a user gives it."""
-    arguments = [sys.executable, str(script)]
+    arguments = [sys.executable, *(script if isinstance(script, list) else [str(script)])]
     if run_dir is not None:
         arguments.append(f"hydra.run.dir={run_dir}")
     return subprocess.run(

@@ -71,7 +71,10 @@ def test_adversarial_loss_counts_by_its_weight(tmp_path):
         ([*VAE[:-1], "encoder=none"], "a VAE needs an encoder; set encoder=dcgan"),
         ([*VAE, "encoder.z_dim=5"], "encoder.z_dim=5: the generator's latents have 100 numbers"),
         ([*VAE, "objective.perceptual=1"], "set backbone=vgg19_multiscale, or objective.perceptual=0"),
-        ([*ANY_MODEL, "model=dcgan", "discriminator=none"], "this objective needs a discriminator; set discriminator=dcgan"),
+        (
+            [*ANY_MODEL, "model=dcgan", "discriminator=none"],
+            "this objective needs a discriminator; set discriminator=dcgan",
+        ),
         ([*ANY_MODEL, *SMALL_MODELS["dcgan"], "encoder=dcgan"], "encoder: a GAN has none; set encoder=none"),
     ],
 )

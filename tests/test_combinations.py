@@ -1,0 +1,189 @@
+"""Every combination of groups that makes sense takes a step, and every model does on two ranks."""
+
+import json
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from runs import ANY_MODEL, SMALL_MODELS, command, train, vgg11
+
+import transfergen.train  # noqa: F401  registers the resolver of the run directory
+from transfergen import artefacts
+from transfergen.config import CONF_DIR, instantiate
+from transfergen.generators.base import sample
+from transfergen.run import build_module, fill_in_classes
+from transfergen.trainer import build_trainer
+
+
+def options(group, *without):
+    return sorted({file.stem for file in (CONF_DIR / group).glob("*.yaml")} - set(without))
+
+
+GENERATORS = options("generator")
+DISCRIMINATORS = options("discriminator", "none")
+OBJECTIVES = options("objective", "elbo", "vae_gan")
+OPTIMIZERS = options("optimizer")
+TRANSFERS = options("transfer")
+AUGMENTS = options("augment")
+CONDITIONAL = ("sagan", "biggan")
+OF_GENERATORS = {"biggan": ["generator.z_dim=8", "generator.class_dim=4"]}
+OF_DISCRIMINATORS = {
+    "vgg": ["discriminator.hidden=16"],
+    "projected": ["discriminator.channels=4", "discriminator.width=4"],
+    "vision_aided": SMALL_MODELS["vision_aided"][1:],
+}
+TRUNK = ["backbone=vgg19_multiscale", *vgg11("backbone"), "backbone.taps=[relu1_1,relu2_1]"]
+
+
+def combinations():
+    """Each discriminator with each objective, in one row; the others take turns along it.
+
+    There are six objectives and no more of anything else, so that each discriminator meets each of those too.
+    """
+    rows = [(d, o) for d in DISCRIMINATORS for o in OBJECTIVES]
+    for i, (discriminator, objective) in enumerate(rows):
+        augment = AUGMENTS[(i + i // 4) % len(AUGMENTS)]
+        if augment == "adaptive" and objective in ("wasserstein", "wasserstein_gp", "relativistic"):
+            augment = "none"  # refused: their logits have no boundary
+        transfer = TRANSFERS[i % len(TRANSFERS)]
+        if transfer == "fine_tuning" and discriminator in ("projected", "vision_aided"):
+            transfer = "feature_extraction"  # refused: their trunks stay frozen
+        generator, optimizer = GENERATORS[i % len(GENERATORS)], OPTIMIZERS[(i + i // 6) % len(OPTIMIZERS)]
+        yield generator, discriminator, objective, optimizer, transfer, augment
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A run directory with a generator of the same config: a teacher, or a source."""
+    folder = tmp_path_factory.mktemp("sources")
+
+    def of(config):
+        plain = OmegaConf.to_container(config.generator, resolve=True)
+        path = folder / str(abs(hash(json.dumps(plain))))
+        if not path.exists():
+            artefacts.save_generator(path, instantiate(plain), plain, ema=True, images_seen=1)
+        return path
+
+    return of
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", overrides=[*ANY_MODEL, "data.source.train=8", *overrides])
+
+
+@pytest.mark.parametrize("combination", combinations(), ids="-".join)
+def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, sources, tmp_path):
+    generator, discriminator, objective, optimizer, transfer, augment = combination
+    network = ["discriminator.width=4"] if discriminator not in ("vgg", "vision_aided") else []
+    overrides = [
+        f"generator={generator}",
+        f"discriminator={discriminator}",
+        *TRUNK,
+        *OF_GENERATORS.get(generator, []),
+        *OF_DISCRIMINATORS.get(discriminator, []),
+        *network,
+        f"objective={objective}",
+        f"optimizer={optimizer}",
+        "optimizer.d_steps=1",
+        f"transfer={transfer}",
+        f"augment={augment}",
+    ]
+    if not (generator in CONDITIONAL and discriminator in CONDITIONAL):
+        overrides.append("data.num_classes=0")
+    if transfer == "domain_adaptation":
+        overrides += [f"transfer.{term}=1" for term in ("mmd", "coral", "reversal", "ewc")]
+    config = composed(*overrides)
+    data = instantiate(config.data)
+    data.setup()
+    fill_in_classes(config, data.class_count)
+    for key in {"teacher", "source"} & set(config.transfer):
+        config.transfer[key] = str(sources(config))
+    module = build_module(config)
+    before = [p.clone() for p in module.generator.parameters()]
+    build_trainer(run_dir=tmp_path, callbacks=[], loggers=[], **{**config.trainer, "max_epochs": 1}).fit(module, data)
+    assert module.images_seen == 8
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert any(not torch.equal(p, q) for p, q in zip(before, module.generator.parameters(), strict=True))
+    plain = OmegaConf.to_container(config.generator, resolve=True)
+    artefacts.save_generator(tmp_path, module.sampler, plain, ema=True, images_seen=8)
+    again = sample(artefacts.load_generator(tmp_path), range(2), "cpu")
+    torch.testing.assert_close(again, sample(module.sampler, range(2), "cpu"), atol=1e-5, rtol=1e-5)
+
+
+TWO_RANKS = """
+import json, os, sys
+import torch
+from hydra import compose, initialize_config_dir
+import transfergen.train
+from transfergen.config import CONF_DIR
+from omegaconf import OmegaConf
+from transfergen.module import GenerativeModule
+from transfergen.ranks import of_all_ranks
+from transfergen.run import train
+from pathlib import Path
+
+models, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+ended = {}
+end = GenerativeModule.on_train_end
+
+def on_train_end(self):
+    sums = [float(p.double().abs().sum()) for p in self.parameters()]
+    ended["sums"] = of_all_ranks(sums)
+    end(self)
+
+GenerativeModule.on_train_end = on_train_end
+def resolved(config):
+    return OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+
+results = {}
+for name, overrides in models.items():
+    run_dir = out / name
+    run_dir.mkdir(exist_ok=True)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "trainer.devices=2", "optimizer.d_steps=1", "max_images=16"])
+    train(resolved(config), run_dir)
+    results[name] = ended.pop("sums")
+if os.environ["RANK"] == "0":
+    (out / "results.json").write_text(json.dumps(results))
+"""
+
+STRATEGIES = {
+    "distillation": [*SMALL_MODELS["dcgan"], *TRUNK, "transfer=distillation"],
+    "domain_adaptation": [
+        *SMALL_MODELS["dcgan"],
+        *TRUNK,
+        "transfer=domain_adaptation",
+        *(f"transfer.{term}=1" for term in ("mmd", "coral", "reversal", "ewc")),
+    ],
+    "r1": [*SMALL_MODELS["projected"], "objective.penalty.r1=1"],
+}
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks(tmp_path_factory):
+    """Every model's training on one pair of processes: sums of its weights by rank, and the folder of the runs."""
+    folder = tmp_path_factory.mktemp("ranks")
+    source = folder / "source"
+    code, _, err = train(source, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
+    assert code == 0, err
+    strategies = {name: list(options) for name, options in STRATEGIES.items()}
+    strategies["distillation"].append(f"transfer.teacher={source}")
+    strategies["domain_adaptation"].append(f"transfer.source={source}")
+    models = {name: [*ANY_MODEL, *options] for name, options in (SMALL_MODELS | strategies).items()}
+    script = folder / "pair.py"
+    script.write_text(TWO_RANKS)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = command(None, json.dumps(models), str(folder), script=launcher, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "results.json").read_text()), folder
+
+
+@pytest.mark.parametrize("model", [*SMALL_MODELS, *STRATEGIES])
+def test_model_trains_on_two_ranks_to_the_same_weights_and_its_generator_loads(on_two_ranks, model):
+    sums, folder = on_two_ranks
+    assert len(sums[model]) == 2
+    assert sums[model][0] == sums[model][1]
+    images = sample(artefacts.load_generator(folder / model), range(2), "cpu")
+    assert images.isfinite().all()
