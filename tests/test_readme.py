@@ -24,24 +24,36 @@ def test_readme_has_commands():
 
 def pretrained(overrides, vgg_weights):
     """Weights from here for each network whose own would be downloaded."""
+    if "model=dcgan" in overrides or "model=vae" in overrides:
+        return []
     if "model=vision_aided" in overrides:
         vgg = "discriminator.backbones.vgg19"
         instead = [] if f"{vgg}=null" in overrides else [f"{vgg}.weights={vgg_weights}", f"{vgg}.cut=relu3_4"]
         return instead + ["discriminator.backbones.r18.weights=random"] * any("r18" in o for o in overrides)
     if "backbone=vgg19_multiscale" in overrides:
         return [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
-    if "model=projected" in overrides:
+    if "model=projected" in overrides or "experiment=distill" in overrides:
         return []
     return ["discriminator.hidden=8", f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
 
 
+@pytest.fixture(scope="module")
+def source_run(tmp_path_factory):
+    """What RUN_DIR stands for: a run of a small DCGAN, at the resolution of the others."""
+    folder = tmp_path_factory.mktemp("source")
+    small = [*TINY, "model=dcgan", "data=shapes", "data.source.train=8", "data.source.test=8"]
+    code, _, err = train(folder, *small, small=False)
+    assert code == 0, err
+    return folder
+
+
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "resume=" not in line and "devices=2" not in line])
-def test_training_command_runs(line, tmp_path, monkeypatch, cifar10_parquet, vgg_weights):
+def test_training_command_runs(line, tmp_path, cifar10_parquet, vgg_weights, source_run):
     """With data and weights from here where the README's are on the network or the reader's own."""
-    overrides = shlex.split(line)
+    overrides = shlex.split(line.replace("RUN_DIR", str(source_run)))
     keys = {override.split("=")[0] for override in overrides}
     instead = list(TINY)
-    if not keys & {"data", "experiment"} or "experiment=tutorial" in overrides:
+    if not keys & {"data", "experiment"} or {"experiment=tutorial", "experiment=distill"} & set(overrides):
         overrides += ["data=huggingface"]
         instead += [f"data.path={cifar10_parquet}"]
     if "data=image_folder" in overrides:
