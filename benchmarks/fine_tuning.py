@@ -1,6 +1,7 @@
 """What a pretrained generator saves: five classes of CIFAR-10 at 32x32 from 500 images, from scratch and from a start.
 
     python benchmarks/fine_tuning.py run                # the source, then each way to train that is not done yet
+    python benchmarks/fine_tuning.py --results benchmarks/results/100 run --target-images 100    # domain adaptation
     python benchmarks/fine_tuning.py report
 
 It needs the extra `bench`: pip install --editable '.[bench]'.
@@ -34,11 +35,21 @@ from judgement import (
 ROOT = Path(__file__).parents[1]
 SOURCE_CLASSES, TARGET_CLASSES = "[0,1,2,3,4]", "[5,6,7,8,9]"
 START = ["init_from.generator={source}", "init_from.discriminator={source}"]
+ADAPTED = [
+    "backbone=efficientnet_lite0",
+    "backbone.taps=[0,1,2]",
+    "transfer=domain_adaptation",
+    "transfer.source={source}",
+    "init_from.discriminator={source}",
+]
 WAYS: dict[str, list[str]] = {
     "scratch": [],
     "fine_tuned": START,
     "fine_tuned_generator": START[:1],
     "fine_tuned_freeze_d": [*START, "transfer.freeze_d=2"],
+    "adapted": [*ADAPTED, "transfer.consistency=1"],
+    "adapted_mmd": [*ADAPTED, "transfer.consistency=0", "transfer.mmd=1"],
+    "adapted_ewc": [*ADAPTED, "transfer.consistency=0", "transfer.ewc=1"],
 }
 
 
