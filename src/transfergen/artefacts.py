@@ -15,6 +15,7 @@ from transfergen.config import instantiate
 from transfergen.generators.base import Generator
 
 CONFIG = "config.yaml"
+COMPOSED = ".composed.yaml"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
 GENERATOR = "generator"
 METRICS = "metrics.json"

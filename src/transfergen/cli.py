@@ -2,7 +2,10 @@
 
 import os
 import re
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,8 +33,21 @@ def _run_dir(resume: str | None, fresh: str) -> str:
 
 OmegaConf.register_new_resolver("run_dir", _run_dir)
 
-USER_ERROR, DIVERGED, INTERRUPTED = 2, 3, 130
+USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class SignalError(Exception):
+    """A training that a signal ended, and that has saved where it was.
+
+    Args:
+        number: of the signal.
+        images_seen: where it stands.
+    """
+
+    def __init__(self, number: int, images_seen: int) -> None:
+        self.number = number
+        super().__init__(f"{signal.Signals(number).name}: saved after {images_seen:,} images; resume=RUN_DIR goes on")
 
 
 def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
@@ -50,7 +66,17 @@ def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
             _exit(DIVERGED, error)
         except KeyboardInterrupt:
             _exit(INTERRUPTED, KeyboardInterrupt("interrupted"))
+        except SignalError as error:
+            if int(os.environ.get("LOCAL_RANK", "0")):  # rank 0 tells: another's code would have it killed
+                sys.exit(0)
+            _exit(128 + error.number, error)
+        except RuntimeError as error:
+            if "by peer" not in str(error):
+                raise
+            line = "another process of this run has ended; the last checkpoint is good: resume=RUN_DIR goes on"
+            _exit(RANK_LOST, error, line)
 
+    die_with_parent()
     os.environ[_FULL_ERROR] = "1"  # Hydra then hands its own errors on and prints nothing
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
@@ -59,6 +85,20 @@ def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
         _exit(USER_ERROR, error, _explain(error))
     finally:
         _restore(wants_traceback)
+
+
+def die_with_parent() -> None:
+    """Let a process that Lightning started as another rank end when the one that started it does."""
+    if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_directory() -> Path:

@@ -75,6 +75,16 @@ def resumed(saved: DictConfig, fresh: DictConfig, overrides: list[str]) -> DictC
         key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
         if key in ("model", "experiment"):
             raise ValueError(f"{override}: a resumed run keeps its {key}; start a new run, or override single keys")
-        if key != "resume":
-            OmegaConf.update(config, key, OmegaConf.select(fresh, key), merge=False, force_add=True)
+        if override.startswith("~"):
+            parent, _, name = key.rpartition(".")
+            OmegaConf.select(config, parent).pop(name) if parent else config.pop(name)
+        elif key != "resume":
+            OmegaConf.update(config, key, _node(fresh, key), merge=False, force_add=True)
     return config
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    """What stands at a dotted key, an interpolation as it is written."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return node._get_node(name)

@@ -99,7 +99,8 @@ class GAN(GenerativeModule):
         super().on_train_start()
         self._cache = FeatureCache(len(self._train_set), self.transfer.cache_mib if self.augment.is_identity else 0)
         self._resolution = self.trainer.datamodule.resolution  # type: ignore[attr-defined]
-        self._images_at_g_step = self.images_seen
+        batch = self._order.batch_size
+        self._images_at_g_step = self.images_seen - self.images_seen // batch % self.d_steps * batch
         self._last_curves: dict[str, Tensor] = {}  # of what is not computed in every step
         self._follow_schedule()
         if not self.images_seen:
@@ -148,6 +149,15 @@ class GAN(GenerativeModule):
         self._last_curves |= {f"loss/{name}": term for name, term in (d_terms | g_terms).items()}
         if batches_seen % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             self._log_turns(d_turn, g_turn, d_norm, g_norm)
+
+    def from_files(self) -> list[str]:
+        """Names of the trunks' frozen blocks, where these were read from files."""
+        backbones = [backbone for backbone in self.discriminator.backbones if backbone.pretrained]
+        blocks = [block for backbone in backbones for block in backbone.blocks]
+        frozen = [block for block in blocks if not any(p.requires_grad for p in block.parameters())]
+        theirs = {id(tensor) for block in frozen for tensor in (*block.parameters(), *block.buffers())}
+        named = (*self.discriminator.named_parameters(), *self.discriminator.named_buffers())
+        return [f"discriminator.{name}" for name, tensor in named if id(tensor) in theirs]
 
     def _d_parameters(self) -> list[nn.Parameter]:
         """What the discriminator's optimizer trains."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from transfergen.checkpoint import FORMAT, differing, place, tensors_digest
+from transfergen.data.sampler import BatchOrder
 from transfergen.ema import EMA
 from transfergen.generators.base import Generator
 from transfergen.randomness import RankRandomness
@@ -44,6 +46,9 @@ class GenerativeModule(LightningModule):
         self.seed = seed
         self.images_seen = 0
         self.last_scalars: dict[str, float] = {}
+        self.config: dict[str, Any] = {}
+        """What the networks were built of, for the message where a checkpoint is of others."""
+        self._saved_position: dict[str, int] | None = None
         self._saved_rng: list[dict[str, Tensor]] | None = None
         self._saved_names: list[list[str]] | None = None
 
@@ -67,12 +72,45 @@ class GenerativeModule(LightningModule):
         for optimizer, fresh in zip(self.trainer.optimizers, configured, strict=True):
             for group, ours in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update(ours | {"params": group["params"]})  # the checkpoint's are of another config
+        self._begin_epoch()
         rank, images_seen = self.global_rank, self.images_seen
         self._randomness = RankRandomness(self.device, seed=self.seed, images_seen=images_seen, rank=rank)
         if self._saved_rng is not None and len(self._saved_rng) == self.trainer.world_size:
             self._randomness.restore(self._saved_rng[rank])
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
         self._clock = (time.perf_counter(), self.images_seen)
+
+    @property
+    def _order(self) -> BatchOrder:
+        return cast(BatchOrder, self.trainer.train_dataloader.sampler)  # type: ignore[union-attr]
+
+    @property
+    def resumes_at(self) -> int:
+        """How many batches of its first epoch a resumed run has seen before."""
+        return 0 if self._saved_position is None else self._saved_position["batch"]
+
+    def _begin_epoch(self) -> None:
+        """Where the first epoch began, of which a resumed run has seen a part.
+
+        Raises:
+            ValueError: it is not the epoch that it was.
+        """
+        order, saved = self._order, self._saved_position
+        if saved is not None and saved["batch"]:
+            there, here = (saved["batches"], saved["batch_size"]), (len(order), order.batch_size)
+            if there != here:
+                raise ValueError(
+                    "resume: the checkpoint is from the middle of an epoch of {} batches of {} images, and here are {} "
+                    "of {}; resume with the run's own data and data.batch_size".format(*there, *here)
+                )
+        self._epochs = 0 if saved is None else saved["epoch"]
+        self._epoch_began_at = self.images_seen - self.resumes_at * order.batch_size
+
+    def on_train_epoch_end(self) -> None:
+        """The next epoch begins here, unless the training ends within this one."""
+        batches = (self.images_seen - self._epoch_began_at) // self._order.batch_size
+        if batches >= self.trainer.num_training_batches:
+            self._epochs, self._epoch_began_at = self._epochs + 1, self.images_seen
 
     def _update(self, optimizer: LightningOptimizer, loss: Tensor, parameters: list[nn.Parameter], who: str) -> Tensor:
         """Step, unless the loss or a gradient is not finite, on any rank. Returns the norm of the gradients."""
@@ -126,31 +164,66 @@ class GenerativeModule(LightningModule):
         on_bar = {name: scalars[curve] for name, curve in shown.items()}
         self.log_dict(on_bar | {"img/s": scalars["images_per_second"]}, prog_bar=True, logger=False)
 
+    def from_files(self) -> list[str]:
+        """Names of tensors that were read from files and never change: no checkpoint holds them."""
+        return []
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what Lightning does not keep: the count, every rank's random state, and which weights were optimised."""
+        """Adds what Lightning does not keep, and takes out what comes from elsewhere."""
         self.raise_if_not_finite()
-        states = of_all_ranks(self._randomness.state())
-        own = {"images_seen": self.images_seen, "rng": states, "optimized": self._optimized_names()}
-        checkpoint["transfergen"] = own
+        state: dict[str, Any] = checkpoint["state_dict"]
+        left_out = [name for name in self.from_files() if name in state]
+        digest = tensors_digest((name, state[name]) for name in left_out)
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name not in set(left_out)}
+        order, an_epoch = self._order, int(self.trainer.num_training_batches)
+        more, batch = divmod((self.images_seen - self._epoch_began_at) // order.batch_size, an_epoch)
+        place(checkpoint, epoch=self._epochs + more, batch=batch, an_epoch=an_epoch)
+        checkpoint["transfergen"] = {
+            "format": FORMAT,
+            "images_seen": self.images_seen,
+            "position": {
+                "epoch": self._epochs + more,
+                "batch": batch,
+                "batches": len(order),
+                "batch_size": order.batch_size,
+            },
+            "rng": of_all_ranks(self._randomness.state()),
+            "optimized": self._optimized_names(),
+            "left_out": {"names": left_out, "sha256": digest},
+            "config": self.config,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it back.
 
         Raises:
-            ValueError: the checkpoint is of another program.
+            ValueError: the checkpoint is of another program, of a newer version, or of other networks.
         """
-        if "transfergen" not in checkpoint:
-            raise ValueError("resume: the checkpoint was not written by transfergen")
-        mine = {name: tensor.shape for name, tensor in self.state_dict().items() if isinstance(tensor, Tensor)}
-        its = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items() if isinstance(tensor, Tensor)}
-        if mine != its:
-            differing = [name for name in (mine | its) if mine.get(name) != its.get(name)]
+        own = checkpoint.get("transfergen")
+        if own is None or "format" not in own:
+            raise ValueError("resume: the checkpoint was not written by transfergen, or by a version before 0.1.0")
+        if own["format"] > FORMAT:
             raise ValueError(
-                f"resume: the checkpoint is of other networks: {len(differing)} of {len(its)} tensors differ, "
-                f"{differing[0]} first; resume with the run's own generator, discriminator, backbone and augment"
+                f"resume: the checkpoint's format is {own['format']}, newer than {FORMAT}; update transfergen"
             )
-        own = checkpoint["transfergen"]
+        state, mine = checkpoint["state_dict"], self.state_dict()
+        left_out = [name for name in own["left_out"]["names"] if name in mine]
+        if tensors_digest((name, mine[name]) for name in left_out) != own["left_out"]["sha256"]:
+            raise ValueError(
+                "resume: the frozen trunk's weights are not those that the run was trained with; resume with the run's "
+                "own backbone.weights"
+            )
+        state |= {name: mine[name] for name in left_out}
+        shapes = {name: tensor.shape for name, tensor in mine.items() if isinstance(tensor, Tensor)}
+        its = {name: tensor.shape for name, tensor in state.items() if isinstance(tensor, Tensor)}
+        if shapes != its:
+            names = [name for name in (shapes | its) if shapes.get(name) != its.get(name)]
+            raise ValueError(
+                f"resume: the checkpoint is of other networks: {len(names)} of {len(its)} tensors differ, "
+                f"{names[0]} first; resume with the run's own {differing(own['config'], self.config)}"
+            )
         self.images_seen, self._saved_rng, self._saved_names = own["images_seen"], own["rng"], own["optimized"]
+        self._saved_position = own["position"]
 
     def _optimized_names(self) -> list[list[str]]:
         names = {id(parameter): name for name, parameter in self.named_parameters()}

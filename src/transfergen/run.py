@@ -18,6 +18,7 @@ from transfergen.callbacks import (
     Reconstructions,
     RunFiles,
     SampleGrid,
+    Signals,
     StopAtImages,
     StudentReport,
 )
@@ -34,13 +35,14 @@ from transfergen.vae import VAE, VAEGAN, Autoencoding
 log = logging.getLogger(__name__)
 
 
-def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> float:
+def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, composed: str = "") -> float:
     """One training, from the resolved config to the files of its run directory.
 
     Args:
         config: without interpolations.
         run_dir: exists.
         checkpoint: go on from here.
+        composed: the config with its interpolations, as YAML, which a resumed run needs for its overrides.
 
     Returns:
         The final metric, the smaller the better.
@@ -51,13 +53,15 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
     fill_in_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
+    module.config = {group: plain[group] for group in ("generator", "encoder", "discriminator", "backbone", "transfer")}
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(
         run_dir, plain["metrics"], plain["generator"], plain["discriminator"], **plain["evaluation"]
     )
+    files = RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks: list[Callback] = [
         SampleGrid(run_dir, **plain["samples"]),
-        RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images),
+        files,
         evaluation,  # after the run's files, so that these are there whatever becomes of it
         CollapseWatch(),
     ]
@@ -67,9 +71,11 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None) -> 
         callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
         callbacks.append(StudentReport(run_dir, evaluation))
+    callbacks.append(Signals(files))  # the last, so that all that was due at a step is done
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
     if trainer.is_global_zero:
         artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config).encode())
+        artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
         _log_config(loggers, config)
 
     start = time.perf_counter()

@@ -18,6 +18,7 @@ def _task(config: DictConfig) -> float:
     checkpoint = None
     if config.resume is not None:
         config, checkpoint = _resume(config, run_dir)
+    composed = OmegaConf.to_yaml(config)
     config = cli.plain(config)
     if cli.is_sweep():
         # Each rank of a run would start the whole sweep again, with other settings.
@@ -26,17 +27,19 @@ def _task(config: DictConfig) -> float:
         config.trainer.devices = 1
     from transfergen.run import train  # torch and Lightning take seconds: not for --help, nor for a mistyped key
 
-    return train(config, run_dir, checkpoint)
+    return train(config, run_dir, checkpoint, composed=composed)
 
 
 def _resume(config: DictConfig, run_dir: Path) -> tuple[DictConfig, Path | None]:
     """The config to go on with, and the checkpoint to go on from: none if `resume=auto` finds nothing yet."""
-    checkpoint = run_dir / artefacts.LAST_CHECKPOINT
-    if not checkpoint.is_file():
+    from transfergen.checkpoint import last_good
+
+    checkpoint = last_good((run_dir / artefacts.LAST_CHECKPOINT).parent)
+    if checkpoint is None:
         if config.resume == "auto":
             return config, None
         raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
-    saved = OmegaConf.load(run_dir / artefacts.CONFIG)
+    saved = OmegaConf.load(run_dir / artefacts.COMPOSED)
     assert isinstance(saved, DictConfig)
     return resumed(saved, config, cli.overrides()), checkpoint
 

@@ -15,12 +15,14 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
 
 from transfergen.callbacks import ProgressBar, StatusLine
+from transfergen.checkpoint import SafeCheckpointIO
 
 for _chatty in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 for _expected in (
     ".*in eval mode at the start of training.*",  # the frozen trunk
     ".*is smaller than the logging interval.*",  # the first batch is logged, and batches count over epochs
+    ".*your dataloader is not resumable.*",  # its sampler is
     ".*does not have many workers.*",  # batches come out of memory
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
 ):
@@ -84,6 +86,7 @@ def build_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,  # the order of samples knows of ranks
             num_sanity_val_steps=0,
+            plugins=[SafeCheckpointIO()],
             **others,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:

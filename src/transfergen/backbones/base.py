@@ -26,6 +26,9 @@ class Backbone(nn.Module):
         input_size: pixels to which images are resized first; None leaves them as they are.
     """
 
+    pretrained: bool = False
+    """Whether its weights came from a file, which is read again when a run goes on."""
+
     def __init__(
         self,
         blocks: Sequence[nn.Module],

@@ -81,6 +81,7 @@ class TimmBackbone(Backbone):
             std=published.std,
             input_size=input_size,
         )
+        self.pretrained = weights != "random"
 
 
 def _chain(net: Any, *, whole: bool) -> tuple[list[nn.Module], list[int]]:

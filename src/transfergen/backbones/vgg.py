@@ -78,6 +78,7 @@ class VGG(Backbone):
             strides=[2 ** sum(name.startswith("pool") for name in layers) for layers in before.values()],
             input_size=input_size,
         )
+        self.pretrained = weights != "random"
 
     @staticmethod
     def _load(features: nn.Sequential, arch: str, weights: str) -> None:

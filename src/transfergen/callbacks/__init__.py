@@ -7,6 +7,7 @@ from transfergen.callbacks.files import RunFiles, StopAtImages
 from transfergen.callbacks.progress import ProgressBar, StatusLine
 from transfergen.callbacks.reconstructions import Reconstructions
 from transfergen.callbacks.samples import SampleGrid
+from transfergen.callbacks.signals import Signals
 
 __all__ = [
     "CollapseWatch",
@@ -15,6 +16,7 @@ __all__ = [
     "Reconstructions",
     "RunFiles",
     "SampleGrid",
+    "Signals",
     "StatusLine",
     "StopAtImages",
     "StudentReport",

@@ -31,14 +31,15 @@ class RunFiles(Callback):
         """Saves, unless it just did."""
         assert isinstance(pl_module, GenerativeModule)
         if pl_module.images_seen - self._saved_at >= self.every_images:
-            self._save(trainer, pl_module)
+            self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the end."""
         assert isinstance(pl_module, GenerativeModule)
-        self._save(trainer, pl_module)
+        self.save(trainer, pl_module)
 
-    def _save(self, trainer: Trainer, module: GenerativeModule) -> None:
+    def save(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """The checkpoint and the generator's files, as they are now. All ranks take part."""
         save_checkpoint(trainer, self.run_dir / artefacts.LAST_CHECKPOINT)
         if trainer.is_global_zero:
             ema, images_seen = module.ema is not None, module.images_seen
@@ -71,7 +72,4 @@ class StopAtImages(Callback):
 
 def save_checkpoint(trainer: Trainer, path: Path) -> None:
     """A checkpoint, written whole or not at all. All ranks take part, and rank 0 writes."""
-    partial = path.with_suffix(".part")
-    trainer.save_checkpoint(partial, weights_only=False)
-    if trainer.is_global_zero:
-        partial.replace(path)
+    trainer.save_checkpoint(path, weights_only=False)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
@@ -13,6 +13,7 @@ from transfergen.data import store
 from transfergen.data.pictures import Fit, Pictures, Split, at_most, check_fit, of_classes
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store
+from transfergen.module import GenerativeModule
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class ImageDataModule(LightningDataModule):
                 "at least 2 for each"
             )
         order = BatchOrder(len(self.train_set), self.batch_size, seed=self.seed, rank=rank, ranks=ranks)
+        if self.trainer is not None:
+            order.skip = cast(GenerativeModule, self.trainer.lightning_module).resumes_at
         return DataLoader(
             self.train_set,
             batch_size=None,  # the sampler gives whole batches

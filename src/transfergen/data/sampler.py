@@ -24,6 +24,8 @@ class BatchOrder(Sampler[np.ndarray]):
         assert samples > 0
         self.samples, self.batch_size, self.seed, self.rank, self.ranks = samples, batch_size, seed, rank, ranks
         self.epoch = 0
+        self.skip = 0
+        """Batches at the start of the next epoch that are left out: a resumed run has seen them."""
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this at the start of each epoch."""
@@ -38,6 +40,7 @@ class BatchOrder(Sampler[np.ndarray]):
         while len(order) < self.batch_size:
             order = np.concatenate([order, rng.permutation(self.samples)])
         share = self.batch_size // self.ranks
-        for batch in range(len(self)):
+        first, self.skip = self.skip, 0
+        for batch in range(first, len(self)):
             start = batch * self.batch_size + self.rank * share
             yield order[start : start + share]

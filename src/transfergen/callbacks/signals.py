@@ -1,0 +1,73 @@
+"""SIGTERM, SIGINT and SIGUSR1: a checkpoint, and an end that its exit code tells."""
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+
+from transfergen.callbacks.files import RunFiles
+from transfergen.cli import SignalError
+from transfergen.module import GenerativeModule
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+
+class Signals(Callback):
+    """After the step in which a signal came, on any rank, all ranks save together and raise SignalError.
+
+    A second SIGINT ends the process at once.
+
+    Args:
+        files: saves.
+    """
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        self._received = 0
+        self._previous: dict[int, Any] = {}
+        self._group: Any = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on signals wait for the end of a step."""
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        if trainer.world_size > 1:
+            self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves and raises, if any rank has a signal."""
+        number = self._received
+        if self._group is not None:
+            agreed = torch.tensor(number)
+            dist.all_reduce(agreed, dist.ReduceOp.MAX, self._group)
+            number = int(agreed)
+        if number:
+            assert isinstance(pl_module, GenerativeModule)
+            self.files.save(trainer, pl_module)
+            raise SignalError(number, pl_module.images_seen)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All is saved: signals do what they did before."""
+        self._restore()
+        if self._received:
+            assert isinstance(pl_module, GenerativeModule)
+            raise SignalError(self._received, pl_module.images_seen)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Signals do what they did before."""
+        self._restore()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._received == signal.SIGINT:
+            os._exit(128 + number)
+        self._received = self._received or number
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

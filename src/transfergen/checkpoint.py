@@ -1,0 +1,196 @@
+"""Checkpoints that survive: whole or not at all, each with its SHA-256 beside it, and the one before in reserve."""
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes on the target's own filesystem, and reads nothing that is damaged or holds more than tensors."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """See `save`."""
+        save(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """The checkpoint, verified and read by the unpickler that builds nothing but tensors and plain containers.
+
+        Raises:
+            ValueError: it is damaged, or holds something else.
+        """
+        verify(Path(path))
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:  # pickle.UnpicklingError and what else a hostile or broken file provokes
+            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+            raise ValueError(f"resume: {path} is damaged or holds more than tensors ({reason})") from error
+        return checkpoint
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """The file and its checksum."""
+        for file in (Path(path), _sidecar(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; of the last one before, `PREVIOUS` is left beside it.
+
+    At every moment each file's sidecar holds its digest: it names both the old and the new one while the file changes.
+
+    Raises:
+        OSError: no space, or no permission; what was there is as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    digest = hashlib.sha256(content).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.name == LAST and path.exists():
+            _keep(path, path.with_name(PREVIOUS))
+        _replace(part, path, digest)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            needed = f"{len(content):,} bytes are needed"
+            raise OSError(
+                f"{path}: no space left for the checkpoint, {needed}; free some and go on with resume={path.parents[1]}"
+            ) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def verify(path: Path) -> None:
+    """Compare a checkpoint with the digest beside it.
+
+    Raises:
+        ValueError: there is no such file, or it is not what was written.
+    """
+    if not path.is_file():
+        raise ValueError(f"resume: there is no {path}")
+    known = _digests(path)
+    if not known:
+        log.warning(f"{path} has no checksum beside it: it cannot be told whether it is damaged")
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found not in known:
+        raise ValueError(f"resume: {path} is damaged: its SHA-256 is {found}, expected {known[-1]}")
+
+
+def last_good(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder that is what was written; None if there was none yet.
+
+    Debris of saves that were cut off is removed.
+
+    Raises:
+        ValueError: there are checkpoints, and all are damaged.
+    """
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+    candidates = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
+    problems = []
+    for path in candidates:
+        try:
+            verify(path)
+        except ValueError as error:
+            log.error(f"{error}; looking for an older one")
+            problems.append(str(error))
+        else:
+            return path
+    if problems:
+        raise ValueError(f"{problems[0]}; no older one is whole either: start a new run, or bring back a copy")
+    return None
+
+
+def tensors_digest(tensors: Iterator[tuple[str, Tensor]]) -> str:
+    """SHA-256 of tensors with their names, in the order given."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def place(checkpoint: dict[str, Any], *, epoch: int, batch: int, an_epoch: int) -> None:
+    """Tell Lightning's loops where a training stands: an epoch that was cut short counts as done for them."""
+    loops = checkpoint["loops"]["fit_loop"]
+    begun = epoch + (1 if batch else 0)
+    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
+    loops["epoch_progress"] |= {"total": dict(epochs), "current": dict(epochs)}
+    for name, batches in (("total", epoch * an_epoch + batch), ("current", batch)):
+        loops["epoch_loop.batch_progress"][name] = dict.fromkeys(
+            ("ready", "started", "processed", "completed"), batches
+        )
+    loops["epoch_loop.batch_progress"]["is_last_batch"] = False
+    checkpoint["epoch"] = epoch
+
+
+def differing(saved: Any, here: Any) -> str:
+    """Dotted keys of two configs that do not have the same value in both."""
+
+    def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(node, dict):
+            return {prefix: node}
+        return {k: v for key, item in node.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+    ours, theirs = flat(here), flat(saved)
+    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    return ", ".join(keys) or "generator, discriminator and backbone"
+
+
+def _keep(path: Path, older: Path) -> None:
+    link = older.with_name(f".{older.name}.{os.getpid()}.part")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a filesystem without links
+        shutil.copy2(path, link)
+    _replace(link, older, *_digests(path))
+
+
+def _replace(part: Path, path: Path, *digests: str) -> None:
+    _write_digests(path, [*_digests(path)[-1:], *digests])
+    part.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    _write_digests(path, list(digests))
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digests(path: Path) -> list[str]:
+    sidecar = _sidecar(path)
+    return [line.split()[0] for line in sidecar.read_text().splitlines() if line.strip()] if sidecar.is_file() else []
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    part = path.with_name(f".{path.name}.sha256.{os.getpid()}.part")
+    part.write_text("".join(f"{digest}  {path.name}\n" for digest in digests))
+    part.replace(_sidecar(path))
