@@ -186,6 +186,7 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
                 label = r["model"] if r["seed"] == 0 else None
                 axis.plot([p[x] for p in r["points"]], line, f"C{models.index(r['model'])}", label=label)
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance (judge)", title=f"{size:,} images")
+            axis.xaxis.set_minor_formatter("")
         row[0].legend()
     figure.tight_layout()
     figure.savefig(folder / "time_to_quality.png", dpi=100)
