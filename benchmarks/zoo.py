@@ -44,7 +44,7 @@ MODELS: dict[str, list[str]] = {
         "discriminator.backbones.vgg19.weights={vgg}",
     ],
     "vae": [],
-    "vae_gan": ["backbone.cut=relu3_4", "backbone.weights={vgg}"],
+    "vae_gan": ["backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]", "backbone.weights={vgg}"],
 }
 NARROW: dict[str, list[str]] = {
     "wgan_gp": ["generator.width=32", "discriminator.width=32"],
