@@ -31,8 +31,12 @@ class Signals(Callback):
         self._previous: dict[int, Any] = {}
         self._group: Any = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on signals wait for the end of a step."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on signals wait for the end of a step.
+
+        Not earlier: Lightning sets its own handlers after `on_fit_start`, and its broadcast within one, wherever the
+        step may be, waits for ever on a rank that is in another collective.
+        """
         self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
