@@ -14,7 +14,7 @@ demo: setup
 	$(BIN)/python train.py experiment=quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+torch.set_num_threads(1)  # the suite runs as many processes as there are cores
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which nothing above does
 
 

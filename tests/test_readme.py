@@ -2,9 +2,10 @@
 
 import re
 import shlex
+import shutil
 
 import pytest
-from runs import ROOT, SMALL, train
+from runs import ROOT, SMALL, command, train
 
 from transfergen.data.shapes import shapes
 
@@ -81,14 +82,13 @@ def test_backbone_of_ones_own_is_one_file_and_one_yaml(tmp_path):
     python, yaml = (
         re.search(rf"```{kind}\n# (\S*tiny\S*)\n(.*?)```", README, re.DOTALL) for kind in ("python", "yaml")
     )
-    files = [ROOT / match[1] for match in (python, yaml)]
-    assert not any(file.exists() for file in files)
-    try:
-        for file, match in zip(files, (python, yaml), strict=True):
-            file.write_text(match[2])
-        overrides = [o for o in SMALL if not o.startswith("backbone.")]
-        code, _, err = train(tmp_path, *overrides, "backbone=tiny", "max_images=16", small=False)
-        assert code == 0, err
-    finally:
-        for file in files:
-            file.unlink(missing_ok=True)
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for match in (python, yaml):
+        (tmp_path / match[1]).write_text(match[2])
+    shutil.copy(ROOT / "train.py", tmp_path)
+    overrides = [o for o in SMALL if not o.startswith("backbone.")]
+    overrides += ["backbone=tiny", "max_images=16"]
+    path = {"PYTHONPATH": str(tmp_path / "src")}
+    ran = command(tmp_path / "run", *overrides, script=tmp_path / "train.py", env=path)
+    assert ran.returncode == 0, ran.stderr
