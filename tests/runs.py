@@ -86,16 +86,20 @@ def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300
 
 def train(run_dir, *overrides, small=True):
     """The same within this process: exit code and what was printed. Seconds faster."""
-    from hydra.core.global_hydra import GlobalHydra
-
     from transfergen.train import main
+
+    directory = [f"hydra.run.dir={run_dir}"] if run_dir is not None else []
+    arguments = [*directory, *(SMALL if small else []), *overrides]
+    return called(main, *sorted(arguments, key=lambda argument: argument == "-m", reverse=True))
+
+
+def called(main, *arguments):
+    """A command's `main` within this process: exit code and what was printed."""
+    from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     out, err = io.StringIO(), io.StringIO()
-    directory = [f"hydra.run.dir={run_dir}"] if run_dir is not None else []
-    argv = ["train.py", *directory, *(SMALL if small else []), *overrides]
-    argv.sort(key=lambda argument: argument == "-m", reverse=True)
-    argv.sort(key=lambda argument: argument == "train.py", reverse=True)
+    argv = ["command", *map(str, arguments)]
     code = 0
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -1,17 +1,12 @@
 """The command on a run and on folders: table, JSON, picture, and what it refuses."""
 
-import contextlib
-import io
 import json
-import sys
-from unittest import mock
 
 import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
-from runs import train
+from runs import called, train
 
 from transfergen.data.shapes import shapes
 from transfergen.evaluate import main
@@ -44,19 +39,7 @@ def _home(tmp_path, monkeypatch):
 
 
 def evaluate(*arguments):
-    GlobalHydra.instance().clear()
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with (
-        mock.patch.object(sys, "argv", ["evaluate", *map(str, arguments)]),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-    return code, out.getvalue(), err.getvalue()
+    return called(main, *arguments)
 
 
 def by_name(result):

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from transfergen import artefacts
 from transfergen.comparison import Comparison
 from transfergen.config import instantiate
+from transfergen.data.decoding import DamagedPictureError, check_damaged, opened
 from transfergen.data.image_folder import SUFFIXES
 from transfergen.data.pictures import Pictures, check_fit
 from transfergen.data.store import Store, build
@@ -110,9 +112,11 @@ def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, t
     resolution = config.data.resolution or _usual_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
     check_fit(fit)
+    damaged: Any = config.data.damaged or "error"
+    check_damaged(damaged)
     cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
     stores = {
-        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir)
+        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, damaged=damaged)
         for name, pictures in sides.items()
     }
     features = {
@@ -191,9 +195,8 @@ def _usual_side(pictures: Pictures) -> int:
     """The shorter side that most pictures have, in pixels."""
     sides: Counter[int] = Counter()
     for i in range(len(pictures)):
-        try:
-            with pictures.open(i) as picture:
-                sides[min(picture.size)] += 1
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"cannot read {pictures.name(i)} ({error}); remove it") from error
+        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding tells of the damaged ones
+            sides[min(picture.size)] += 1
+    if not sides:
+        raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
     return sides.most_common(1)[0][0]

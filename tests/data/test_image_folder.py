@@ -39,6 +39,13 @@ def test_subfolders_are_classes_whatever_lies_deeper(folder):
     assert image_folder(str(root), "train").classes == ("cat", "dog")
 
 
+def test_empty_class_folder_is_refused(folder):
+    root = folder("dog/1.png", "cat/1.png")
+    (root / "bird").mkdir()
+    with pytest.raises(ValueError, match="the class folder bird holds no picture; remove it, or fill it"):
+        image_folder(str(root), "train")
+
+
 def test_flat_folder_has_no_classes(folder):
     pictures = image_folder(str(folder("1.png", "2.png", "3.png")), "train")
     assert pictures.classes == ()

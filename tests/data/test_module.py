@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 
@@ -35,6 +33,7 @@ def module(source=None, **options):
         ({"resolution": 512}, r"data\.resolution=512: choose 32 to 256"),
         ({"batch_size": 1}, r"data\.batch_size=1: .* at least 2"),
         ({"fit": "oval"}, r"data\.fit=oval: choose one of crop, pad, stretch"),
+        ({"damaged": "mend"}, r"data\.damaged=mend: choose one of error, skip"),
     ],
 )
 def test_setting_out_of_range_is_refused_naming_the_override(options, message):
@@ -47,13 +46,10 @@ def test_source_without_pictures_is_refused():
         module(labelled(0))
 
 
-@pytest.mark.parametrize(("count", "warns"), [(5, True), (8, False)])
-def test_fewer_images_than_a_batch_warn_and_still_fill_it(caplog, count, warns):
-    with caplog.at_level(logging.WARNING):
-        data = module(labelled(count), batch_size=8)
-    assert (f"{count} training images are fewer than data.batch_size=8" in caplog.text) == warns
-    (batch,) = data.train_dataloader()
-    assert len(batch.pixels) == 8
+def test_fewer_images_than_a_batch_are_refused_with_the_batch_size_to_set():
+    module(labelled(8), batch_size=8)
+    with pytest.raises(ValueError, match=r"data\.batch_size=8: there are 7 training images; set at most that many"):
+        module(labelled(7), batch_size=8)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

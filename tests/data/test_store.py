@@ -26,9 +26,9 @@ def pictures_of(*sizes, identity="test"):
 
 @pytest.fixture
 def built(tmp_path):
-    def build_in_tmp(pictures, *, resolution=32, fit="crop", max_memory_mib=64):
+    def build_in_tmp(pictures, *, resolution=32, fit="crop", max_memory_mib=64, **more):
         cache = tmp_path / "cache"
-        return build(pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache)
+        return build(pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache, **more)
 
     return build_in_tmp
 
@@ -79,7 +79,7 @@ def test_store_in_a_file_equals_the_one_in_memory(built, tmp_path):
     in_memory, in_file = built(pictures), built(pictures, max_memory_mib=0)
     assert isinstance(in_file.pixels, np.memmap)
     assert not isinstance(in_memory.pixels, np.memmap)
-    assert left_in_cache(tmp_path) == [".npy"]
+    assert left_in_cache(tmp_path) == [".npy", ".rows"]  # pixels, and which pictures they are of
     np.testing.assert_array_equal(in_file.pixels, in_memory.pixels)
     order = np.array([2, 0])
     for a, b in zip(in_file[order], in_memory[order], strict=True):
@@ -145,7 +145,7 @@ def folder(tmp_path):
 def test_truncated_picture_is_named_and_leaves_no_cache_file(built, folder, tmp_path, suffix):
     path = folder(suffix)
     cut_in_half(path / f"2.{suffix}")
-    with pytest.raises(ValueError, match=rf"cannot read .*2\.{suffix} .*remove it, or set another data\.path"):
+    with pytest.raises(ValueError, match=rf"cannot read .*2\.{suffix} .*remove it, or set data\.damaged=skip"):
         built(image_folder(str(path.parent), "train"), max_memory_mib=0)
     assert left_in_cache(tmp_path) == []
 
@@ -162,8 +162,60 @@ def test_file_that_is_no_picture_is_named(built, folder, content, max_memory_mib
 def test_decompression_bomb_is_named_and_not_decoded(built, folder):
     path = folder("png")
     Image.new("1", (20_000, 10_000)).save(path / "3.png")  # 25 KB on disk, 600 MB as RGB
-    with pytest.raises(ValueError, match=r"cannot read .*3\.png .*bomb"):
+    with pytest.raises(
+        ValueError, match=r"cannot read .*3\.png \(200 megapixels, more than data\.max_megapixels=100.*bomb"
+    ):
         built(image_folder(str(path.parent), "train"))
+
+
+def test_limit_of_pixels_is_a_setting_both_ways(built, folder):
+    path = folder("png")
+    Image.new("1", (20_000, 10_000)).save(path / "3.png")
+    large = built(image_folder(str(path.parent), "train"), max_megapixels=200).pixels[3]
+    assert not large.any()  # black, as it is
+    before = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ValueError, match=r"data\.max_megapixels=0\.001"):
+        built(image_folder(str(path.parent), "train"), max_megapixels=0.001)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("max_memory_mib", [0, 64])
+def test_damaged_pictures_are_left_out_if_asked_for_and_counted(built, folder, caplog, max_memory_mib):
+    path = folder("png")
+    (path / "1.png").write_bytes(b"")
+    pictures = image_folder(str(path.parent), "train")
+    for _ in range(2):  # the second from the cache file
+        store = built(pictures, max_memory_mib=max_memory_mib, damaged="skip", max_damaged=0.25)
+        assert len(store) == len(store.labels) == 3
+        batch = store[np.array([2, 0])]
+        for pixels, name in zip(batch.pixels, ("3.png", "0.png"), strict=True):
+            expected = to_square(Image.open(path / name), 32, "crop")
+            np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.asarray(expected))
+    assert "1 of 4 pictures cannot be read" in caplog.text
+    assert "1.png" in caplog.text
+    with pytest.raises(ValueError, match=r"1 of 4 pictures .*1\.png.* more than data\.max_damaged=0\.2 of them"):
+        built(pictures, max_memory_mib=max_memory_mib, damaged="skip", max_damaged=0.2)
+
+
+def test_first_frame_of_an_animation_is_taken_with_a_warning(built, folder, caplog):
+    path = folder("png")
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(path / "4.gif", save_all=True, append_images=frames[1:])
+    store = built(image_folder(str(path.parent), "train"))
+    assert (store.pixels[4] == (255, 0, 0)).all()
+    assert "1 of 5 pictures are animations, their first frames are taken" in caplog.text
+    assert "4.gif" in caplog.text
+
+
+def test_large_jpeg_looks_as_if_it_had_been_decoded_at_its_full_size(built, folder):
+    path = folder("png")
+    for file in path.iterdir():
+        file.unlink()
+    gradient = np.linspace(0, 255, 800).astype(np.uint8)
+    pixels = np.stack([gradient[None].repeat(600, 0), gradient[:600, None].repeat(800, 1), np.full((600, 800), 90)], 2)
+    Image.fromarray(pixels.astype(np.uint8)).save(path / "0.jpg", quality=95)
+    full = np.asarray(to_square(Image.open(path / "0.jpg").convert("RGB"), 32, "crop")).astype(int)
+    assert np.abs(built(image_folder(str(path.parent), "train")).pixels[0] - full).max() <= 3
 
 
 def test_run_after_a_failed_one_decodes_anew(built, folder):

@@ -46,6 +46,11 @@ def _pictures(root: Path, known: tuple[str, ...] | None = None) -> Pictures:
     found = tuple(sorted(set(folders))) if set(folders) != {""} else ()
     if "" in found:
         raise ValueError(f"data.path={root}: {folders.count('')} picture(s) lie beside the class folders; move them")
+    empty = [
+        f.name for f in sorted(root.iterdir()) if f.is_dir() and not f.name.startswith(".") and f.name not in found
+    ]
+    if found and empty:
+        raise ValueError(f"data.path={root}: the class folder {empty[0]} holds no picture; remove it, or fill it")
     classes = found if known is None else known
     if not set(found) <= set(classes):
         raise ValueError(f"data.path={root}: the training split has no class {min(set(found) - set(classes))}")

@@ -1,6 +1,5 @@
 """The LightningDataModule over all sources: pictures -> uint8 store -> whole batches."""
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,12 +9,11 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from transfergen.data import store
+from transfergen.data.decoding import MEGAPIXELS, Damaged, check_damaged
 from transfergen.data.pictures import Fit, Pictures, Split, at_most, check_fit, of_classes
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store
 from transfergen.module import GenerativeModule
-
-log = logging.getLogger(__name__)
 
 
 class ImageDataModule(LightningDataModule):
@@ -35,6 +33,9 @@ class ImageDataModule(LightningDataModule):
         max_images: at most so many training pictures: a random choice that is always the same, as even over classes as
             it can be; null: all.
         num_classes: that conditional networks are told of; null: as many as the pictures have; 0: none.
+        damaged: what becomes of pictures that cannot be read: `error` stops, `skip` leaves them out.
+        max_damaged: no more than this part of a split may be left out.
+        max_megapixels: a larger picture counts as damaged and is not decoded.
         seed: of the order.
 
     Raises:
@@ -58,10 +59,14 @@ class ImageDataModule(LightningDataModule):
         classes: Sequence[str | int] | None = None,
         max_images: int | None = None,
         num_classes: int | None = None,
+        damaged: Damaged = "error",
+        max_damaged: float = 0.01,
+        max_megapixels: float = MEGAPIXELS,
         seed: int = 0,
     ) -> None:
         super().__init__()
         check_fit(fit)
+        check_damaged(damaged)
         if not 32 <= resolution <= 256:
             raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
         if batch_size < 2:
@@ -73,6 +78,7 @@ class ImageDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir).expanduser()
         self.num_workers, self.num_classes = num_workers, num_classes
         self.classes, self.max_images = classes, max_images
+        self.damaged, self.max_damaged, self.max_megapixels = damaged, max_damaged, max_megapixels
         self._found: dict[Split, Pictures] = {}
 
     @property
@@ -82,24 +88,24 @@ class ImageDataModule(LightningDataModule):
         Raises:
             ValueError: not as many as `num_classes`.
         """
-        count = len(self._pictures("train").classes)
+        count = len(self.pictures("train").classes)
         if self.num_classes not in (None, 0, count):
             raise ValueError(f"data.num_classes={self.num_classes}: the pictures have {count}; set null or 0")
         return count
 
     def prepare_data(self) -> None:
         """Find the pictures, and download them where the source does that (under a lock)."""
-        self._pictures("train")
-        self._pictures("test")
+        self.pictures("train")
+        self.pictures("test")
 
     def setup(self, stage: str | None = None) -> None:
         """Decode both splits, once."""
         if not hasattr(self, "train_set"):
             self.train_set, self.test_set = self._store("train"), self._store("test")
             if len(self.train_set) < self.batch_size:
-                log.warning(
-                    f"{len(self.train_set)} training images are fewer than data.batch_size={self.batch_size}: each "
-                    "batch repeats them, shuffled anew"
+                raise ValueError(
+                    f"data.batch_size={self.batch_size}: there are {len(self.train_set)} training images; set at most "
+                    "that many"
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -124,7 +130,12 @@ class ImageDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _pictures(self, split: Split) -> Pictures:
+    def pictures(self, split: Split) -> Pictures:
+        """The pictures of a split, not decoded yet.
+
+        Raises:
+            ValueError: there are none, or the source cannot be read.
+        """
         if split not in self._found:
             pictures = self.source(self.path, split)
             if self.classes is not None:
@@ -138,11 +149,14 @@ class ImageDataModule(LightningDataModule):
 
     def _store(self, split: Split) -> Store:
         return store.build(
-            self._pictures(split),
+            self.pictures(split),
             resolution=self.resolution,
             fit=self.fit,
             max_memory_mib=self.max_memory_mib,
             cache_dir=self.cache_dir,
+            damaged=self.damaged,
+            max_damaged=self.max_damaged,
+            max_megapixels=self.max_megapixels,
         )
 
 

@@ -11,17 +11,16 @@ class BatchOrder(Sampler[np.ndarray]):
 
     Epoch e shuffles all N samples by (seed, e) and cuts the order into whole batches of the global size B; each rank
     takes its share of every batch. So the ranks together see what one process would see, and an epoch can be replayed
-    from its number alone. Samples beyond the last whole batch wait for another epoch's shuffle. If N < B, the one batch
-    of an epoch holds each sample several times.
+    from its number alone. Samples beyond the last whole batch wait for another epoch's shuffle.
 
     Args:
         samples: N.
-        batch_size: B, over all ranks; the ranks divide it.
+        batch_size: B, at most N, over all ranks; the ranks divide it.
     """
 
     def __init__(self, samples: int, batch_size: int, *, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
         assert batch_size % ranks == 0
-        assert samples > 0
+        assert samples >= batch_size
         self.samples, self.batch_size, self.seed, self.rank, self.ranks = samples, batch_size, seed, rank, ranks
         self.epoch = 0
         self.skip = 0
@@ -32,13 +31,10 @@ class BatchOrder(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self.samples // self.batch_size)
+        return self.samples // self.batch_size
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(self.samples)
-        while len(order) < self.batch_size:
-            order = np.concatenate([order, rng.permutation(self.samples)])
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.samples)
         share = self.batch_size // self.ranks
         first, self.skip = self.skip, 0
         for batch in range(first, len(self)):

@@ -1,23 +1,21 @@
 """Pictures decoded once into uint8 pixels, in memory or in a memory-mapped cache file."""
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from transfergen.data.pictures import ByteArray, Fit, Pictures, to_rgb, to_square
+from transfergen.data.decoding import MEGAPIXELS, Damaged, DamagedPictureError, decode, opened, pillow_limit, some
+from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures
+
+log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -32,91 +30,121 @@ class Batch(NamedTuple):
 
 
 class Store(Dataset[Batch]):
-    """Decoded pictures. Indexed by an array of positions, it gives whole batches."""
+    """Decoded pictures. Indexed by an array of positions, it gives whole batches.
 
-    def __init__(self, pixels: ByteArray, pictures: Pictures) -> None:
-        self.pixels = pixels  # (N, S, S, 3)
+    Args:
+        pixels: (M, S, S, 3) uint8.
+        pictures: N of them.
+        rows: where their pixels are, (N,); None: N is M, and they are in order.
+    """
+
+    def __init__(self, pixels: ByteArray, pictures: Pictures, rows: IntArray | None = None) -> None:
+        self.pixels = pixels
         self.labels = pictures.labels
         self.classes = pictures.classes
+        self._rows = rows
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.labels)
 
     def some(self, count: int, seed: int = 0) -> Batch:
         """A random choice of `count` different pictures, or all if there are fewer; the same for the same seed."""
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
     def __getitem__(self, indices: np.ndarray) -> Batch:
-        pixels = torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
+        rows = indices if self._rows is None else self._rows[indices]
+        pixels = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
         return Batch(pixels, torch.from_numpy(self.labels[indices]), indices)
 
 
-def build(pictures: Pictures, *, resolution: int, fit: Fit, max_memory_mib: int, cache_dir: Path) -> Store:
+def build(
+    pictures: Pictures,
+    *,
+    resolution: int,
+    fit: Fit,
+    max_memory_mib: int,
+    cache_dir: Path,
+    damaged: Damaged = "error",
+    max_damaged: float = 0.01,
+    max_megapixels: float = MEGAPIXELS,
+) -> Store:
     """Decode all pictures, with a progress bar, to squares of `resolution` pixels.
 
     Pictures that all are squares of one smaller size are kept at that size, to be enlarged on the device. A store of
     more than `max_memory_mib` goes to a file in `cache_dir`, which later runs find by the source's identity.
 
     Raises:
-        ValueError: a picture cannot be read; names it.
+        ValueError: a picture cannot be read, or with `damaged="skip"` more than the part `max_damaged` of them.
     """
     if pictures.pixels is not None and pictures.pixels.shape[1] <= resolution:
         return Store(pictures.pixels, pictures)
-    size = _common_size(pictures, resolution)
+    size = _common_size(pictures, resolution, max_megapixels)
     shape = (len(pictures), size, size, 3)
+
+    def decode_into(pixels: ByteArray) -> IntArray:
+        try:
+            errors, kept, animations = decode(pictures, pixels, fit=fit, damaged=damaged, max_megapixels=max_megapixels)
+        except DamagedPictureError as error:
+            raise ValueError(
+                f"cannot read {error}; remove it, or set data.damaged=skip (python -m transfergen.check lists all)"
+            ) from error
+        _report(pictures, errors, animations, max_damaged)
+        return kept
+
     if np.prod(shape) <= max_memory_mib * 2**20:
         pixels = np.empty(shape, np.uint8)
-        _decode(pictures, pixels, fit)
-        return Store(pixels, pictures)
-    key = hashlib.sha256(f"{pictures.identity}|{shape}|{fit}".encode()).hexdigest()[:24]
-    path = cache_dir / f"{key}.npy"
+        return _store(pixels, pictures, decode_into(pixels))
+    state = f"{pictures.identity}|{shape}|{fit}|{damaged}|{max_damaged}|{max_megapixels}"
+    path = cache_dir / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.npy"
+    rows = path.with_suffix(".rows")
     cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
+        for debris in cache_dir.glob(f"{path.stem}.*.part"):  # of a run that was killed
+            debris.unlink()
         if not path.exists():
             partial = path.with_suffix(f".{os.getpid()}.part")
             try:
                 mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-                _decode(pictures, mapped, fit)
+                decode_into(mapped).tofile(rows)
                 mapped.flush()
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-    return Store(np.load(path, mmap_mode="r"), pictures)
+    return _store(np.load(path, mmap_mode="r"), pictures, np.fromfile(rows, np.int64))
 
 
-def _common_size(pictures: Pictures, resolution: int) -> int:
+def _store(pixels: ByteArray, pictures: Pictures, kept: IntArray) -> Store:
+    if len(kept) == len(pictures):
+        return Store(pixels, pictures)
+    return Store(pixels, pictures.subset(kept, "readable"), kept)
+
+
+def _report(pictures: Pictures, errors: list[DamagedPictureError], animations: IntArray, max_damaged: float) -> None:
+    total = len(pictures)
+    if errors:
+        what = f"{len(errors):,} of {total:,} pictures cannot be read: {some([str(error) for error in errors])}"
+        if len(errors) > max_damaged * total:
+            raise ValueError(f"{what}; that is more than data.max_damaged={max_damaged:g} of them")
+        log.warning(f"{what}; they are left out")
+    if len(animations):
+        names = some([pictures.name(int(i)) for i in animations])
+        log.warning(f"{len(animations):,} of {total:,} pictures are animations, their first frames are taken: {names}")
+
+
+def _common_size(pictures: Pictures, resolution: int, max_megapixels: float) -> int:
     if pictures.pixels is not None:
         return resolution
     sizes = set()
-    for i in range(len(pictures)):
-        with _naming(pictures, i), pictures.open(i) as picture:
-            sizes.add(picture.size)
-        if len(sizes) > 1:
-            return resolution
+    with pillow_limit(max_megapixels):
+        for i in range(len(pictures)):
+            try:
+                with opened(pictures, i, max_megapixels) as picture:
+                    sizes.add(picture.size)
+            except DamagedPictureError:
+                continue  # decoding tells
+            if len(sizes) > 1:
+                return resolution
+    if not sizes:
+        return resolution
     width, height = sizes.pop()
     return width if width == height <= resolution else resolution
-
-
-def _decode(pictures: Pictures, pixels: ByteArray, fit: Fit) -> None:
-    size = pixels.shape[1]
-
-    def decode(i: int) -> None:
-        with _naming(pictures, i), pictures.open(i) as picture:
-            pixels[i] = np.asarray(to_square(to_rgb(picture), size, fit))
-
-    # Threads: Pillow decodes and resizes without holding the interpreter.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(decode, range(len(pictures)))
-        screen = Console(stderr=True)
-        bar = track(
-            done, "decoding pictures", len(pictures), console=screen, transient=True, disable=not screen.is_terminal
-        )
-        list(bar)
-
-
-@contextmanager
-def _naming(pictures: Pictures, i: int) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot read {pictures.name(i)} ({error}); remove it, or set another data.path") from error
