@@ -35,6 +35,7 @@ OmegaConf.register_new_resolver("run_dir", _run_dir)
 
 USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
 class SignalError(Exception):
@@ -154,8 +155,9 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
-        options = error.options
-        return f"{name}={wrong}: there is no such {name}{_nearest(wrong, options)}; choose {', '.join(options)}"
+        install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
+        near = _nearest(wrong, error.options)
+        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(error.options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: set {error.full_key}=VALUE"
     if isinstance(error, InterpolationResolutionError):  # of our own resolver

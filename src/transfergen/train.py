@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen import artefacts, cli
 from transfergen.config import resumed
+from transfergen.sweep import trial
 
 
 def main() -> None:
@@ -25,6 +26,11 @@ def _task(config: DictConfig) -> float:
         if config.trainer.devices not in (1, "auto"):
             raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
         config.trainer.devices = 1
+        return trial(run_dir, composed, cli.overrides(), lambda begun: _train(config, run_dir, begun, composed))
+    return _train(config, run_dir, checkpoint, composed)
+
+
+def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
     from transfergen.run import train  # torch and Lightning take seconds: not for --help, nor for a mistyped key
 
     return train(config, run_dir, checkpoint, composed=composed)
