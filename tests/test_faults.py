@@ -1,0 +1,154 @@
+"""Faults that a run must survive, as somebody meets them; those of one module alone are tested beside it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, command, train
+
+SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"]]
+
+
+def pictures(folder, count=40):
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (40 + i % 3, 40, 3), np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def own(folder, cache):
+    """Overrides that train on a folder of pictures."""
+    return [o for o in SMALL if not o.startswith(("data=", "data.source", "data.cache"))] + [
+        "data=image_folder",
+        f"data.path={folder}",
+        f"data.cache_dir={cache}",
+    ]
+
+
+def images_saved(run_dir):
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["transfergen"]["images_seen"]
+
+
+def test_two_runs_started_at_once_have_two_folders_and_one_cache(tmp_path):
+    """Fault 14."""
+    folder, cache = pictures(tmp_path / "pictures"), tmp_path / "cache"
+    arguments = [sys.executable, str(ROOT / "train.py"), *own(folder, cache), "data.max_memory_mib=0", "max_images=8"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+    assert len(list((tmp_path / "outputs").glob("*/*/metrics.json"))) == 2
+    assert len(list(cache.glob("*.npy"))) == 2  # one a split
+
+
+def test_read_only_folder_of_pictures_works(tmp_path):
+    """Fault 15."""
+    folder = pictures(tmp_path / "pictures")
+    bind = ["mount", "--bind", str(folder), str(folder)]
+    if shutil.which("mount") is None or subprocess.run(bind, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs more rights than these")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (folder / "new").touch()
+        code, _, err = train(tmp_path / "run", *own(folder, tmp_path / "cache"), "max_images=8", small=False)
+        assert code == 0, err
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_too_few_pictures_and_an_empty_class_end_before_training(tmp_path):
+    """Fault 6."""
+    few = own(pictures(tmp_path / "few", count=6), tmp_path / "cache")
+    code, _, err = train(tmp_path / "run", *few, small=False)
+    assert code == 2
+    assert "data.batch_size=8: there are 5 training images; set at most that many" in err
+    (pictures(tmp_path / "classes" / "cat").parent / "dog").mkdir()
+    code, _, err = train(tmp_path / "run", *own(tmp_path / "classes", tmp_path / "cache"), small=False)
+    assert code == 2
+    assert "the class folder dog holds no picture" in err
+
+
+def test_damaged_pictures_stop_a_run_or_are_left_out(tmp_path):
+    """Fault 3."""
+    folder = pictures(tmp_path / "pictures")
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:500])
+    settings = own(folder, tmp_path / "cache")
+    code, _, err = train(tmp_path / "run", *settings, "max_images=8", small=False)
+    assert code == 2
+    assert "7.png" in err
+    assert "set data.damaged=skip" in err
+    skipping = ["data.damaged=skip", "data.max_damaged=0.1", "max_images=8"]
+    code, _, err = train(tmp_path / "run", *settings, *skipping, small=False)
+    assert code == 0, err
+    assert "of 36 pictures cannot be read" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_divergence_stops_both_ranks_before_the_update(tmp_path):
+    """Fault 7."""
+    ran = command(tmp_path, *SMALL, "trainer.devices=2", "optimizer.generator.lr=1e30", timeout=120)
+    assert ran.returncode == 3, ran.stderr
+    assert "not finite" in ran.stderr
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_run_goes_on_with_another_number_of_devices(tmp_path):
+    """Fault 13."""
+    code, _, err = train(tmp_path, *SMALL, "max_images=24", small=False)
+    assert code == 0, err
+    ran = command(None, f"resume={tmp_path}", "trainer.devices=2", "max_images=48")
+    assert ran.returncode == 0, ran.stderr
+    assert images_saved(tmp_path) == 48
+
+
+def test_sigterm_in_an_evaluation_or_a_save_ends_with_a_checkpoint_and_its_code(tmp_path):
+    """Fault 9: each step is followed by both, so that nearly every moment is within one."""
+    often = ["evaluation.every_images=8", "checkpoint_every_images=8", "trainer.max_epochs=100000"]
+    arguments = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={tmp_path}", *SMALL, *often]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(arguments, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert f"SIGTERM: saved after {images_saved(tmp_path):,} images" in err
+
+
+@pytest.mark.faults
+def test_memory_does_not_grow_over_2000_steps_and_event_files_stay_small(tmp_path):
+    """Fault-free, but long: what leaks shows in the slope of the second half."""
+    watched = tmp_path / "watch.py"
+    watched.write_text(
+        "import resource, sys\n"
+        "from transfergen.callbacks import StopAtImages\n"
+        "from transfergen.train import main\n"
+        "before = StopAtImages.on_train_batch_end\n"
+        "def batch_end(self, trainer, module, *rest):\n"
+        "    if module.images_seen % (8 * 500) == 0:\n"
+        "        pages = int(open('/proc/self/statm').read().split()[1])\n"
+        "        print('MEMORY', module.images_seen // 8, pages * resource.getpagesize(), file=sys.stderr, flush=True)\n"
+        "    before(self, trainer, module, *rest)\n"
+        "StopAtImages.on_train_batch_end = batch_end\n"
+        "main()\n"
+    )
+    steps = ["max_images=20000", "trainer.max_epochs=100000", "samples.every_images=800", "checkpoint_every_images=800"]
+    ran = command(tmp_path / "run", *SMALL, *steps, script=watched, timeout=600)
+    assert ran.returncode == 0, ran.stderr
+    memory = {int(line.split()[1]): int(line.split()[2]) for line in ran.stderr.splitlines() if "MEMORY" in line}
+    assert sorted(memory) == [500, 1000, 1500, 2000, 2500]
+    assert memory[2500] - memory[500] < 32 * 2**20, memory
+    events = sum(file.stat().st_size for file in (tmp_path / "run").rglob("events.out.tfevents.*"))
+    assert events < 40 * 2**20, events
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))) <= 3

@@ -1,0 +1,110 @@
+"""Nothing from outside runs code: what the code may not call, and files that try."""
+
+import ast
+import json
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, train
+
+from transfergen.generate import main as generate
+
+FILES = [ROOT / "train.py", *sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+CALLS = {"eval", "exec", "os.system", "torch.hub.load", "torch.hub.load_state_dict_from_url", "yaml.load"}
+
+
+def offences(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (f"imports {name}" for name in names if name.split(".")[0] in FORBIDDEN)
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if name in CALLS or name.endswith((".extractall", ".extract_archive", ".load_from_checkpoint")):
+            yield f"calls {name}"
+        reads = name == "torch.load" or "ckpt_path" in given
+        if reads and given.get("weights_only") != "True":
+            yield f"{name} without weights_only=True"
+        if given.get("allow_pickle", "False") != "False" or given.get("shell", "False") != "False":
+            yield f"{name} with {given}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_can_unpickle_or_run_what_it_reads(file):
+    assert list(offences(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from dill import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "trainer.fit(module, ckpt_path=path)",
+        "np.load(path, allow_pickle=True)",
+        "tar.extractall(path)",
+        "eval(text)",
+        "subprocess.run(line, shell=True)",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(line):
+    assert list(offences(line))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    code, _, err = train(folder, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
+    assert code == 0, err
+    return folder
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """A pickle that makes a file when it is read, and that file."""
+    torch.save(Payload(tmp_path / "ran"), tmp_path / "trap.pth")
+    yield {"_target_": "torch.load", "f": str(tmp_path / "trap.pth"), "weights_only": False}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_runs_config_that_names_a_foreign_target_is_refused(run, trap):
+    path = run / ".composed.yaml"
+    before = path.read_text()
+    config = OmegaConf.load(path)
+    config.augment = trap
+    OmegaConf.save(config, path)
+    code, _, err = train(None, f"resume={run}", "max_images=16", small=False)
+    path.write_text(before)
+    assert code == 2
+    assert "_target_=torch.load: refused" in err
+
+
+def test_a_runs_generator_that_names_a_foreign_target_is_refused(run, trap, tmp_path):
+    path = run / "generator.json"
+    before = path.read_text()
+    path.write_text(json.dumps({"generator": trap}))
+    code, _, err = called(generate, f"run={run}", f"out={tmp_path / 'out'}")
+    path.write_text(before)
+    assert code == 2
+    assert "_target_=torch.load: refused" in err
+
+
+@pytest.mark.parametrize("key", ["resume", "init_from.generator"])
+def test_a_url_is_refused(tmp_path, key):
+    url = "https://example.org/run"
+    code, _, err = train(tmp_path / "new", *ANY_MODEL, *SMALL_MODELS["dcgan"], f"{key}={url}", small=False)
+    assert code == 2
+    assert f"{key}={url}" in err
