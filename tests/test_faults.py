@@ -138,7 +138,7 @@ def test_memory_does_not_grow_over_2000_steps_and_event_files_stay_small(tmp_pat
         "def batch_end(self, trainer, module, *rest):\n"
         "    if module.images_seen % (8 * 500) == 0:\n"
         "        pages = int(open('/proc/self/statm').read().split()[1])\n"
-        "        print('MEMORY', module.images_seen // 8, pages * resource.getpagesize(), file=sys.stderr, flush=True)\n"
+        "        print('MEMORY', module.images_seen // 8, pages * resource.getpagesize(), file=sys.stderr)\n"
         "    before(self, trainer, module, *rest)\n"
         "StopAtImages.on_train_batch_end = batch_end\n"
         "main()\n"

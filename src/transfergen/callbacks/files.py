@@ -10,12 +10,12 @@ from transfergen.module import GenerativeModule
 
 
 class RunFiles(Callback):
-    """Keeps checkpoints/last.ckpt and the generator's files up to date: at ends of epochs and of the training.
+    """Keeps checkpoints/last.ckpt and the generator's files up to date: at intervals, and at the training's end.
 
     Args:
         run_dir: gets the files.
         generator_config: goes into generator.json.
-        every_images: the end of an epoch is passed over if fewer images were seen since the last save.
+        every_images: between saves, over all ranks.
     """
 
     def __init__(self, run_dir: Path, generator_config: dict[str, Any], *, every_images: int) -> None:
@@ -27,8 +27,10 @@ class RunFiles(Callback):
         assert isinstance(pl_module, GenerativeModule)
         self._saved_at = pl_module.images_seen
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves, unless it just did."""
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is due."""
         assert isinstance(pl_module, GenerativeModule)
         if pl_module.images_seen - self._saved_at >= self.every_images:
             self.save(trainer, pl_module)
@@ -39,7 +41,9 @@ class RunFiles(Callback):
         self.save(trainer, pl_module)
 
     def save(self, trainer: Trainer, module: GenerativeModule) -> None:
-        """The checkpoint and the generator's files, as they are now. All ranks take part."""
+        """The checkpoint and the generator's files, as they are now, unless they are. All ranks take part."""
+        if module.images_seen == self._saved_at and (self.run_dir / artefacts.LAST_CHECKPOINT).exists():
+            return
         save_checkpoint(trainer, self.run_dir / artefacts.LAST_CHECKPOINT)
         if trainer.is_global_zero:
             ema, images_seen = module.ema is not None, module.images_seen
