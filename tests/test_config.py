@@ -229,7 +229,9 @@ def test_target_from_elsewhere_is_refused_before_anything_is_called(target, tmp_
 def test_resumed_config_is_the_saved_one_with_this_command_lines_overrides():
     saved = OmegaConf.create({"trainer": {"max_epochs": 1, "devices": 1}, "data": {"path": "old"}, "seed": 5})
     fresh = OmegaConf.create({"trainer": {"max_epochs": 9, "devices": 2}, "data": {"path": "new"}, "seed": 0})
-    config = resumed(saved, fresh, ["resume=there", "trainer.max_epochs=9", "data=other"])
+    choices = OmegaConf.create({"model": "dcgan", "experiment": None})
+    overrides = ["resume=there", "model=dcgan", "trainer.max_epochs=9", "data=other"]
+    config = resumed(saved, choices, fresh, overrides)
     assert config == {"trainer": {"max_epochs": 9, "devices": 1}, "data": {"path": "new"}, "seed": 5}
     with pytest.raises(ValueError, match="keeps its model"):
-        resumed(saved, fresh, ["model=vgg_disc"])
+        resumed(saved, choices, fresh, ["model=vgg_disc"])

@@ -84,7 +84,7 @@ def test_a_runs_config_that_names_a_foreign_target_is_refused(run, trap):
     path = run / ".composed.yaml"
     before = path.read_text()
     config = OmegaConf.load(path)
-    config.augment = trap
+    config.config.augment = trap
     OmegaConf.save(config, path)
     code, _, err = train(None, f"resume={run}", "max_images=16", small=False)
     path.write_text(before)

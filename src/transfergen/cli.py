@@ -81,7 +81,7 @@ def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
     os.environ[_FULL_ERROR] = "1"  # Hydra then hands its own errors on and prints nothing
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
         _exit(USER_ERROR, error, _explain(error))
     finally:
@@ -122,6 +122,12 @@ def is_sweep() -> bool:
 def overrides() -> list[str]:
     """The command line's own overrides, without Hydra's."""
     return list(HydraConfig.get().overrides.task)
+
+
+def choices() -> dict[str, str | None]:
+    """The groups that only select, and what of each was chosen."""
+    chosen = HydraConfig.get().runtime.choices
+    return {group: chosen.get(group) for group in ("model", "experiment")}
 
 
 def plain(config: DictConfig) -> DictConfig:

@@ -59,11 +59,13 @@ def _check_target(target: Any) -> None:
         raise ValueError(f"_target_={target}: refused; it is {home or 'no function or class'}, from elsewhere")
 
 
-def resumed(saved: DictConfig, fresh: DictConfig, overrides: list[str]) -> DictConfig:
+def resumed(saved: DictConfig, choices: DictConfig, fresh: DictConfig, overrides: list[str]) -> DictConfig:
     """The config of the run that goes on: the saved one, and what this command line overrides.
 
     Args:
         saved: as the run directory holds it.
+        choices: the saved run's model and experiment, which the command line may name again, as that of a job does
+            that is queued again.
         fresh: as composed from this command line.
         overrides: this command line.
 
@@ -73,7 +75,9 @@ def resumed(saved: DictConfig, fresh: DictConfig, overrides: list[str]) -> DictC
     config = saved.copy()
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
-        if key in ("model", "experiment"):
+        if key in choices:
+            if override == f"{key}={choices[key]}":
+                continue
             raise ValueError(f"{override}: a resumed run keeps its {key}; start a new run, or override single keys")
         if override.startswith("~"):
             parent, _, name = key.rpartition(".")

@@ -16,10 +16,10 @@ def main() -> None:
 
 def _task(config: DictConfig) -> float:
     run_dir = cli.run_directory()
-    checkpoint = None
+    checkpoint, choices = None, OmegaConf.create(cli.choices())
     if config.resume is not None:
-        config, checkpoint = _resume(config, run_dir)
-    composed = OmegaConf.to_yaml(config)
+        config, choices, checkpoint = _resume(config, choices, run_dir)
+    composed = OmegaConf.to_yaml(OmegaConf.create({"choices": choices, "config": config}))
     config = cli.plain(config)
     if cli.is_sweep():
         # Each rank of a run would start the whole sweep again, with other settings.
@@ -36,18 +36,19 @@ def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed:
     return train(config, run_dir, checkpoint, composed=composed)
 
 
-def _resume(config: DictConfig, run_dir: Path) -> tuple[DictConfig, Path | None]:
-    """The config to go on with, and the checkpoint to go on from: none if `resume=auto` finds nothing yet."""
+def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:
+    """What to go on with, and the checkpoint to go on from: none if `resume=auto` finds nothing yet."""
     from transfergen.checkpoint import last_good
 
     checkpoint = last_good((run_dir / artefacts.LAST_CHECKPOINT).parent)
     if checkpoint is None:
         if config.resume == "auto":
-            return config, None
+            return config, choices, None
         raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
     saved = OmegaConf.load(run_dir / artefacts.COMPOSED)
-    assert isinstance(saved, DictConfig)
-    return resumed(saved, config, cli.overrides()), checkpoint
+    its = OmegaConf.create(OmegaConf.to_container(saved.config))  # a root of its own, for its interpolations
+    assert isinstance(its, DictConfig)
+    return resumed(its, saved.choices, config, cli.overrides()), saved.choices, checkpoint
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1: a checkpoint, and an end that its exit code tells."""
+"""SIGTERM, SIGINT, SIGUSR1, and SIGUSR2 where a cluster uses it: a checkpoint, and an end that its exit code tells."""
 
 import os
 import signal
@@ -14,12 +14,14 @@ from transfergen.cli import SignalError
 from transfergen.module import GenerativeModule
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+_REQUEUE = getattr(signal, "SIGUSR2", None)
 
 
 class Signals(Callback):
     """After the step in which a signal came, on any rank, all ranks save together and raise SignalError.
 
-    A second SIGINT ends the process at once.
+    A second SIGINT ends the process at once. A handler that stands for SIGUSR2, as submitit's does in the jobs of a
+    cluster, is called once all is saved: it queues the job again and ends it.
 
     Args:
         files: saves.
@@ -37,7 +39,8 @@ class Signals(Callback):
         Not earlier: Lightning sets its own handlers after `on_fit_start`, and its broadcast within one, wherever the
         step may be, waits for ever on a rank that is in another collective.
         """
-        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        theirs = [_REQUEUE] if _REQUEUE and callable(signal.getsignal(_REQUEUE)) else []
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS + theirs}
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
 
@@ -53,6 +56,8 @@ class Signals(Callback):
         if number:
             assert isinstance(pl_module, GenerativeModule)
             self.files.save(trainer, pl_module)
+            if number == _REQUEUE:
+                self._previous[number](number, None)
             raise SignalError(number, pl_module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
