@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from transfergen import artefacts
 from transfergen.backbones.weights import read_state_dict
+from transfergen.checkpoint import SafeCheckpointIO
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
 
@@ -37,11 +38,14 @@ def initialise(
         if network is None:
             raise ValueError(f"init_from.{name}={where}: this model has no {name}; set init_from.{name}=null")
         setting = f"init_from.{name}"
-        state = renamed(_read(str(where), name, setting), start["keys"], setting)  # type: ignore[arg-type]
-        copy_weights(state, network, f"{setting}={where}")
+        state, left_out = _read(str(where), name, setting)
+        state = renamed(state, start["keys"], setting)  # type: ignore[arg-type]
+        copy_weights(state, network, f"{setting}={where}", left_out)
 
 
-def copy_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) -> list[str]:
+def copy_weights(
+    state: Mapping[str, Tensor], network: nn.Module, source: str, left_out: Collection[str] = ()
+) -> list[str]:
     """Copy tensors to those of the network that have the same name and shape; the others stay as they are.
 
     Of a table with one row for each class, with other classes than the network's, each row becomes the mean of all: a
@@ -51,6 +55,7 @@ def copy_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) -
         state: tensors by name.
         network: gets them.
         source: what to call it in messages: SETTING=VALUE.
+        left_out: tensors that the source need not hold, since both read them from the same file.
 
     Returns:
         A line for each tensor that was not simply copied, as logged.
@@ -69,6 +74,8 @@ def copy_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) -
     report = []
     for name, mine in ours.items():
         its = state.get(name)
+        if its is None and name in left_out:
+            continue
         if its is None:
             report.append(f"{name} {_shape(mine)}: not there, starts fresh")
         elif its.shape == mine.shape:
@@ -133,26 +140,31 @@ def load_source_generator(where: str, setting: str) -> Generator:
     return artefacts.load_generator(folder, setting)
 
 
-def _read(where: str, network: str, setting: str) -> dict[str, Tensor]:
+def _read(where: str, network: str, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
+    """Tensors by name, and the names of those that a checkpoint leaves out because they come from files."""
     path = Path(where).expanduser()
     if path.is_dir():
         if network == "generator":
-            return read_state_dict(path / f"{artefacts.GENERATOR}.safetensors", setting)
+            return read_state_dict(path / f"{artefacts.GENERATOR}.safetensors", setting), ()
         return _of_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
     if path.exists() or path.suffix in _FILES:
-        return read_state_dict(path, setting)
+        return read_state_dict(path, setting), ()
     if _HUB_NAME.fullmatch(where):
-        return read_state_dict(_download(where, f"{network}.safetensors", setting), setting)
+        return read_state_dict(_download(where, f"{network}.safetensors", setting), setting), ()
     raise ValueError(f"{setting}={where}: there is no such folder or file, and no model of the hub has such a name")
 
 
-def _of_discriminator(checkpoint: Path, setting: str) -> dict[str, Tensor]:
+def _of_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
     prefix = "discriminator."
-    state = read_state_dict(checkpoint, setting)
+    try:
+        content = SafeCheckpointIO().load_checkpoint(checkpoint)
+        state, left_out = content["state_dict"], content["transfergen"]["left_out"]["names"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{setting}={checkpoint.parents[1]}: {str(error).removeprefix('resume: ')}") from error
     its = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     if not its:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
-    return its
+    return its, {name.removeprefix(prefix) for name in left_out}
 
 
 def _download(name: str, file: str, setting: str) -> Path:
