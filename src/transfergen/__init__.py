@@ -1,1 +1,17 @@
 """Image generation by transfer learning."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transfergen.pretrained import Generator
+
+__all__ = ["Generator"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Generator` is imported when it is asked for: it needs torch, which takes seconds."""
+    if name == "Generator":
+        from transfergen.pretrained import Generator
+
+        return Generator
+    raise AttributeError(f"module transfergen has no attribute {name}")

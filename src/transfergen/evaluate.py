@@ -22,18 +22,17 @@ def main() -> None:
 
 def _task(config: DictConfig) -> None:
     _check(config)
-    import torch
-
     from transfergen.artefacts import write_json
     from transfergen.comparison import Comparison
     from transfergen.config import instantiate
+    from transfergen.device import choose_device
     from transfergen.evaluation import to_table
     from transfergen.subjects import of_folders, of_run
 
-    device = _device(config.device, {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()})
+    device = choose_device(config.device)
     extractor = instantiate(config.metrics).to(device)
     out = Path(config.out or (Path(config.run or ".") / "evaluation.json")).expanduser()
-    comparison: Comparison = (of_run if config.run else of_folders)(config, extractor, torch.device(device), _track)
+    comparison: Comparison = (of_run if config.run else of_folders)(config, extractor, device, _track)
     result = comparison.about | {"metrics": comparison.metrics()}
     for warning in dict.fromkeys(e["warning"] for e in result["metrics"] if "warning" in e):
         log.warning(warning)
@@ -64,16 +63,6 @@ def _check(config: DictConfig) -> None:
     for key, least in {"count": 2, "neighbours": 0, "references": 1, "batch_size": 1}.items():
         if config[key] < least:
             raise ValueError(f"{key}={config[key]}: at least {least}")
-
-
-def _device(name: str, available: dict[str, bool]) -> str:
-    if name == "auto":
-        return next((kind for kind, there in available.items() if there), "cpu")
-    if name != "cpu" and name not in available:
-        raise ValueError(f"device={name}: choose auto, cpu, {', '.join(available)}")
-    if name != "cpu" and not available[name]:
-        raise ValueError(f"device={name}: this machine has none; choose auto or cpu")
-    return name
 
 
 def _track(items: Sequence[Any], description: str) -> Iterable[Any]:
