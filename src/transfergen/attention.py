@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
         query = _positions(self.query(maps))
         key, value = (_positions(F.max_pool2d(layer(maps), 2)) for layer in (self.key, self.value))
         seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        gathered: Tensor = self.out(seen.transpose(2, 3).reshape(len(maps), -1, *maps.shape[2:]))
+        gathered: Tensor = self.out(seen.transpose(2, 3).reshape(maps.shape[0], -1, *maps.shape[2:]))
         return maps + self.gain * gathered
 
 

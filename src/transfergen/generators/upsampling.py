@@ -18,5 +18,5 @@ class UpsampledConv2d(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> (B, C', 2h, 2w)."""
         # Sums over windows of 2x2. A transposed convolution has its kernel mirrored and its channels swapped.
-        kernel = F.avg_pool2d(self.weight.flip(2, 3), 2, stride=1, padding=1, divisor_override=1)
+        kernel = 4 * F.avg_pool2d(self.weight.flip(2, 3), 2, stride=1, padding=1)
         return F.conv_transpose2d(maps, kernel.transpose(0, 1), self.bias, stride=2, padding=1)
