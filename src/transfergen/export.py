@@ -24,7 +24,7 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     if config.run is None:
         raise ValueError("run=RUN_DIR is missing: the folder of a training run, or a model of the hub")
-    formats: dict[str, tuple[Callable[[Generator, Path], float], str]] = {
+    formats: dict[str, tuple[Callable[..., float], str]] = {
         "onnx": (to_onnx, "generator.onnx"),
         "torch_export": (to_torch_export, "generator.pt2"),
         "bf16": (to_bf16, "bf16"),

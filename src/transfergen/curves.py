@@ -1,0 +1,54 @@
+"""The curves of runs, from their CSV files, drawn as SVG."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+Curves = dict[str, list[tuple[int, float]]]
+"""Name of a scalar -> (real images seen, value), in order."""
+
+COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d"]
+
+
+def read_curves(run_dir: Path) -> Curves:
+    """All scalars of a run. Where it was resumed, what a later part measured again replaces what an earlier one had."""
+    points: dict[str, dict[int, float]] = {}
+    files = sorted(run_dir.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    for file in files:
+        with file.open(newline="") as table:
+            for row in csv.DictReader(table):
+                try:
+                    step = int(float(row.pop("step")))
+                except (KeyError, TypeError, ValueError):
+                    continue  # a line that a kill cut off
+                for name, value in row.items():
+                    try:
+                        points.setdefault(str(name), {})[step] = float(value)
+                    except (TypeError, ValueError):
+                        continue  # not measured at this point
+    return {name: sorted(values.items()) for name, values in points.items() if values}
+
+
+def draw(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
+    """An SVG of lines by name over images seen, with a logarithmic axis where all are positive and far apart."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = figure.subplots()
+    values = [value for line in lines.values() for _, value in line if math.isfinite(value)]
+    for colour, (name, line) in zip(COLOURS * len(lines), lines.items(), strict=False):
+        axes.plot(*zip(*line, strict=True), label=name, color=colour, linewidth=1.3)
+    if values and min(values) > 0 and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_xlabel("real images seen", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(lines) > 1:
+        axes.legend(fontsize=7, frameon=False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
