@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lock audit demo test test-faults lint type bench
+.PHONY: setup lock audit docs demo test test-faults lint type bench
 
 setup: .venv/.installed
 
@@ -33,6 +33,9 @@ lint: setup
 
 type: setup
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/pdoc transfergen --docformat google --math --output-directory docs/api
 
 bench: setup
 	$(BIN)/python benchmarks/step_time.py

@@ -175,14 +175,14 @@ def shown(overrides: Sequence[str], args: argparse.Namespace) -> list[str]:
     return [o.replace(args.vgg, Path(args.vgg).name) for o in overrides if not o.startswith("data.path")]
 
 
-def side_by_side(grids: Sequence[Path], file: Path) -> None:
-    """One picture of several."""
+def side_by_side(grids: Sequence[Path], file: Path, columns: int = 5) -> None:
+    """One picture of several of one size, in rows."""
     pictures = [Image.open(grid) for grid in grids]
-    sheet = Image.new("RGB", (sum(p.width + 8 for p in pictures) - 8, max(p.height for p in pictures)), "white")
-    left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + 8
+    width, height = pictures[0].width + 8, pictures[0].height + 8
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (min(columns, len(pictures)) * width - 8, rows * height - 8), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % columns * width, i // columns * height))
     sheet.save(file)
 
 

@@ -108,7 +108,7 @@ def report(folder: Path) -> None:
         ]
         print(f"| {' | '.join(cells)} |")
     side_by_side([folder / "zoo" / f"{r['model']}.png" for r in results], folder / "zoo.png")
-    print(f"\nzoo.png, from left to right: {', '.join(r['model'] for r in results)}")
+    print(f"\nzoo.png, five a row: {', '.join(r['model'] for r in results)}")
 
 
 def main() -> None:

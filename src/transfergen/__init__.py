@@ -3,9 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfergen.pretrained import Generator
-
-__all__ = ["Generator"]
+    from transfergen.pretrained import Generator as Generator
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.utils import make_grid
 
 
 def to_float(pixels: Tensor, resolution: int | None = None) -> Tensor:
@@ -30,6 +29,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def to_grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Images (B, 3, R, R), float in [-1, 1] or uint8 -> one picture of them in rows, about as many as columns."""
+    from torchvision.utils import make_grid  # its import takes more than a second
+
     pixels = images if images.dtype == torch.uint8 else to_uint8(images)
     columns = columns or math.ceil(math.sqrt(len(pixels)))
     sheet = make_grid(pixels.cpu(), nrow=columns, padding=2)
