@@ -126,6 +126,7 @@ def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
 def plot(trials: list[dict[str, Any]], path: Path) -> None:
     """The metric over the trials in their order, with the best so far, and over each setting that was varied."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     good = sorted((each for each in trials if each["error"] is None), key=lambda each: each["started"])
     values = [each["value"] for each in good]
@@ -134,13 +135,17 @@ def plot(trials: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots(1, 1 + len(columns), squeeze=False)[0]
     axes[0].plot(values, "o", label="trial")
     axes[0].plot([min(values[: i + 1]) for i in range(len(values))], label="best so far")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set(xlabel="trial", ylabel="metric, smaller is better")
     axes[0].legend()
     for axis, (key, column) in zip(axes[1:], columns.items(), strict=True):
         numbers = _numbers(column)
         axis.plot([str(value) for value in column] if numbers is None else numbers, values, "o")
-        if numbers is not None and min(numbers) > 0 and max(numbers) >= 10 * min(numbers):
+        if numbers is not None and min(numbers) > 0 and max(numbers) >= 5 * min(numbers):
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        elif numbers is not None:
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(xlabel=key)
     figure.savefig(path, dpi=120)
 
