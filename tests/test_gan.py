@@ -237,3 +237,11 @@ def test_terms_of_a_strategy_train_the_generator_and_its_own_weights(tmp_path, m
     assert state["transfer.mean"] != 0
     assert not any("teacher" in name or "hidden" in name for name in state)
     assert strategy.started == 1
+
+
+def test_a_trunks_setting_without_a_trunk_is_told_of(tmp_path):
+    code, _, err = train(
+        tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], "transfer=fine_tuning", "max_images=8", small=False
+    )
+    assert code == 0, err
+    assert "transfer.trunk=tuned changes nothing" in (tmp_path / "train.log").read_text()

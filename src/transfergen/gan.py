@@ -8,7 +8,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from transfergen.augment import AdaptiveAugment, Augment
+from transfergen.augment import Augment
+from transfergen.compatibility import check_game
 from transfergen.data.store import Batch, Store
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator, sample
@@ -58,25 +59,9 @@ class GAN(GenerativeModule):
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
-        if not isinstance(discriminator, Discriminator):  # the nothing that discriminator=none leaves
-            raise ValueError("this objective needs a discriminator; set discriminator=dcgan, or model=vae")
+        check_game(generator, discriminator, objective, augment, transfer, d_steps)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
-        if d_steps < 1:
-            raise ValueError(
-                f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
-            )
-        if generator.num_classes != discriminator.num_classes:
-            raise ValueError(
-                f"the generator is told of {generator.num_classes} classes and the discriminator of "
-                f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
-                "discriminator.num_classes"
-            )
-        if isinstance(augment, AdaptiveAugment) and objective.boundary is None:
-            raise ValueError(
-                "augment=adaptive goes by how many reals are on their side of the discriminator's boundary, and this "
-                "objective has none; set augment=diffaugment, or objective=bce"
-            )
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer, self.d_steps = d_optimizer, g_optimizer, d_steps
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
