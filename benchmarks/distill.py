@@ -52,7 +52,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder")
-    parser.add_argument("--teacher", help="run directory of a generator of 32x32; default: train one")
+    parser.add_argument("--teacher", help="run directory of a model=dcgan of 32x32; default: train one")
     parser.add_argument("--teacher-images", type=int, default=400_000, help="real images that it sees")
     parser.add_argument("--images", type=int, default=300_000, help="real images that the student sees")
     parser.add_argument("--points", type=int, default=6, help="how often it is measured")
@@ -63,7 +63,9 @@ def main() -> None:
     args = parser.parse_args()
 
     run_dir = train_teacher(args)
-    own = ["experiment=distill", f"transfer.teacher={run_dir.resolve()}", "backbone.taps=[0,1,2]", *args.also]
+    teacher_run = run_dir.resolve()
+    own = ["experiment=distill", f"transfer.teacher={teacher_run}", f"init_from.discriminator={teacher_run}"]
+    own += ["backbone.taps=[0,1,2]", *args.also]
     overrides = [*common(args, args.seed), *own]
     config = compose_config(overrides)
     data = judged_data(config)
