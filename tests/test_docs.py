@@ -28,7 +28,7 @@ def commands(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_each_command_composes(page):
-    """What README.md has is trained, too: test_readme.py."""
+    """Those of train.py and of the other programs run, too: test_commands.py."""
     for name, overrides in commands(page):
         GlobalHydra.instance().clear()
         hydra = [o for o in overrides if o.startswith("hydra")]

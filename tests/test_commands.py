@@ -1,0 +1,169 @@
+"""Each command of the README and the docs runs, shrunk; and the README's own backbone works."""
+
+import importlib
+import re
+import shlex
+import shutil
+
+import datasets
+import pytest
+import torch
+from runs import ROOT, SMALL, called, command, train
+from safetensors.torch import load_file
+
+from transfergen.data.shapes import shapes
+
+README = (ROOT / "README.md").read_text()
+PAGES = [README, *(page.read_text() for page in (ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md"))))]
+LINES = [
+    line.split("  #")[0].strip()
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in block.splitlines()
+]
+TRAININGS = list(
+    dict.fromkeys(line.removeprefix("python train.py").strip() for line in LINES if line.startswith("python train.py"))
+)
+OTHERS = list(dict.fromkeys(line.removeprefix("python -m transfergen.") for line in LINES if "-m transfergen." in line))
+TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"]
+
+
+def test_there_are_commands_to_run():
+    assert len(TRAININGS) >= 50
+    assert {line.split()[0] for line in OTHERS} == {"check", "evaluate", "explore", "export", "generate", "report"}
+
+
+def pretrained(overrides, vgg_weights):
+    """Weights from here for each network whose own would be downloaded."""
+    vgg = [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
+    if "backbone=vgg19_multiscale" in overrides or "model=vae_gan" in overrides:
+        return [*vgg, "backbone.taps=[relu1_2,relu2_2]"]
+    if "model=vision_aided" in overrides:
+        node = "discriminator.backbones"
+        instead = [] if f"{node}.vgg19=null" in overrides else [o.replace("backbone", f"{node}.vgg19") for o in vgg]
+        return instead + [f"{node}.r18.weights=random"] * any("r18" in o for o in overrides)
+    models = [o for o in overrides if o.startswith(("model=", "experiment="))]
+    if models and models not in (["model=vgg_disc"], ["experiment=tutorial"]):
+        return []
+    return ["discriminator.hidden=8", *([] if "backbone=efficientnet_lite0" in overrides else vgg)]
+
+
+@pytest.fixture(scope="module")
+def source_run(tmp_path_factory):
+    """What RUN_DIR stands for: a run of a small DCGAN, at the resolution of the others."""
+    folder = tmp_path_factory.mktemp("source")
+    small = [
+        *TINY,
+        "model=dcgan",
+        "data=shapes",
+        "data.source.train=8",
+        "data.source.test=8",
+        "evaluation.every_images=8",
+    ]
+    code, _, err = train(folder, *small, small=False)
+    assert code == 0, err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_cifar10(cifar10_parquet, tmp_path_factory):
+    """The first images of the real CIFAR-10, in the same layout: to read all of them takes most of a test's time."""
+    folder, cache = tmp_path_factory.mktemp("cifar10"), tmp_path_factory.mktemp("cache")
+    for split in ("train", "test"):
+        name = f"{split}-00000-of-00001.parquet"
+        rows = datasets.Dataset.from_parquet(str(cifar10_parquet / name), cache_dir=str(cache))
+        rows.select(range(64)).to_parquet(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """What pictures/ and FOLDER stand for."""
+    folder = tmp_path_factory.mktemp("pictures")
+    drawn = shapes(None, "train", size=40, train=20)
+    for i in range(20):
+        drawn.open(i).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize("line", [line for line in TRAININGS if "resume=" not in line and "devices=2" not in line])
+def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_run, pictures):
+    """With data and weights from here where the documentation's are on the network or the reader's own."""
+    for theirs, ours in {
+        "RUN_DIR": str(source_run),
+        "pictures/": str(pictures),
+        "netG.pth": str(tmp_path / "netG.pth"),
+        "trials=20": "trials=2",
+        "trainer=gpu": "trainer=cpu",
+        "launcher=slurm hydra.launcher.partition=NAME": "launcher=submitit_local",
+    }.items():
+        line = line.replace(theirs, ours)
+    overrides = [o for o in shlex.split(line) if not o.startswith("hydra.sweep.dir=")]
+    instead = list(TINY)
+    if "init_from=pytorch_dcgan" in overrides:
+        layers = load_file(source_run / "generator.safetensors")
+        torch.save({key.replace("layers.", "main."): tensor for key, tensor in layers.items()}, tmp_path / "netG.pth")
+    if "data=image_folder" in overrides or any(o.startswith("data.path=") for o in overrides):
+        overrides = [o.replace("../shared/data/cifar10", str(few_cifar10)) for o in overrides]
+    elif "experiment=quickstart" in overrides:
+        instead += ["data.source.train=16", "data.source.test=8"]
+    else:
+        instead += ["data=huggingface", f"data.path={few_cifar10}"]
+    if "experiment=quickstart" not in overrides:
+        overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
+        instead += pretrained(overrides, vgg_weights)
+    directory = [f"hydra.sweep.dir={tmp_path / 'sweep'}"] if "-m" in overrides else []
+    run_dir = None if directory else tmp_path / "run"
+    code, _, err = train(run_dir, *overrides, *instead, *directory, small=False)
+    assert code == 0, err
+    assert list(tmp_path.rglob("grid.png"))
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures):
+    """With fewer images, and without the server of the page."""
+    name, *arguments = shlex.split(line)
+    if name == "explore":
+        monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *_, **__: None)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(pictures / "0.png", "mine.jpg")
+    ours = {
+        "RUN_DIR": source_run,
+        "outputs/DATE/TIME": source_run,
+        "outputs/sweeps/lr": source_run.parent,
+        "pictures/": pictures,
+        "fake=FOLDER": f"fake={pictures}",
+        "real=FOLDER": f"real={pictures}",
+        "num=50_000": "num=8",
+        "num=1000": "num=8",
+    }
+    for theirs, mine in ours.items():
+        arguments = [argument.replace(theirs, str(mine)) for argument in arguments]
+    few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"], "generate": ["steps=2"]}.get(name, [])
+    code, out, err = called(importlib.import_module(f"transfergen.{name}").main, *arguments, *few)
+    assert code == 0, err
+    assert out or list(tmp_path.iterdir()) != [tmp_path / "mine.jpg"]
+
+
+def test_backbone_of_ones_own_is_one_file_and_one_yaml(tmp_path):
+    python, yaml = (
+        re.search(rf"```{kind}\n# (\S*tiny\S*)\n(.*?)```", README, re.DOTALL) for kind in ("python", "yaml")
+    )
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for match in (python, yaml):
+        (tmp_path / match[1]).write_text(match[2])
+    shutil.copy(ROOT / "train.py", tmp_path)
+    overrides = [o for o in SMALL if not o.startswith("backbone.")]
+    overrides += ["backbone=tiny", "max_images=16"]
+    path = {"PYTHONPATH": str(tmp_path / "src")}
+    ran = command(tmp_path / "run", *overrides, script=tmp_path / "train.py", env=path)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_each_test_that_the_readme_names_is_there():
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", README))
+    assert len(named) > 20
+    assert not [name for name in named if f"def {name}(" not in tests]
+    assert all((ROOT / path).exists() for path in re.findall(r"`(tests/[\w/]+\.py)`", README))
