@@ -40,6 +40,17 @@ def test_same_seed_gives_the_same_images_whatever_the_number_and_the_batch(run_d
     assert not np.array_equal(a["000000.png"], c["000000.png"])
 
 
+def test_several_devices_share_the_images_out(run_dir, tmp_path):
+    generate(tmp_path / "one", run=run_dir, num=11, batch_size=3)
+    generate(tmp_path / "two", run=run_dir, num=11, batch_size=3, devices=2, device="cpu")
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path / n / "images").iterdir()} for n in ("one", "two"))
+    assert len(one) == 11
+    assert one == two
+    (tmp_path / "two" / "images" / "000004.png").unlink()
+    generate(tmp_path / "two", run=run_dir, num=11, batch_size=3, devices=2)
+    assert (tmp_path / "two" / "images" / "000004.png").read_bytes() == one["000004.png"]
+
+
 def test_truncation_changes_the_images(run_dir, tmp_path):
     plain = generate(tmp_path / "plain", run=run_dir, num=1)
     truncated = generate(tmp_path / "truncated", run=run_dir, num=1, truncation=0.1)

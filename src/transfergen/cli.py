@@ -170,9 +170,10 @@ def _explain(error: Exception) -> str:
         return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
-        if key[1] in (known := _all_keys()):
-            return f"{key[1]}: what was chosen of {key[1].split('.')[0]} has no such key (--cfg job lists all)"
-        return f"{key[1]}: there is no such key{_nearest(key[1], known)} (--cfg job lists all)"
+        known, group = _all_keys(), key[1].split(".")[0]
+        why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
+        near = "" if key[1] in known else _nearest(key[1], known)
+        return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
     return text.split("\nSet the environment", maxsplit=1)[0]
 
 

@@ -17,3 +17,16 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         raise ValueError(f"device={name}: this machine has none; choose auto or cpu")
     return torch.device(name)
+
+
+def choose_devices(name: str, count: int) -> list[torch.device]:
+    """So many of that kind: GPUs, or the CPU so many times over.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    kind = choose_device(name).type
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, count)
+    if count > there:
+        raise ValueError(f"devices={count}: this machine has {there} of {kind}; set devices={there}")
+    return [torch.device(kind, i) if kind == "cuda" else torch.device(kind) for i in range(count)]

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,16 @@ def main() -> None:
 
 def _task(config: DictConfig) -> None:
     _check(config)
-    from transfergen.device import choose_device
+    from transfergen.device import choose_devices
     from transfergen.pretrained import Generator
 
     run, out = Path(str(config.run)).expanduser(), Path(config.out).expanduser()
     if config.checkpoint == "best":
         run = run / "best"
     where = run if run.exists() or config.checkpoint == "best" else str(config.run)  # a name on the hub
-    generator = Generator.from_pretrained(where).to(choose_device(config.device))
+    devices = choose_devices(config.device, config.devices)
+    generators = [Generator.from_pretrained(where).to(device) for device in devices]
+    generator = generators[0]
     wrong = [y for y in config.classes if y not in range(generator.num_classes)]
     if wrong:
         raise ValueError(f"classes={config.classes}: this generator has {generator.num_classes}, counted from 0")
@@ -40,7 +43,7 @@ def _task(config: DictConfig) -> None:
     elif config.interpolate:
         _interpolate(generator, config, out)
     else:
-        _images(generator, config, out)
+        _images(generators, config, out)
 
 
 def _check(config: DictConfig) -> None:
@@ -48,14 +51,15 @@ def _check(config: DictConfig) -> None:
         raise ValueError("run=RUN_DIR is missing: the folder of a training run, or a model of the hub")
     if config.checkpoint not in ("last", "best"):
         raise ValueError(f"checkpoint={config.checkpoint}: choose last or best")
-    for key in ("num", "batch_size", "frames", "fps", "steps"):
+    for key in ("num", "batch_size", "devices", "frames", "fps", "steps"):
         if config[key] < 1:
             raise ValueError(f"{key}={config[key]}: at least 1")
     if config.truncation is not None and config.truncation <= 0:
         raise ValueError(f"truncation={config.truncation}: above 0, or null for none")
 
 
-def _images(generator: "Generator", config: DictConfig, out: Path) -> None:
+def _images(generators: Sequence["Generator"], config: DictConfig, out: Path) -> None:
+    """The same images whatever number of `generators`, each on a device of its own, shares the work."""
     from transfergen.images import to_grid
     from transfergen.writing import ImageFolder, ImageZip
 
@@ -64,15 +68,23 @@ def _images(generator: "Generator", config: DictConfig, out: Path) -> None:
     folder = out.parent if zipped else out
     folder.mkdir(parents=True, exist_ok=True)
     if not zipped:
-        _same_settings(folder, options | {"seed": config.seed, "generator": generator.about.get("sha256")})
+        _same_settings(folder, options | {"seed": config.seed, "generator": generators[0].about.get("sha256")})
     first = range(config.seed, config.seed + min(64, config.num))
-    to_grid(generator.pixels(first, **options)).save(folder / "grid.png")
-    with ImageZip(out) if zipped else ImageFolder(out / "images") as target:
+    to_grid(generators[0].pixels(first, **options)).save(folder / "grid.png")
+
+    def make(generator: "Generator", numbers: Sequence[int]) -> None:
+        seeds = [config.seed + i for i in numbers]
+        target.add(numbers, generator.pixels(seeds, batch_size=config.batch_size, **options))
+
+    size, several = config.batch_size, len(generators)
+    with (
+        ImageZip(out) if zipped else ImageFolder(out / "images") as target,
+        ThreadPoolExecutor(several) as workers,
+    ):
         missing = [i for i in range(config.num) if i not in target]
-        for start in _track(range(0, len(missing), config.batch_size), "generating"):
-            numbers = missing[start : start + config.batch_size]
-            seeds = [config.seed + i for i in numbers]
-            target.add(numbers, generator.pixels(seeds, batch_size=config.batch_size, **options))
+        batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+        for start in _track(range(0, len(batches), several), "generating"):
+            list(workers.map(make, generators, batches[start : start + several]))
     where = out if zipped else out / "images"
     print(f"{config.num:,} images: {where}, the first of them in {folder / 'grid.png'}")
 
