@@ -4,8 +4,8 @@
 
 The plain loop is the same generator, trunk, mixing, heads, losses and augmentation in bare PyTorch, and computes what
 the release computes in an iteration: the generator 2 times forward and 1 backward, the trunk 3 and 1, the heads 3 and 3
-(the discriminator's turn draws fakes of its own). Its generator has the same weights and enlarges before it convolves,
-as there, where the project's does both at once. Default memory format and optimizers; moving average in both. The last
+(the discriminator's turn draws fakes of its own). Its networks have the same weights; its generator enlarges before it
+convolves, and its trunk convolves before it normalises, as there, where the project's do both at once. Default memory format and optimizers; moving average in both. The last
 line is JSON.
 """
 
@@ -32,12 +32,17 @@ Networks = tuple[FastGAN, ProjectedDiscriminator]
 
 def networks(resolution: int, input_size: int | None) -> Networks:
     """FastGAN and the projected discriminator on EfficientNet-Lite0, as model=projected has them."""
-    trunk = TimmBackbone(taps=(1, 2, 3), weights="package", input_size=input_size)
-    return FastGAN(resolution=resolution), ProjectedDiscriminator(trunk, resolution=resolution)
+    return FastGAN(resolution=resolution), ProjectedDiscriminator(_trunk(input_size), resolution=resolution)
+
+
+def _trunk(input_size: int | None) -> TimmBackbone:
+    return TimmBackbone(taps=(1, 2, 3), weights="package", input_size=input_size)
 
 
 def as_released(network: nn.Module) -> None:
-    """Let its upsampling convolutions be two layers, of the same weights."""
+    """Let upsampling convolutions be two layers, and the trunk have its batch normalisations, of the same weights."""
+    if isinstance(network, ProjectedDiscriminator):
+        network.backbone = _trunk(network.backbone.input_size).eval().requires_grad_(False)
     for name, child in network.named_children():
         if isinstance(child, UpsampledConv2d):
             convolution = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1, bias=child.bias is not None)
@@ -50,6 +55,7 @@ def as_released(network: nn.Module) -> None:
 def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[], None]:
     """The release's iteration."""
     as_released(g)
+    as_released(d)
     d_parameters = list(d.heads.parameters())
     d_optimizer = torch.optim.Adam(d_parameters, lr=2e-4, betas=(0.0, 0.99))
     g_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.0, 0.99))

@@ -37,6 +37,7 @@ from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
+FAST = ["optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=1e-3"]  # trials.md
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
 JOINED = [  # what trials.md led to: little on top of an ordinary discriminator, for little time
@@ -50,6 +51,7 @@ JOINED = [  # what trials.md led to: little on top of an ordinary discriminator,
 MODELS: dict[str, list[str]] = {
     "dcgan": ["model=dcgan"],
     "dcgan_augmented": ["model=dcgan", "augment=diffaugment"],
+    "dcgan_fast": ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"],
     "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", VGG_FILE],
     "vision_aided": [
@@ -60,9 +62,10 @@ MODELS: dict[str, list[str]] = {
     "joined_lite0": [*JOINED, "augment=none"],
     "joined_lite0_augmented": JOINED,
     "projected_lite0": ["model=projected", *LITE0],
+    "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
-CONTROLS = ("dcgan", "dcgan_augmented", "random_trunk")  # nothing pretrained
+CONTROLS = ("dcgan", "dcgan_augmented", "dcgan_fast", "random_trunk")  # nothing pretrained
 
 
 def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:

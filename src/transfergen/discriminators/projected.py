@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import fold_batch_norm
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 from transfergen.discriminators.heads import scale_head
 
@@ -51,7 +52,8 @@ class ProjectedDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         check_backbone(backbone)
-        self.backbone = backbone.eval().requires_grad_(False)
+        fold_batch_norm(backbone.eval(), resolution)
+        self.backbone = backbone.requires_grad_(False)
         self.backbones = (backbone,)
         self.blocks = self.frozen_blocks = len(backbone.blocks)
         self.calibrated = calibrated

@@ -1,0 +1,57 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import fold_batch_norm
+from transfergen.backbones.timm import TimmBackbone
+
+
+def normalisations(network):
+    return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def with_statistics(backbone):
+    for module in normalisations(backbone):
+        nn.init.normal_(module.running_mean, std=0.1)
+        nn.init.uniform_(module.running_var, 0.5, 2)
+        nn.init.uniform_(module.weight, 0.5, 2)
+        nn.init.normal_(module.bias)
+    return backbone.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "regnetx_002", "tf_efficientnet_lite0"])
+def test_maps_and_gradients_stay_the_same_without_any_normalisation(name):
+    backbone = with_statistics(TimmBackbone(name=name, taps=(1, 2), weights="random"))
+    folded = copy.deepcopy(backbone)
+    fold_batch_norm(folded, 64)
+    assert normalisations(backbone)
+    assert not normalisations(folded)
+    images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
+    gradients = []
+    for trunk in (backbone, folded):
+        maps = trunk(images)
+        gradients.append(torch.autograd.grad(sum(m.square().mean() for m in maps), images)[0])
+    for ours, theirs in zip(folded(images), backbone(images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3 * gradients[0].abs().max().item())
+
+
+class NormalisedFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.conv(self.norm(x))
+
+
+def test_a_network_that_normalises_first_stays_as_it_was():
+    backbone = with_statistics(Backbone([NormalisedFirst()], taps=[0], channels=[3], strides=[1]))
+    images = torch.rand(2, 3, 8, 8)
+    before = backbone(images)
+    fold_batch_norm(backbone, 8)
+    assert normalisations(backbone)
+    torch.testing.assert_close(backbone(images), before, rtol=0, atol=0)
