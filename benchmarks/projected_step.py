@@ -4,9 +4,9 @@
 
 The plain loop is the same generator, trunk, mixing, heads, losses and augmentation in bare PyTorch, and computes what
 the release computes in an iteration: the generator 2 times forward and 1 backward, the trunk 3 and 1, the heads 3 and 3
-(the discriminator's turn draws fakes of its own). Its networks have the same weights; its generator enlarges before it
-convolves, and its trunk convolves before it normalises, as there, where the project's do both at once. Default memory format and optimizers; moving average in both. The last
-line is JSON.
+(the discriminator's turn draws fakes of its own). Its networks have the same weights. As there, its generator enlarges
+before it convolves, and its trunk convolves before it normalises, where the project's do both at once. Default memory
+format and optimizers; moving average in both. The last line is JSON.
 """
 
 import argparse
