@@ -65,6 +65,7 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
+LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
 CONTROLS = ("dcgan", "dcgan_augmented", "dcgan_fast", "random_trunk")  # nothing pretrained
 
 
@@ -157,7 +158,15 @@ def _comparison(images: int, results: list[dict[str, Any]]) -> dict[str, Any]:
         "models": means,
         "dcgan_variants": variants,
         "against_the_best_of_them": _against(variants, here),
+        "seconds_to": {
+            f"{level}": {r["model"]: _seconds_to(r, level) for r in here if not r["seed"]} for level in LEVELS
+        },
     }
+
+
+def _seconds_to(result: dict[str, Any], level: float) -> float | None:
+    """When a run was first at this kernel distance."""
+    return next((p["seconds"] for p in result["points"] if p["judge/kernel_distance"] <= level), None)
 
 
 def _against(rivals: list[str], results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
