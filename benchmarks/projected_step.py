@@ -102,7 +102,7 @@ def project_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[
         d_optimizer.step()
         g_optimizer.zero_grad()
         with without_weight_gradients(d_parameters):
-            generator_turn(d, objective, fake).loss.backward()
+            generator_turn(d, objective, real, fake).loss.backward()
             gradient_norm(g.parameters()).isfinite().item()
             g_optimizer.step()
         seen += batch

@@ -143,7 +143,7 @@ class ProjectStep:
             self.d_optimizer.step()
         with self.part("generator's turn"), without_weight_gradients(self.d_parameters):
             self.g_optimizer.zero_grad()
-            generator_turn(self.d, self.objective, fake).loss.backward()
+            generator_turn(self.d, self.objective, real, fake).loss.backward()
             gradient_norm(self.g.parameters()).isfinite().item()
             self.g_optimizer.step()
         self.seen += self.batch

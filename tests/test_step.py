@@ -92,7 +92,7 @@ def fast_loop(generator, discriminator, reals, noise, cache=None):
         d_optimizer.step()
         g_optimizer.zero_grad()
         with without_weight_gradients(d_parameters):
-            generator_turn(discriminator, bce(), fake_features).loss.backward()
+            generator_turn(discriminator, bce(), real_features, fake_features).loss.backward()
         g_optimizer.step()
 
 
@@ -152,7 +152,7 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
     discriminator.freeze(frozen_blocks)
     parameters = list(discriminator.trainable_parameters())
     with without_weight_gradients(parameters):
-        generator_turn(discriminator, bce(), discriminator.features(generator(torch.randn(BATCH, 8)))).loss.backward()
+        generator_turn(discriminator, bce(), [], discriminator.features(generator(torch.randn(BATCH, 8)))).loss.backward()
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
     assert all(p.requires_grad for p in parameters)

@@ -36,8 +36,8 @@ def discriminator_turn(
     d: Discriminator, objective: Objective, real: Features, fake: Features, y: Tensor | None = None
 ) -> Turn:
     """The discriminator's loss. Its gradients reach the suffix's weights alone. The fakes are of the reals' classes."""
-    real_logits = d.score(real, y)
-    fake_logits = d.score([feature.detach() for feature in fake], y)  # this update must not move the generator
+    detached = [feature.detach() for feature in fake]  # this update must not move the generator
+    real_logits, fake_logits = _score(d, real, detached, y)
     losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
     return Turn(torch.stack(losses).sum(), real_logits.detach(), fake_logits.detach())
 
@@ -45,17 +45,30 @@ def discriminator_turn(
 def generator_turn(
     d: Discriminator,
     objective: Objective,
+    real: Features,
     fake: Features,
     real_logits: Tensor | None = None,
     y: Tensor | None = None,
 ) -> Turn:
-    """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`."""
-    fake_logits = d.score(fake, y)
+    """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`.
+
+    The reals are not looked at unless the discriminator is `joint`; `real_logits` are those of the turn before.
+    """
+    fake_logits = _score(d, real, fake, y)[1] if d.joint else d.score(fake, y)
     losses = [
         weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
         for part, weight in d.parts()
     ]
     return Turn(torch.stack(losses).sum(), real_logits, fake_logits.detach())
+
+
+def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits of as many reals and fakes, of the same classes."""
+    if not d.joint:
+        return d.score(real, y), d.score(fake, y)
+    both = [torch.cat(pair) for pair in zip(real, fake, strict=True)]
+    real_logits, fake_logits = d.score(both, None if y is None else y.repeat(2)).chunk(2)
+    return real_logits, fake_logits
 
 
 def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:

@@ -2,15 +2,20 @@ import copy
 
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from transfergen.backbones.base import Backbone
-from transfergen.backbones.folding import fold_batch_norm
+from transfergen.backbones.folding import fold
 from transfergen.backbones.timm import TimmBackbone
 
 
 def normalisations(network):
     return [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def padded_by_copying(network):
+    return [m for m in network.modules() if isinstance(m, Conv2dSame)]
 
 
 def with_statistics(backbone):
@@ -23,12 +28,13 @@ def with_statistics(backbone):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "regnetx_002", "tf_efficientnet_lite0"])
-def test_maps_and_gradients_stay_the_same_without_any_normalisation(name):
+def test_maps_and_gradients_stay_the_same_without_normalisation_and_padding(name):
     backbone = with_statistics(TimmBackbone(name=name, taps=(1, 2), weights="random"))
     folded = copy.deepcopy(backbone)
-    fold_batch_norm(folded, 64)
+    fold(folded, 64)
     assert normalisations(backbone)
     assert not normalisations(folded)
+    assert not padded_by_copying(folded)
     images = (torch.rand(2, 3, 64, 64) * 2 - 1).requires_grad_()
     gradients = []
     for trunk in (backbone, folded):
@@ -52,6 +58,17 @@ def test_a_network_that_normalises_first_stays_as_it_was():
     backbone = with_statistics(Backbone([NormalisedFirst()], taps=[0], channels=[3], strides=[1]))
     images = torch.rand(2, 3, 8, 8)
     before = backbone(images)
-    fold_batch_norm(backbone, 8)
+    fold(backbone, 8)
     assert normalisations(backbone)
     torch.testing.assert_close(backbone(images), before, rtol=0, atol=0)
+
+
+def test_padding_of_maps_with_odd_sides_stays_as_it_was():
+    backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
+    images = torch.rand(2, 3, 50, 50)  # 25 after the first convolution
+    before = backbone(images)
+    fold(backbone, 50)
+    assert padded_by_copying(backbone)
+    assert not normalisations(backbone)
+    for ours, theirs in zip(backbone(images), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
-from transfergen.backbones.folding import fold_batch_norm
+from transfergen.backbones.folding import fold
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 from transfergen.discriminators.heads import scale_head
 
@@ -33,6 +33,7 @@ class ProjectedDiscriminator(Discriminator):
         width: of the heads.
         mix_scales: whether there is cross-scale mixing.
         calibrated: whether the trunk's channels are standardised.
+        joint: whether the heads normalise reals and fakes as one batch; the release normalises each on its own.
 
     Raises:
         ValueError: no trunk, or one too deep for R.
@@ -49,10 +50,12 @@ class ProjectedDiscriminator(Discriminator):
         width: int = 64,
         mix_scales: bool = True,
         calibrated: bool = True,
+        joint: bool = False,
     ) -> None:
         super().__init__()
+        self.joint = joint
         check_backbone(backbone)
-        fold_batch_norm(backbone.eval(), resolution)
+        fold(backbone.eval(), resolution)
         self.backbone = backbone.requires_grad_(False)
         self.backbones = (backbone,)
         self.blocks = self.frozen_blocks = len(backbone.blocks)
