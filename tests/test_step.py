@@ -137,6 +137,26 @@ def test_fast_step_of_every_discriminator_is_the_plain_one(name, cached):
     assert_equal_training(DCGAN(resolution=32, z_dim=8, width=8), build(), cached=cached, parts=parts)
 
 
+@pytest.mark.parametrize("name", ["dcgan", "projected"])
+def test_a_joint_discriminator_normalises_reals_and_fakes_by_the_statistics_of_both(name):
+    discriminator = OTHERS[name][0]().eval()  # spectral norm stands still
+    for module in discriminator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
+    real, fake = torch.rand(BATCH, 3, 32, 32), torch.rand(BATCH, 3, 32, 32) - 1
+    features = [discriminator.features(images) for images in (real, fake)]
+    both = discriminator(torch.cat([real, fake]))
+    apart = [discriminator.score(part) for part in features]
+    assert (torch.cat(apart) - both).abs().max() > 1e-2
+    for joint, expected in ((False, apart), (True, both.chunk(2))):
+        discriminator.joint = joint
+        turn = discriminator_turn(discriminator, bce(), *features)
+        torch.testing.assert_close(turn.real_logits, expected[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(turn.fake_logits, expected[1], rtol=1e-4, atol=1e-5)
+        turn = generator_turn(discriminator, bce(), *features)
+        torch.testing.assert_close(turn.fake_logits, expected[1], rtol=1e-4, atol=1e-5)
+
+
 def test_discriminators_turn_leaves_the_generator_without_gradients():
     generator, discriminator = networks()
     discriminator.freeze(3)
@@ -151,8 +171,9 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
     generator, discriminator = networks()
     discriminator.freeze(frozen_blocks)
     parameters = list(discriminator.trainable_parameters())
+    fake = discriminator.features(generator(torch.randn(BATCH, 8)))
     with without_weight_gradients(parameters):
-        generator_turn(discriminator, bce(), [], discriminator.features(generator(torch.randn(BATCH, 8)))).loss.backward()
+        generator_turn(discriminator, bce(), [], fake).loss.backward()
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
     assert all(p.requires_grad for p in parameters)

@@ -27,8 +27,8 @@ class Discriminator(nn.Module):
     """How many blocks `freeze` can freeze; 0 if nothing in it is pretrained."""
     frozen_blocks: int = 0
     joint: bool = False
-    """Whether a turn scores its reals and fakes as one batch, so that batch normalisation does not hide from `score` how
-    the means of the two differ."""
+    """Whether a turn scores its reals and fakes as one batch, so that batch normalisation does not hide how their means
+    differ."""
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The frozen prefix: images -> what `score` takes; the images themselves if nothing is frozen."""
