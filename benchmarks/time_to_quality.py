@@ -63,6 +63,13 @@ MODELS: dict[str, list[str]] = {
     "joined_lite0_augmented": JOINED,
     "projected_lite0": ["model=projected", *LITE0],
     "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
+    "projected_lite0_joint": [
+        "model=projected",
+        *LITE0,
+        *FAST,
+        "discriminator.joint=true",
+        "data.batch_size=32",
+    ],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
