@@ -111,6 +111,7 @@ def test_extractor_that_cannot_be_had_stops_the_run_unless_told_otherwise(tmp_pa
     ("overrides", "words"),
     [
         (["evaluation.every_images=0"], ["evaluation.every_images"]),
+        (["metrics=dinov2", "metrics.name=dinov22", "evaluation.required=false"], ["metrics.name=dinov22"]),
         (["evaluation.best=beauty"], ["evaluation.best=beauty", "kernel_distance", "recall"]),
         (["evaluation.best=recall", "data.source.test=3"], ["evaluation.best=recall", "3 test image"]),
     ],

