@@ -128,13 +128,15 @@ def report(folder: Path) -> None:
     (folder / "time_to_quality.json").write_text(json.dumps(content, indent=1) + "\n")
     for part in summary:
         print(f"\n{part['training_images']:,} training images; best kernel distance on the judge's features\n")
-        print("| model | seed | best, x1000 | after | images | Fréchet | precision | recall | Lite1 kernel, x1000 |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        columns = ["model", "seed", "machine", "best, x1000", "after", "images", "Fréchet", "precision", "recall"]
+        print(f"| {' | '.join([*columns, 'Lite1 kernel, x1000'])} |")
+        print("|---" * (len(columns) + 1) + "|")
         for r in (r for r in results if r["training_images"] == part["training_images"]):
             p = _best(r)
             cells = [
                 r["model"],
                 f"{r['seed']}",
+                r["machine"],
                 f"{1000 * p['judge/kernel_distance']:.2f}",
                 f"{p['seconds'] / 60:.1f} min",
                 f"{p['images']:,}",
@@ -166,7 +168,7 @@ def _comparison(images: int, results: list[dict[str, Any]]) -> dict[str, Any]:
         "dcgan_variants": variants,
         "against_the_best_of_them": _against(variants, here),
         "seconds_to": {
-            f"{level}": {r["model"]: _seconds_to(r, level) for r in here if not r["seed"]} for level in LEVELS
+            f"{level}": {f"{r['model']}, seed {r['seed']}": _seconds_to(r, level) for r in here} for level in LEVELS
         },
     }
 
