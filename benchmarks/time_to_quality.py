@@ -214,9 +214,11 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
     figure, axes = plt.subplots(len(sizes), 2, figsize=(11, 4 * len(sizes)), squeeze=False)
     for row, size in zip(axes, sizes, strict=True):
         for axis, x in zip(row, ("seconds", "images"), strict=True):
+            named = set()
             for r in (r for r in results if r["training_images"] == size):
                 line = [p["judge/kernel_distance"] for p in r["points"]]
-                label = r["model"] if r["seed"] == 0 else None
+                label = None if r["model"] in named else r["model"]
+                named.add(r["model"])
                 axis.plot([p[x] for p in r["points"]], line, f"C{models.index(r['model'])}", label=label)
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance (judge)", title=f"{size:,} images")
             axis.xaxis.set_minor_formatter("")
@@ -228,7 +230,11 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
 def _grids(results: list[dict[str, Any]], folder: Path) -> None:
     """Of each model the last grid of its first seed, for the largest training set, in the table's order."""
     largest = max(r["training_images"] for r in results)
-    latest = {r["model"]: r for r in sorted(results, key=lambda r: -r["seed"]) if r["training_images"] == largest}
+    latest = {
+        r["model"]: r
+        for r in sorted(results, key=lambda r: (r["model"], -r["seed"]))
+        if r["training_images"] == largest
+    }
     side_by_side([folder / "runs" / r["grid"] for r in latest.values()], folder / "grids.png")
     print(f"\ngrids.png, from left to right: {', '.join(latest)}")
 
