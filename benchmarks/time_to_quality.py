@@ -37,6 +37,7 @@ from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
+JOINT = ["discriminator.joint=true", "data.batch_size=32"]
 FAST = ["optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=1e-3"]  # trials.md
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
@@ -63,13 +64,8 @@ MODELS: dict[str, list[str]] = {
     "joined_lite0_augmented": JOINED,
     "projected_lite0": ["model=projected", *LITE0],
     "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
-    "projected_lite0_joint": [
-        "model=projected",
-        *LITE0,
-        *FAST,
-        "discriminator.joint=true",
-        "data.batch_size=32",
-    ],
+    "projected_lite0_joint": ["model=projected", *LITE0, *FAST, *JOINT],
+    "projected_lite0_whole": ["model=projected", *LITE0, *FAST, *JOINT, "augment.cutout=0"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
