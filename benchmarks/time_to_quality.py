@@ -206,8 +206,8 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     sizes = sorted({r["training_images"] for r in results}, reverse=True)
-    models = list(dict.fromkeys(r["model"] for r in results))
-    figure, axes = plt.subplots(len(sizes), 2, figsize=(11, 4 * len(sizes)), squeeze=False)
+    models, colours = list(dict.fromkeys(r["model"] for r in results)), plt.get_cmap("tab20")
+    figure, axes = plt.subplots(len(sizes), 2, figsize=(13, 4 * len(sizes)), squeeze=False)
     for row, size in zip(axes, sizes, strict=True):
         for axis, x in zip(row, ("seconds", "images"), strict=True):
             named = set()
@@ -215,10 +215,10 @@ def _plot(results: list[dict[str, Any]], folder: Path) -> None:
                 line = [p["judge/kernel_distance"] for p in r["points"]]
                 label = None if r["model"] in named else r["model"]
                 named.add(r["model"])
-                axis.plot([p[x] for p in r["points"]], line, f"C{models.index(r['model'])}", label=label)
+                axis.plot([p[x] for p in r["points"]], line, color=colours(models.index(r["model"])), label=label)
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance (judge)", title=f"{size:,} images")
             axis.xaxis.set_minor_formatter("")
-        row[0].legend()
+        row[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(folder / "time_to_quality.png", dpi=100)
 

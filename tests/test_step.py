@@ -137,7 +137,7 @@ def test_fast_step_of_every_discriminator_is_the_plain_one(name, cached):
     assert_equal_training(DCGAN(resolution=32, z_dim=8, width=8), build(), cached=cached, parts=parts)
 
 
-@pytest.mark.parametrize("name", ["dcgan", "projected"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_joint_discriminator_normalises_reals_and_fakes_by_the_statistics_of_both(name):
     discriminator = OTHERS[name][0]().eval()  # spectral norm stands still
     for module in discriminator.modules():

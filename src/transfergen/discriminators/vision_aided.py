@@ -25,7 +25,7 @@ class VisionAidedDiscriminator(Discriminator):
     less `weight`.
 
     Args:
-        ordinary: nothing in it is pretrained.
+        ordinary: nothing in it is pretrained. If it is `joint`, the heads are, too.
         backbones: networks to choose from, by name; null ones are left out.
         resolution: R, in pixels.
         count: how many join in all; null: each of them.
@@ -53,6 +53,7 @@ class VisionAidedDiscriminator(Discriminator):
         width: int = 64,
     ) -> None:
         super().__init__()
+        self.joint = ordinary.joint
         given = {name: backbone for name, backbone in backbones.items() if backbone is not None}
         if not given:
             raise ValueError("discriminator.backbones has no network; give one, or set model=dcgan")
