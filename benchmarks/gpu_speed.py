@@ -7,6 +7,7 @@ What does not fit into the time is left out and named.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,8 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from omegaconf import DictConfig
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
@@ -52,16 +54,20 @@ class Stopwatch(Callback):
             trainer.should_stop = True
 
 
-def images_per_second(model: str, precision: str, compiled: bool) -> float:
-    """Over four seconds, with the project's own module and trainer."""
-    overrides = ["data=shapes", "data.source.train=2048", "data.source.test=16", "trainer=gpu", "trainer.devices=1"]
-    overrides += [f"model={model}", f"trainer.precision={precision}", f"compile={compiled}", *MODELS[model]]
+def compose_config(*overrides: str) -> DictConfig:
+    """A training's config on random pictures and one GPU."""
+    common = ["data=shapes", "data.source.train=12800", "data.source.test=16", "trainer=gpu", "trainer.devices=1"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "logger=none", "trainer.max_epochs=-1"])
+        return compose("train", overrides=[*common, "logger=none", "trainer.max_epochs=-1", *overrides])
+
+
+def images_per_second(model: str, data: LightningDataModule, precision: str, compiled: bool) -> float:
+    """Over four seconds, with the project's own module and trainer."""
+    config = compose_config(f"model={model}", f"trainer.precision={precision}", f"compile={compiled}", *MODELS[model])
     stopwatch = Stopwatch(4.0)
     with TemporaryDirectory() as folder:
         trainer = build_trainer(run_dir=Path(folder), callbacks=[stopwatch], loggers=[], **config.trainer)
-        trainer.fit(build_module(config), datamodule=instantiate(config.data))
+        trainer.fit(build_module(config), datamodule=data)
     return stopwatch.images_per_second
 
 
@@ -73,13 +79,15 @@ def main() -> None:
     start = time.perf_counter()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; images/s at 64 px, batch 128\n")
     print("| model | precision | plain | compiled |\n|---|---|---|---|")
+    data = instantiate(compose_config().data)
     speeds: dict[tuple[str, str, bool], str] = {}
     cases = [(model, precision) for precision in ("bf16-mixed", "32-true") for model in MODELS]
     for compiled in (False, True):  # plain ones first: they take seconds
         for model, precision in cases:
             late = time.perf_counter() - start > args.seconds
-            speed = "no time left" if late else f"{images_per_second(model, precision, compiled):,.0f}"
+            speed = "no time left" if late else f"{images_per_second(model, data, precision, compiled):,.0f}"
             speeds[model, precision, compiled] = speed
+            print(f"{model}, {precision}, {'compiled' if compiled else 'plain'}: {speed}", file=sys.stderr, flush=True)
     for model, precision in cases:
         print(f"| {model} | {precision} | {speeds[model, precision, False]} | {speeds[model, precision, True]} |")
 

@@ -1,6 +1,8 @@
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from transfergen.generators.base import Generator, latents, sample
+from transfergen.generators.base import Generator, ProjectAndReshape, latents, sample
 
 
 class Told(Generator):
@@ -28,3 +30,10 @@ def test_truncated_latents_stay_within_the_bound_and_depend_on_their_seed_alone(
 def test_classes_follow_the_seeds_whatever_the_batch():
     assert shown(range(8, 13)) == [8, 9, 0, 1, 2] == shown(range(8, 13), batch_size=2)
     assert shown(range(5), classes=[7, 2]) == [7, 2, 7, 2, 7]
+
+
+def test_project_and_reshape_is_the_transposed_convolution_of_a_pixel():
+    layer, z = ProjectAndReshape(5, 6).to(memory_format=torch.channels_last), torch.randn(3, 5)
+    expected = F.conv_transpose2d(z[:, :, None, None], layer.weight)
+    torch.testing.assert_close(layer(z), expected)
+    assert isinstance(layer, nn.ConvTranspose2d)  # whose weights a published DCGAN has

@@ -21,6 +21,21 @@ class Generator(nn.Module):
         return None
 
 
+class ProjectAndReshape(nn.ConvTranspose2d):
+    """Latents (B, Z) -> maps (B, C, 4, 4): the transposed convolution 4x4 of one pixel, without a bias.
+
+    It is computed as the matrix product that it is. Compiled for a GPU, the backward pass of the convolution fails on
+    weights that are channels_last (torch 2.11).
+    """
+
+    def __init__(self, z_dim: int, channels: int) -> None:
+        super().__init__(z_dim, channels, 4, bias=False)
+
+    def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Latents (B, Z) -> maps (B, C, 4, 4)."""
+        return (z @ self.weight.flatten(1)).view(-1, self.out_channels, 4, 4)
+
+
 def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
     """One latent a seed, (number of seeds, Z): the same whatever the device, the batch and the other seeds.
 

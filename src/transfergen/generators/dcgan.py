@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from transfergen.generators.base import Generator
+from transfergen.generators.base import Generator, ProjectAndReshape
 
 
 class DCGAN(Generator):
@@ -32,19 +32,15 @@ class DCGAN(Generator):
         widths = [min(8, 2**i) * width for i in reversed(range(doublings))]
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(zip([z_dim, *widths], widths, strict=False)):
-            stride, padding = (1, 0) if i == 0 else (2, 1)
-            layers += [
-                nn.ConvTranspose2d(c_in, c_out, 4, stride, padding, bias=False),
-                nn.BatchNorm2d(c_out),
-                nn.ReLU(inplace=True),
-            ]
+            doubled = nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False) if i else ProjectAndReshape(c_in, c_out)
+            layers += [doubled, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
         layers += [nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(_paper_init)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. Unconditional: `y` is not looked at."""
-        images: Tensor = self.layers(z[:, :, None, None])
+        images: Tensor = self.layers(z)
         return images
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from transfergen.generators.base import Generator
+from transfergen.generators.base import Generator, ProjectAndReshape
 from transfergen.generators.upsampling import UpsampledConv2d
 
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
@@ -41,7 +41,7 @@ class FastGAN(Generator):
             )
         self.resolution, self.z_dim = resolution, z_dim
         channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= resolution}
-        self.start = nn.Sequential(nn.ConvTranspose2d(z_dim, 2 * channels[4], 4, bias=False), *_gated(channels[4]))
+        self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4]), *_gated(channels[4]))
         sizes = list(channels)
         self.blocks = nn.ModuleList(_block(channels[size // 2], channels[size], size) for size in sizes[1:])
         self.skips = {size: max(4, size // 16) for size in sizes if size >= 64 or size == resolution}
@@ -54,7 +54,7 @@ class FastGAN(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. Unconditional: `y` is not looked at."""
-        maps = self.start(z[:, :, None, None])
+        maps = self.start(z)
         maps_of_size = {4: maps}
         for block in self.blocks:
             maps = block(maps)
