@@ -4,6 +4,8 @@ import pytest
 import torch
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
 
+from transfergen.trainer import build_trainer
+
 LIST_RANKS = """
 import os, sys, torch
 from transfergen.gan import GAN
@@ -86,3 +88,9 @@ def test_one_run_directory_counts_the_images_of_both(ranks):
     assert len(state["transfergen"]["rng"]) == 2
     assert [entry.name for entry in run_dir.parent.iterdir() if entry.is_dir()] == ["run"]
     assert (run_dir / "grid.png").exists()
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_each_turn_may_leave_the_other_networks_weights_unused(tmp_path, strategy):
+    trainer = build_trainer(run_dir=tmp_path, callbacks=[], loggers=[], accelerator="cpu", devices=2, strategy=strategy)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"]

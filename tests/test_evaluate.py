@@ -1,6 +1,7 @@
 """The command on a run and on folders: table, JSON, picture, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,22 @@ def test_pictures_may_be_of_any_size_and_mode_and_number(folders, tmp_path):
     assert {(entry["generated"], entry["real"], entry["seed"]) for entry in result["metrics"]} == {(4, 10, None)}
 
 
+def test_damaged_pictures_can_be_left_out_and_the_others_keep_their_names(folders, tmp_path):
+    (tmp_path / "fake").mkdir()
+    for file in (folders / "noise").glob("*.png"):
+        (tmp_path / "fake" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "fake" / "1.png").write_bytes(b"")
+    arguments = [f"fake={tmp_path / 'fake'}", f"real={folders / 'noise'}", f"out={tmp_path / 'e.json'}"]
+    code, _, err = evaluate(*arguments, "metrics=pixels", "data.damaged=skip")
+    assert code == 2
+    assert "data.max_damaged=0.01" in err
+    code, _, err = evaluate(*arguments, "metrics=pixels", "data.damaged=skip", "data.max_damaged=0.5")
+    assert code == 0, err
+    samples = json.loads((tmp_path / "e.json").read_text())["neighbours"]["samples"]
+    assert len(samples) == 8
+    assert all(Path(sample["sample"]).name == Path(sample["nearest"][0]).name for sample in samples)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -160,6 +177,7 @@ def test_pictures_may_be_of_any_size_and_mode_and_number(folders, tmp_path):
         (["run=RUN", "split=holdout"], ["split=holdout"]),
         (["run=RUN", "format=xml"], ["format=xml", "json"]),
         (["run=RUN", "count=1"], ["count=1"]),
+        (["run=RUN", "count=null"], ["count=None", "whole number"]),
         (["run=RUN", "device=abacus"], ["device=abacus"]),
         (["run=RUN", "data.resolution=64"], ["data.resolution=64", "fake="]),
         (["run=RUN", "metrics=beauty"], ["metrics=beauty", "inception"]),

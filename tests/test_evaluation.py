@@ -93,6 +93,16 @@ def test_features_of_anything_else_are_not_taken_from_the_cache(tmp_path, other)
     assert extractor.images == other.get("count", 30)
 
 
+def test_features_are_known_by_the_pictures_that_count_and_not_by_the_damaged_between_them(tmp_path):
+    whole, again = store(), Counting()
+    with_a_gap = np.insert(whole.pixels, 3, 0, axis=0)
+    pictures = of_array("noise", whole.pixels, whole.labels, ())
+    features = kept(PixelFeatures(), tmp_path, whole)
+    readable = Store(with_a_gap, pictures, np.delete(np.arange(41), 3))
+    assert torch.equal(kept(again, tmp_path, readable), features)
+    assert again.images == 0
+
+
 @pytest.mark.parametrize("damage", ["truncated", "one bit"])
 def test_damaged_features_are_extracted_again(tmp_path, damage):
     features = kept(PixelFeatures(), tmp_path)
@@ -175,11 +185,16 @@ def test_pretrained_trunks_are_found_in_a_config_wherever_they_are():
 
 def test_weights_that_extractor_and_discriminator_share_are_named():
     extractor = PixelFeatures()
-    discriminator = {"backbone": {"arch": "vgg19", "weights": "imagenet"}}
-    assert shared_weights(extractor, discriminator) is None
+    vgg19, vgg16 = ({"arch": arch, "weights": "imagenet"} for arch in ("vgg19", "vgg16"))
+    assert shared_weights(extractor, {"discriminator": {"backbone": vgg19}}) is None
     extractor.weights_id = "vgg19.tv_in1k"
-    assert shared_weights(extractor, discriminator) == "vgg19.tv_in1k"
-    assert shared_weights(extractor, {"backbone": {"arch": "vgg16", "weights": "imagenet"}}) is None
+    assert shared_weights(extractor, {"discriminator": {"backbone": vgg19}}) == "vgg19.tv_in1k"
+    assert shared_weights(extractor, {"discriminator": {"backbone": vgg16}}) is None
+    aligned = {"discriminator": {}, "transfer": {"backbone": vgg19, "mmd": 1.0}}
+    assert shared_weights(extractor, aligned) == "vgg19.tv_in1k"
+    for weight, shared in ((1.0, "vgg19.tv_in1k"), (0.0, None)):
+        autoencoder = {"discriminator": {}, "backbone": vgg19, "objective": {"perceptual": weight}}
+        assert shared_weights(extractor, autoencoder) == shared
 
 
 def test_table_holds_each_number_and_what_it_depends_on(capsys):

@@ -148,6 +148,16 @@ def test_a_conditional_network_beside_one_that_is_not_is_refused(tmp_path, alone
     assert "set data.num_classes=0" in err
 
 
+def test_a_vision_aided_discriminator_is_told_the_classes_if_its_ordinary_part_is(tmp_path):
+    conditional = ["generator=sagan", "discriminator@discriminator.ordinary=sagan"]
+    small = [*ANY_MODEL, *conditional, *SMALL_MODELS["vision_aided"], "max_images=8"]
+    state = run(tmp_path / "run", *small)
+    assert len(state["discriminator.ordinary.embedding.parametrizations.weight.original"]) == 3
+    code, _, err = train(tmp_path / "alone", *small, "generator.num_classes=0", small=False)
+    assert code == 2
+    assert "classes and the discriminator of" in err
+
+
 @pytest.mark.parametrize("model", SMALL_MODELS)
 def test_each_model_trains(tmp_path, model):
     state = run(tmp_path, *ANY_MODEL, *SMALL_MODELS[model], "optimizer.d_steps=1", "max_images=16")

@@ -155,6 +155,8 @@ def test_a_joint_discriminator_normalises_reals_and_fakes_by_the_statistics_of_b
         torch.testing.assert_close(turn.fake_logits, expected[1], rtol=1e-4, atol=1e-5)
         turn = generator_turn(discriminator, bce(), *features)
         torch.testing.assert_close(turn.fake_logits, expected[1], rtol=1e-4, atol=1e-5)
+        if joint:  # as they are after the discriminator's update, beside these fakes
+            torch.testing.assert_close(turn.real_logits, expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_discriminators_turn_leaves_the_generator_without_gradients():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,20 @@ def _task(config: DictConfig) -> None:
     device = choose_device(config.device)
     extractor = instantiate(config.metrics).to(device)
     out = Path(config.out or (Path(config.run or ".") / "evaluation.json")).expanduser()
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):  # known before the work and not after it
+        raise ValueError(f"{there} cannot be written to; set out=FILE in another folder")
     comparison: Comparison = (of_run if config.run else of_folders)(config, extractor, device, _track)
     result = comparison.about | {"metrics": comparison.metrics()}
     for warning in dict.fromkeys(e["warning"] for e in result["metrics"] if "warning" in e):
         log.warning(warning)
+    write_json(out, result)  # whatever becomes of the rest
     if config.neighbours:
         picture = out.parent / "neighbours.png"
         found = comparison.neighbours(config.neighbours, picture)
         result |= found
         result["metrics"] += comparison.novelty()
-    write_json(out, result)
+        write_json(out, result)
     if config.format == "json":
         print(json.dumps(result))
         return
@@ -61,8 +66,8 @@ def _check(config: DictConfig) -> None:
     if config.split not in ("train", "test"):
         raise ValueError(f"split={config.split}: choose train or test")
     for key, least in {"count": 2, "neighbours": 0, "references": 1, "batch_size": 1}.items():
-        if config[key] < least:
-            raise ValueError(f"{key}={config[key]}: at least {least}")
+        if not isinstance(config[key], int) or config[key] < least:
+            raise ValueError(f"{key}={config[key]}: give a whole number, at least {least}")
 
 
 def _track(items: Sequence[Any], description: str) -> Iterable[Any]:

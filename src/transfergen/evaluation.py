@@ -41,7 +41,7 @@ def measurable(extractor: Extractor, real: int, fake: int) -> list[str]:
     """Names of what `measure` gives for so many images."""
     least = min(real, fake)
     names = ["frechet_distance", "kernel_distance", "diversity"] if least >= 2 else []
-    if isinstance(extractor, PixelFeatures):
+    if isinstance(extractor, PixelFeatures) and least >= 2:
         names += ["sliced_wasserstein"]
     if _has_classes(extractor) and fake >= IS_SPLITS:
         names += ["inception_score"]
@@ -153,16 +153,22 @@ def pretrained(config: Any) -> set[str]:
     return found
 
 
-def shared_weights(extractor: Extractor, discriminator: Any) -> str | None:
-    """Which pretrained weights an extractor and a discriminator, given by its config, have in common; None for none."""
-    return extractor.weights_id if extractor.weights_id in pretrained(discriminator) else None
+def shared_weights(extractor: Extractor, config: dict[str, Any]) -> str | None:
+    """Pretrained weights of the extractor that a training, given by its config, uses as well; None for none.
+
+    In the discriminator, in the features that a transfer strategy compares, or in a perceptual loss.
+    """
+    uses = [config.get("discriminator"), config.get("transfer")]
+    if (config.get("objective") or {}).get("perceptual"):
+        uses.append(config["backbone"])
+    return extractor.weights_id if extractor.weights_id in pretrained(uses) else None
 
 
 def flattered(extractor: Extractor, weights: str) -> str:
-    """What to say of an extractor whose `weights` the discriminator has too."""
+    """What to say of an extractor whose `weights` the discriminator, or another loss, has too."""
     return (
-        f"the discriminator and the extractor {extractor.name} share the weights {weights}, so its distances flatter "
-        "this generator (arXiv:2203.06026); give those of another extractor too, such as metrics=pixels"
+        f"the generator's losses and the extractor {extractor.name} share the weights {weights}, so its distances "
+        "flatter this generator (arXiv:2203.06026); give those of another extractor too, such as metrics=pixels"
     )
 
 
@@ -172,7 +178,7 @@ def to_table(listed: list[dict[str, Any]]) -> Group:
     about = f"{first['extractor']}; {first['generated']:,} generated, {first['real']:,} real images ({first['split']})"
     notes = [about, *(entry["warning"] for entry in listed if "warning" in entry)]
     if first["shares_weights_with_discriminator"]:
-        notes.append(f"the discriminator shares the weights of {first['shares_weights_with_discriminator']}")
+        notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")
     table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")

@@ -135,6 +135,6 @@ def _read(path: Path) -> Tensor | None:
 
 def _digest(store: Store, indices: np.ndarray) -> str:
     digest = hashlib.sha256(repr(store.pixels.shape[1:]).encode())
-    for i in indices:
-        digest.update(store.pixels[i].tobytes())
+    for row in store.rows(indices):
+        digest.update(store.pixels[row].tobytes())
     return digest.hexdigest()

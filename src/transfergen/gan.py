@@ -1,7 +1,7 @@
 """The adversarial game as a LightningModule: it calls the two turns on each batch."""
 
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfergen.augment import Augment
+from transfergen.backbones.base import Backbone
 from transfergen.compatibility import check_game
 from transfergen.data.store import Batch, Store
 from transfergen.discriminators.base import Discriminator
@@ -115,7 +116,7 @@ class GAN(GenerativeModule):
             d_terms |= self.transfer.discriminator_terms(self.discriminator, detached)
         d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
         if self.objective.clip is not None:
-            self._clip(d_parameters, self.objective.clip)
+            self._clip(self.objective.clip)
         self.images_seen += images
         self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
         if not g_turn_due:
@@ -138,8 +139,17 @@ class GAN(GenerativeModule):
     def from_files(self) -> list[str]:
         """Names of the trunks' frozen blocks, where these were read from files."""
         backbones = [backbone for backbone in self.discriminator.backbones if backbone.pretrained]
-        blocks = [block for backbone in backbones for block in backbone.blocks]
-        frozen = [block for block in blocks if not any(p.requires_grad for p in block.parameters())]
+        return [name for backbone in backbones for name in self._frozen_names(backbone)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As usual; a trunk that the checkpoint holds came tuned from another run: later checkpoints hold it too."""
+        for backbone in self.discriminator.backbones:
+            backbone.pretrained &= not checkpoint["state_dict"].keys() & set(self._frozen_names(backbone))
+        super().on_load_checkpoint(checkpoint)
+
+    def _frozen_names(self, backbone: Backbone) -> list[str]:
+        """Names of the tensors in its frozen blocks."""
+        frozen = [block for block in backbone.blocks if not any(p.requires_grad for p in block.parameters())]
         theirs = {id(tensor) for block in frozen for tensor in (*block.parameters(), *block.buffers())}
         named = (*self.discriminator.named_parameters(), *self.discriminator.named_buffers())
         return [f"discriminator.{name}" for name, tensor in named if id(tensor) in theirs]
@@ -175,11 +185,12 @@ class GAN(GenerativeModule):
         with torch.compiler.set_stance("force_eager"):
             return {"gradient_penalty": penalty(score, self.augment(self._images(batch)), fake)}
 
-    @staticmethod
     @torch.no_grad()
-    def _clip(parameters: list[nn.Parameter], limit: float) -> None:
-        for parameter in parameters:
-            parameter.clamp_(-limit, limit)
+    def _clip(self, limit: float) -> None:
+        """The critic's weights; not those of a transfer strategy's own networks."""
+        for parameter in self.discriminator.trainable_parameters():
+            if parameter.requires_grad:
+                parameter.clamp_(-limit, limit)
 
     @property
     def _train_set(self) -> Store:
@@ -190,7 +201,9 @@ class GAN(GenerativeModule):
         return to_float(self._train_set.some(count, self.seed).pixels.to(self.device), self._resolution)
 
     def _images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
-        pixels = batch.pixels if positions is None else batch.pixels[positions.to(batch.pixels.device)]
+        pixels = batch.pixels
+        if positions is not None and len(positions) < len(pixels):
+            pixels = pixels[positions.to(pixels.device, non_blocking=True)]
         return to_float(pixels, self._resolution)
 
     def _real_features(self, batch: Batch) -> Features:

@@ -44,8 +44,9 @@ class Run:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """Metrics of the run's end, and those of a later evaluation."""
-        return [*self.metrics.get("metrics", []), *self.evaluation.get("metrics", [])]
+        """Metrics of the run's end, and those of a later evaluation, of its best generator perhaps."""
+        best = {"generator": "best"} if self.evaluation.get("checkpoint") == "best" else {}
+        return [*self.metrics.get("metrics", []), *(e | best for e in self.evaluation.get("metrics", []))]
 
 
 def main() -> None:
@@ -126,21 +127,32 @@ def of_run(run: Run) -> str:
 def of_runs(runs: list[Run]) -> str:
     """The page that compares several."""
     names = [run.folder.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.folder) for run in runs]
     flat = [_flat(run.config) for run in runs]
     keys = sorted({key for each in flat for key in each})
     settings = {key: [each.get(key, "") for each in flat] for key in keys}
-    measured = [{f"{e['name']} ({e['extractor']})": e["value"] for e in run.entries} for run in runs]
+    measured = [{f"{e['name']} ({e['extractor']}; {_measured_on(e)})": e["value"] for e in run.entries} for run in runs]
     metrics = {
         name: [f"{each[name]:.4g}" if name in each else "" for each in measured]
         for name in dict.fromkeys(name for each in measured for name in each)
     }
-    problems = [f"{escape(run.folder.name)}: {escape(problem)}" for run in runs for problem in run.problems]
+    problems = [
+        f"{escape(name)}: {escape(problem)}" for name, run in zip(names, runs, strict=True) for problem in run.problems
+    ]
     scalars = dict.fromkeys(name for run in runs for name, line in run.curves.items() if len(line) > 1)
     curves = [
-        draw(name, {run.folder.name: run.curves[name] for run in runs if len(run.curves.get(name, [])) > 1})
-        for name in scalars
+        draw(
+            scalar,
+            {
+                name: run.curves[scalar]
+                for name, run in zip(names, runs, strict=True)
+                if len(run.curves.get(scalar, [])) > 1
+            },
+        )
+        for scalar in scalars
     ]
-    grids = [_figure(run.folder / artefacts.GRID, run.folder.name) for run in runs]
+    grids = [_figure(run.folder / artefacts.GRID, name) for name, run in zip(names, runs, strict=True)]
     return _page(
         f"{len(runs)} runs",
         "",
@@ -184,11 +196,22 @@ def _metrics(entries: list[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{escape(str(e['name']))}</td><td class=number>{e['value']:.4g}</td>"
         f"<td>{escape(str(e['extractor']))}</td>"
-        f"<td>{e['generated']:,} samples, {e['real']:,} reals ({escape(str(e['split']))})</td>"
-        f"<td class=warning>{escape(str(e.get('warning', '')))}</td></tr>"
+        f"<td>{escape(_measured_on(e))}</td><td class=warning>{escape(_reserve(e))}</td></tr>"
         for e in entries
     )
     return f"<table><tr><th>metric<th>value<th>features<th>measured on<th></tr>{rows}</table>" if rows else ""
+
+
+def _measured_on(entry: dict[str, Any]) -> str:
+    which = f"{entry['generator']} generator, " if "generator" in entry else ""
+    return f"{which}{entry['generated']:,} samples, {entry['real']:,} reals ({entry['split']})"
+
+
+def _reserve(entry: dict[str, Any]) -> str:
+    """What keeps one from taking a number at its word."""
+    shared = entry.get("shares_weights_with_discriminator")
+    notes = [entry.get("warning"), f"the training shares the weights of {shared}" if shared else None]
+    return "; ".join(note for note in notes if note)
 
 
 def _table(names: list[str], rows: dict[str, list[str]]) -> str:

@@ -53,11 +53,10 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     fill_in_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
-    module.config = {group: plain[group] for group in ("generator", "encoder", "discriminator", "backbone", "transfer")}
+    parts = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
+    module.config = {group: plain[group] for group in parts}
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
-    evaluation = Evaluation(
-        run_dir, plain["metrics"], plain["generator"], plain["discriminator"], **plain["evaluation"]
-    )
+    evaluation = Evaluation(run_dir, plain["metrics"], plain["generator"], plain, **plain["evaluation"])
     files = RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks: list[Callback] = [
         SampleGrid(run_dir, **plain["samples"]),
@@ -120,6 +119,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         if objective.game is not None:
             module = VAEGAN(generator, encoder, objective, backbone=trunk, **game, **average)
         else:
+            _check_no_game(game)
             optimizer = game["g_optimizer"]
             module = VAE(generator, encoder, objective, backbone=trunk, g_optimizer=optimizer, **average)
     elif encoder:
@@ -134,16 +134,31 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     return module
 
 
+def _check_no_game(game: dict[str, Any]) -> None:
+    """Raises ValueError for what a plain autoencoder would not look at."""
+    unused = {
+        "discriminator": game["discriminator"] is not None,
+        "augment": not game["augment"].is_identity,
+        "transfer": game["transfer"].has_terms,
+    }
+    for group, is_set in unused.items():
+        if is_set:
+            default = "feature_extraction" if group == "transfer" else "none"
+            raise ValueError(f"{group}: a plain VAE has no use for it; set {group}={default}, or model=vae_gan")
+
+
 def fill_in_classes(config: DictConfig, count: int) -> None:
     """Tell the networks that ask for it, with `num_classes: null`, how many classes the pictures have."""
-    asking = [name for name in ("generator", "discriminator") if config[name].get("num_classes", 0) is None]
+    networks = {name: config[name] for name in ("generator", "discriminator")}
+    networks["ordinary discriminator"] = config.discriminator.get("ordinary") or {}
+    asking = {name: network for name, network in networks.items() if network.get("num_classes", 0) is None}
     if asking and not count:
         raise ValueError(
-            f"data.path={config.data.path}: these pictures have no classes, and the {asking[0]} is conditional; set "
-            "data.num_classes=0, or put the pictures of each class in a folder of their own"
+            f"data.path={config.data.path}: these pictures have no classes, and the {next(iter(asking))} is "
+            "conditional; set data.num_classes=0, or put the pictures of each class in a folder of their own"
         )
-    for name in asking:
-        config[name].num_classes = count
+    for network in asking.values():
+        network.num_classes = count
 
 
 def _log_config(loggers: list[Logger], config: DictConfig) -> None:

@@ -52,14 +52,17 @@ def generator_turn(
 ) -> Turn:
     """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`.
 
-    The reals are not looked at unless the discriminator is `joint`; `real_logits` are those of the turn before.
+    The reals are not looked at unless the discriminator is `joint`; otherwise `real_logits` of the turn before serve.
     """
-    fake_logits = _score(d, real, fake, y)[1] if d.joint else d.score(fake, y)
+    if d.joint:
+        real_logits, fake_logits = _score(d, real, fake, y)
+    else:
+        fake_logits = d.score(fake, y)
     losses = [
         weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
         for part, weight in d.parts()
     ]
-    return Turn(torch.stack(losses).sum(), real_logits, fake_logits.detach())
+    return Turn(torch.stack(losses).sum(), None if real_logits is None else real_logits.detach(), fake_logits.detach())
 
 
 def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:

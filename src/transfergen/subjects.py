@@ -76,7 +76,7 @@ def of_run(config: DictConfig, extractor: Extractor, device: torch.device, track
     wanted = config.neighbours > 0
     training = chosen(data.train_set, config.references if config.split == "test" else config.count)
     seen = json.loads((folder / f"{artefacts.GENERATOR}.json").read_text()).get("images_seen")
-    shared = shared_weights(extractor, OmegaConf.to_container(saved.discriminator))
+    shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
         log.warning(flattered(extractor, shared))
 
@@ -112,11 +112,13 @@ def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, t
     resolution = config.data.resolution or _usual_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
     check_fit(fit)
-    damaged: Any = config.data.damaged or "error"
-    check_damaged(damaged)
+    check_damaged(config.data.damaged or "error")
+    limits = {
+        key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
+    }
     cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
     stores = {
-        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, damaged=damaged)
+        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
         for name, pictures in sides.items()
     }
     features = {
@@ -138,6 +140,9 @@ def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, t
     def image(side: str, i: int) -> Tensor:
         return to_float(stores[side][order[side][[i]]].pixels, resolution)[0]
 
+    def name(side: str, i: int) -> str:
+        return sides[side].name(int(stores[side].rows(order[side])[i]))
+
     return Comparison(
         about=_about(fake=str(config.fake), real=str(config.real), resolution=resolution, fit=fit),
         extractor=extractor,
@@ -146,8 +151,8 @@ def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, t
         references=None,
         fake_image=lambda i: image("fake", i),
         reference_image=lambda j: image("real", j),
-        fake_name=lambda i: sides["fake"].name(int(order["fake"][i])),
-        reference_name=lambda j: sides["real"].name(int(order["real"][j])),
+        fake_name=lambda i: name("fake", i),
+        reference_name=lambda j: name("real", j),
         split=str(config.real),
         searched="real",
     )

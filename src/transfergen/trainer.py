@@ -17,6 +17,8 @@ from lightning.pytorch.loggers import Logger
 from transfergen.callbacks import ProgressBar, StatusLine
 from transfergen.checkpoint import SafeCheckpointIO
 
+PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
+
 for _chatty in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 for _expected in (
@@ -58,16 +60,22 @@ def build_trainer(
             f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
             f"trainer.devices={available}, or another trainer"
         )
-    if strategy == "auto":
-        strategy = "ddp_find_unused_parameters_true" if count * num_nodes > 1 else "auto"
+    if strategy in ("auto", "ddp") and count * num_nodes > 1:
+        strategy = "ddp_find_unused_parameters_true"
     if precision == "auto":
         precision = (
             "bf16-mixed"
             if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             else "32-true"
         )
-    if str(precision).startswith("16"):  # the first overflow, which its scaler expects, would count as divergence
+    if (
+        str(precision) not in PRECISIONS
+    ):  # the first overflow, which float16's scaler expects, would count as divergence
         raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
+    if others.get("log_every_n_steps", 1) < 1:
+        raise ValueError(
+            f"trainer.log_every_n_steps={others['log_every_n_steps']}: at least 1; logger=none logs nothing"
+        )
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()

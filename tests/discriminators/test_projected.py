@@ -72,6 +72,14 @@ def test_a_calibrated_projection_is_that_of_standardised_channels(images):
         torch.testing.assert_close(found, F.conv2d((m - mean) / std, weight), rtol=1e-4, atol=1e-4)
 
 
+def test_calibration_is_done_once(images):
+    d = discriminator().eval()
+    d.calibrate(images)
+    before = d(images)
+    d.calibrate(images / 2)
+    assert torch.equal(d(images), before)
+
+
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_calibration_can_be_turned_off(calibrated, images):
     d = discriminator(calibrated=calibrated).eval()

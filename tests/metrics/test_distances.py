@@ -12,7 +12,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from transfergen.data.shapes import shapes
 from transfergen.metrics import distances
-from transfergen.metrics.distances import frechet, inception_score, kernel, kernel_subsets, sliced_wasserstein
+from transfergen.metrics.distances import frechet, inception_score, kernel, sliced_wasserstein
 
 
 class Given(nn.Module):
@@ -144,25 +144,6 @@ def test_kernel_is_unbiased_where_frechet_is_biased():
     assert all(frechet(*draw) > 5 * large for draw in draws)
 
 
-def test_kernel_over_subsets_is_torchmetrics_on_the_same_subsets():
-    a, b = correlated(90), correlated(60, seed=1)
-    generator = torch.Generator().manual_seed(7)
-    values = []
-    for _ in range(5):
-        some_a, some_b = (x[torch.randperm(len(x), generator=generator)[:40]].double() for x in (a, b))
-        values.append(poly_mmd(some_a, some_b).item())
-    mean, std = kernel_subsets(a, b, subsets=5, subset_size=40, seed=7)
-    assert (mean.item(), std.item()) == pytest.approx((np.mean(values), np.std(values)), rel=1e-6)
-    assert mean != kernel_subsets(a, b, subsets=5, subset_size=40, seed=8)[0]
-
-
-def test_kernel_over_subsets_larger_than_the_sets_is_the_exact_one():
-    a, b = correlated(20), correlated(30, seed=1)
-    mean, std = kernel_subsets(a, b, subsets=3, subset_size=1000)
-    assert mean.item() == pytest.approx(kernel(a, b).item())
-    assert std.item() == pytest.approx(0, abs=1e-9)
-
-
 def test_inception_score_is_the_number_of_classes_told_apart():
     sure = 100 * torch.eye(10).repeat(12, 1)
     assert inception_score(sure, splits=3)[0].item() == pytest.approx(10)
@@ -185,7 +166,7 @@ def test_inception_score_is_torchmetrics():
     assert found == pytest.approx([np.mean(scores), np.std(scores)])
 
 
-@pytest.mark.parametrize("distance", [frechet, kernel, kernel_subsets])
+@pytest.mark.parametrize("distance", [frechet, kernel])
 @pytest.mark.parametrize(
     ("a", "b", "message"), [((1, 4), (9, 4), "1 and 9"), ((9, 4), (1, 4), "9 and 1"), ((9, 4), (9, 5), "4 and of 5")]
 )

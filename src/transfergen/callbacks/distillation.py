@@ -27,7 +27,7 @@ class StudentReport(Callback):
 
     Args:
         run_dir: gets distillation.json.
-        evaluation: measures the student, and here the teacher in the same way.
+        evaluation: has measured the student, and here the teacher in the same way.
     """
 
     def __init__(self, run_dir: Path, evaluation: Evaluation) -> None:
@@ -38,7 +38,10 @@ class StudentReport(Callback):
         module = cast(GAN, pl_module)
         teacher = cast(Distillation, module.transfer).teacher
         networks = {"student": module.sampler, "teacher": teacher}
-        values = {name: self.evaluation.values_of(trainer, n, module.device) for name, n in networks.items()}
+        values = {
+            "student": {entry["name"]: entry["value"] for entry in self.evaluation.entries},
+            "teacher": self.evaluation.values_of(trainer, teacher, module.device),
+        }
         if trainer.is_global_zero:
             latencies = latency_ms(networks)
             report: dict[str, Any] = {

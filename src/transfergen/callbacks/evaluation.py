@@ -43,7 +43,7 @@ class Evaluation(Callback):
         run_dir: gets checkpoints/best.ckpt, and best/ with that generator and its metrics, if there are intervals.
         metrics: config of the extractor.
         generator: config, for generator.json.
-        discriminator: config, to find weights that it shares with the extractor.
+        config: of the training, to find weights that it shares with the extractor.
         every_images: interval between measurements; None measures at the end only.
         count: samples, and images of the test split, at most.
         seed: of the first latent; the others follow it.
@@ -59,7 +59,7 @@ class Evaluation(Callback):
         run_dir: Path,
         metrics: dict[str, Any],
         generator: dict[str, Any],
-        discriminator: dict[str, Any],
+        config: dict[str, Any],
         *,
         every_images: int | None = None,
         count: int = 2048,
@@ -73,7 +73,7 @@ class Evaluation(Callback):
         self.every_images, self.count, self.seed, self.best = every_images, count, seed, best
         self.extractor = _extractor(metrics, required=required)
         self._minimised = best or "kernel_distance"
-        self.shared = shared_weights(self.extractor, discriminator)
+        self.shared = shared_weights(self.extractor, config)
         self.entries: list[dict[str, Any]] = []
         self._intervals_done = 0
         self._last_at = -1
@@ -192,7 +192,8 @@ class Evaluation(Callback):
         """The metric of the best generator that an earlier process of this run kept; None if there is none."""
         path = self.run_dir / BEST / artefacts.METRICS
         listed = json.loads(path.read_text())["metrics"] if path.is_file() else []
-        same = (e for e in listed if (e["name"], e["extractor"]) == (self.best, self.extractor.name))
+        ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others cannot be compared with
+        same = (e for e in listed if (e["name"], e["extractor"], e["generated"], e["seed"]) == ours)
         return next((float(entry["value"]) for entry in same), None)
 
 

@@ -51,9 +51,12 @@ class Store(Dataset[Batch]):
         """A random choice of `count` different pictures, or all if there are fewer; the same for the same seed."""
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Of pictures by position: their rows in `pixels`, and their numbers before damaged ones were left out."""
+        return indices if self._rows is None else self._rows[indices]
+
     def __getitem__(self, indices: np.ndarray) -> Batch:
-        rows = indices if self._rows is None else self._rows[indices]
-        pixels = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(self.pixels[self.rows(indices)]).permute(0, 3, 1, 2)
         return Batch(pixels, torch.from_numpy(self.labels[indices]), indices)
 
 

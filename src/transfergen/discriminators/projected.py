@@ -79,8 +79,11 @@ class ProjectedDiscriminator(Discriminator):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Standardise the trunk's channels on real images (B, 3, R, R) in [-1, 1]: the mixing does it from now on."""
-        if self.calibrated:
+        """Standardise the trunk's channels on real images (B, 3, R, R) in [-1, 1]: the mixing does it from now on.
+
+        Once: a mixing that came from another run, where it was done, stays as the heads know it.
+        """
+        if self.calibrated and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
             means, stds = channel_statistics(self.backbone(images))
             for mix, mean, std in zip(self.mix_channels, means, stds, strict=True):
                 weight, bias = cast(Tensor, mix.weight), cast(Tensor, mix.bias)

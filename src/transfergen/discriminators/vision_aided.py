@@ -53,7 +53,7 @@ class VisionAidedDiscriminator(Discriminator):
         width: int = 64,
     ) -> None:
         super().__init__()
-        self.joint = ordinary.joint
+        self.joint, self.num_classes = ordinary.joint, ordinary.num_classes
         given = {name: backbone for name, backbone in backbones.items() if backbone is not None}
         if not given:
             raise ValueError("discriminator.backbones has no network; give one, or set model=dcgan")
@@ -86,6 +86,10 @@ class VisionAidedDiscriminator(Discriminator):
         """Raises ValueError if the pretrained networks are to train."""
         if blocks != self.blocks:
             raise ValueError("the vision-aided discriminator's networks stay frozen; set transfer=feature_extraction")
+
+    def lowest_layers(self) -> list[nn.Module]:
+        """The ordinary discriminator's."""
+        return self.ordinary.lowest_layers()
 
     @property
     def grows_at(self) -> float:

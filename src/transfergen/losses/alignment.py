@@ -76,8 +76,8 @@ def _log_similarities(features: Tensor) -> Tensor:
     """Features (N, D) -> log-probabilities (N, N - 1) of the other rows, by their cosine similarity."""
     unit = F.normalize(features, dim=1)
     count = len(unit)
-    others = ~torch.eye(count, dtype=torch.bool, device=unit.device)
-    return (unit @ unit.T)[others].view(count, count - 1).log_softmax(dim=1)
+    similarities = (unit @ unit.T).flatten()[1:].view(count - 1, count + 1)  # the diagonal is now the last column
+    return similarities[:, :-1].reshape(count, count - 1).log_softmax(dim=1)
 
 
 class _Reversal(torch.autograd.Function):

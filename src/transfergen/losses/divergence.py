@@ -102,5 +102,5 @@ class Elbo:
             "elbo": -(nll + kl / images[0].numel()),
             "kl/nats": kl,
             "kl/active": (posterior.mean.var(dim=0) > 0.01).float().mean(),
-            "kl/weight": kl.new_tensor(self.kl_weight(images_seen)),
+            "kl/weight": kl.new_full((), self.kl_weight(images_seen)),
         }

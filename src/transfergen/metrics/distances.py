@@ -72,25 +72,6 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
     return _mean_kernel(a) + _mean_kernel(b) - 2 * between
 
 
-def kernel_subsets(
-    a: Tensor, b: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """The kernel distance as papers report it: mean and standard deviation over random subsets, float64 scalars.
-
-    Where a set has fewer than `subset_size` samples, all of it is taken each time.
-
-    Raises:
-        ValueError: a set has fewer than two samples, or the two differ in D.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def some(features: Tensor) -> Tensor:
-        return features[torch.randperm(len(features), generator=generator)[:subset_size].to(features.device)]
-
-    distances = torch.stack([kernel(some(a), some(b)) for _ in range(subsets)])
-    return distances.mean(), distances.std(correction=0)
-
-
 def _mean_kernel(features: Tensor) -> Tensor:
     """The kernel's mean over the pairs of different samples, each of which is computed once."""
     count, rows = len(features), _rows(features)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from transfergen import artefacts
+from transfergen.backbones.base import Backbone
 from transfergen.backbones.weights import read_state_dict
-from transfergen.checkpoint import SafeCheckpointIO
+from transfergen.checkpoint import SafeCheckpointIO, tensors_digest
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
 
@@ -40,7 +41,10 @@ def initialise(
         setting = f"init_from.{name}"
         state, left_out = _read(str(where), name, setting)
         state = renamed(state, start["keys"], setting)  # type: ignore[arg-type]
+        trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         copy_weights(state, network, f"{setting}={where}", left_out)
+        for trunk, as_in_the_file in trunks:  # a tuned one is in no file that could be read again
+            trunk.pretrained &= _digest(trunk) == as_in_the_file
 
 
 def copy_weights(
@@ -161,10 +165,18 @@ def _of_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tensor]
         state, left_out = content["state_dict"], content["transfergen"]["left_out"]["names"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{setting}={checkpoint.parents[1]}: {str(error).removeprefix('resume: ')}") from error
-    its = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    its = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix) and isinstance(value, Tensor)  # others have a state of their own kind, too
+    }
     if not its:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
     return its, {name.removeprefix(prefix) for name in left_out}
+
+
+def _digest(trunk: Backbone) -> str:
+    return tensors_digest(iter(trunk.blocks.state_dict().items()))
 
 
 def _download(name: str, file: str, setting: str) -> Path:
