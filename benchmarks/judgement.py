@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
+from transfergen.callbacks import RateDecay
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.generators.base import Generator, sample
 from transfergen.images import to_float, to_grid, to_uint8
@@ -136,7 +137,10 @@ def judged_training(
     grid.parent.mkdir(parents=True, exist_ok=True)
     judgement = Judgement(moments, by, measure, grid)
     settings = {**config.trainer, "log_every_n_steps": 200}
-    trainer = build_trainer(run_dir=grid.parent, callbacks=[judgement], loggers=[], **settings)
+    callbacks: list[Callback] = [judgement]
+    if config.decay_from_images is not None:
+        callbacks.append(RateDecay(config.decay_from_images, config.max_images))
+    trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
     trainer.fit(module, datamodule=data)
     return module, judgement.points, measure
 

@@ -180,6 +180,23 @@ def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 5e-5])
 
 
+def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, monkeypatch):
+    rates = []
+    step = GAN.training_step
+
+    def training_step(self, batch, batch_idx):
+        rates.append([group["lr"] for optimizer in self.trainer.optimizers for group in optimizer.param_groups])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(GAN, "training_step", training_step)
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer.generator.lr=1", "optimizer.discriminator.lr=2"]
+    code, _, err = train(tmp_path, *small, "decay_from_images=16", "max_images=32", small=False)
+    assert code == 0, err
+    code, _, err = train(tmp_path, f"resume={tmp_path}", "max_images=48", small=False)  # the end is further now
+    assert code == 0, err
+    assert rates == [[2 * left, left] for left in (1, 1, 1, 0.5, 0.5, 0.25)]
+
+
 def test_the_lowest_layers_of_an_ordinary_discriminator_can_stay_as_they_are(tmp_path):
     small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=16", "transfer.freeze_d=2"]
     state = run(tmp_path / "long", *small)

@@ -15,6 +15,7 @@ from transfergen import artefacts
 from transfergen.callbacks import (
     CollapseWatch,
     Evaluation,
+    RateDecay,
     Reconstructions,
     RunFiles,
     SampleGrid,
@@ -66,6 +67,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     ]
     if config.max_images is not None:
         callbacks.append(StopAtImages(config.max_images))
+    if config.decay_from_images is not None:
+        callbacks.append(RateDecay(config.decay_from_images, config.max_images))
     if isinstance(module, Autoencoding):
         callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):

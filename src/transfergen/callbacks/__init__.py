@@ -5,6 +5,7 @@ from transfergen.callbacks.distillation import StudentReport
 from transfergen.callbacks.evaluation import Evaluation
 from transfergen.callbacks.files import RunFiles, StopAtImages
 from transfergen.callbacks.progress import ProgressBar, StatusLine
+from transfergen.callbacks.rates import RateDecay
 from transfergen.callbacks.reconstructions import Reconstructions
 from transfergen.callbacks.samples import SampleGrid
 from transfergen.callbacks.signals import Signals
@@ -13,6 +14,7 @@ __all__ = [
     "CollapseWatch",
     "Evaluation",
     "ProgressBar",
+    "RateDecay",
     "Reconstructions",
     "RunFiles",
     "SampleGrid",
