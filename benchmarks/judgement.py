@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
-from transfergen.callbacks import RateDecay
+from transfergen.callbacks import RateDecay, StopAtImages
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.generators.base import Generator, sample
 from transfergen.images import to_float, to_grid, to_uint8
@@ -73,7 +73,7 @@ def _features(extractor: Any, images: Tensor) -> Tensor:
 
 
 class Judgement(Callback):
-    """Measures the moving average at moments of the training, and ends it at the last one.
+    """Measures the moving average at moments of the training and at its end, and ends it at the last moment.
 
     Args:
         moments: in seconds of training, without the measuring, or in images seen.
@@ -99,13 +99,13 @@ class Judgement(Callback):
         assert isinstance(pl_module, GenerativeModule)
         trained_s = self._trained_s + time.perf_counter() - self._since
         reached = trained_s if self.by == "seconds" else pl_module.images_seen
-        if reached < self.moments[len(self.points)]:
+        if reached < self.moments[len(self.points)] and not trainer.should_stop:
             return
         self._trained_s = trained_s
         point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
         self.points.append(point | self.measure(pl_module.sampler, self.grid))
         print(json.dumps(self.points[-1]), flush=True)
-        trainer.should_stop = len(self.points) == len(self.moments)
+        trainer.should_stop |= len(self.points) == len(self.moments)
         self._since = time.perf_counter()
 
 
@@ -138,6 +138,8 @@ def judged_training(
     judgement = Judgement(moments, by, measure, grid)
     settings = {**config.trainer, "log_every_n_steps": 200}
     callbacks: list[Callback] = [judgement]
+    if config.max_images is not None:
+        callbacks.insert(0, StopAtImages(config.max_images))
     if config.decay_from_images is not None:
         callbacks.append(RateDecay(config.decay_from_images, config.max_images))
     trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)

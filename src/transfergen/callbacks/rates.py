@@ -28,6 +28,6 @@ class RateDecay(Callback):
         assert isinstance(pl_module, GenerativeModule)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         self._rates = self._rates or [group["lr"] for group in groups]
-        left = min(1.0, (self.to_images - pl_module.images_seen) / (self.to_images - self.from_images))
+        left = (self.to_images - pl_module.images_seen) / (self.to_images - self.from_images)
         for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * left
+            group["lr"] = rate * min(1.0, max(0.0, left))
