@@ -39,6 +39,8 @@ from transfergen.data.store import Store
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
 JOINT = ["discriminator.joint=true", "data.batch_size=32"]
 FAST = ["optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=1e-3"]  # trials.md
+WHOLE = ["model=projected", *LITE0, *FAST, *JOINT, "augment.cutout=0"]
+PAIRED = ["objective=relativistic", "objective.penalty.r1=0", "objective.penalty.r2=0"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
 JOINED = [  # what trials.md led to: little on top of an ordinary discriminator, for little time
@@ -65,7 +67,8 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0": ["model=projected", *LITE0],
     "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
     "projected_lite0_joint": ["model=projected", *LITE0, *FAST, *JOINT],
-    "projected_lite0_whole": ["model=projected", *LITE0, *FAST, *JOINT, "augment.cutout=0"],
+    "projected_lite0_whole": WHOLE,
+    "projected_lite0_falling": [*WHOLE, *PAIRED, "decay_from_images=70000", "max_images=200000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
