@@ -152,7 +152,7 @@ def test_a_vision_aided_discriminator_is_told_the_classes_if_its_ordinary_part_i
     conditional = ["generator=sagan", "discriminator@discriminator.ordinary=sagan"]
     small = [*ANY_MODEL, *conditional, *SMALL_MODELS["vision_aided"], "max_images=8"]
     state = run(tmp_path / "run", *small)
-    assert len(state["discriminator.ordinary.embedding.parametrizations.weight.original"]) == 3
+    assert len(state["discriminator.ordinary.embedding.parametrizations.weight.original"]) == 10
     code, _, err = train(tmp_path / "alone", *small, "generator.num_classes=0", small=False)
     assert code == 2
     assert "classes and the discriminator of" in err
