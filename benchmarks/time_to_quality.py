@@ -246,7 +246,7 @@ def _grids(results: list[dict[str, Any]], folder: Path) -> None:
         for r in sorted(results, key=lambda r: (r["model"], -r["seed"]))
         if r["training_images"] == largest
     }
-    side_by_side([folder / "runs" / r["grid"] for r in latest.values()], folder / "grids.png")
+    side_by_side([folder / "runs" / r["grid"] for r in latest.values()], folder / "grids.png", columns=6)
     print(f"\ngrids.png, from left to right: {', '.join(latest)}")
 
 
