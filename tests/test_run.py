@@ -148,6 +148,7 @@ def test_resume_auto_starts_a_run_and_then_goes_on_with_it(tmp_path):
     ("override", "line"),
     [
         ("trainer.max_epochs=1", "the run has reached its end, 64 images; set a larger trainer.max_epochs"),
+        ("augment=adaptive", "the checkpoint is of other networks: 2 of"),
         ("augment=adaptive", "resume with the run's own augment."),
     ],
 )

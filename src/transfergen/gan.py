@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfergen.augment import Augment
-from transfergen.backbones.base import Backbone
 from transfergen.compatibility import check_game
 from transfergen.data.store import Batch, Store
 from transfergen.discriminators.base import Discriminator
@@ -21,6 +20,7 @@ from transfergen.step import (
     FeatureCache,
     Features,
     Turn,
+    clip_weights,
     discriminator_turn,
     generator_turn,
     mean_logits,
@@ -116,7 +116,7 @@ class GAN(GenerativeModule):
             d_terms |= self.transfer.discriminator_terms(self.discriminator, detached)
         d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
         if self.objective.clip is not None:
-            self._clip(self.objective.clip)
+            clip_weights(self.discriminator, self.objective.clip)  # not those of a transfer strategy's own networks
         self.images_seen += images
         self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
         if not g_turn_due:
@@ -139,20 +139,14 @@ class GAN(GenerativeModule):
     def from_files(self) -> list[str]:
         """Names of the trunks' frozen blocks, where these were read from files."""
         backbones = [backbone for backbone in self.discriminator.backbones if backbone.pretrained]
-        return [name for backbone in backbones for name in self._frozen_names(backbone)]
+        return [f"discriminator.{name}" for backbone in backbones for name in self.discriminator.frozen_names(backbone)]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As usual; a trunk that the checkpoint holds came tuned from another run: later checkpoints hold it too."""
         for backbone in self.discriminator.backbones:
-            backbone.pretrained &= not checkpoint["state_dict"].keys() & set(self._frozen_names(backbone))
+            names = {f"discriminator.{name}" for name in self.discriminator.frozen_names(backbone)}
+            backbone.pretrained &= names.isdisjoint(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
-
-    def _frozen_names(self, backbone: Backbone) -> list[str]:
-        """Names of the tensors in its frozen blocks."""
-        frozen = [block for block in backbone.blocks if not any(p.requires_grad for p in block.parameters())]
-        theirs = {id(tensor) for block in frozen for tensor in (*block.parameters(), *block.buffers())}
-        named = (*self.discriminator.named_parameters(), *self.discriminator.named_buffers())
-        return [f"discriminator.{name}" for name, tensor in named if id(tensor) in theirs]
 
     def _d_parameters(self) -> list[nn.Parameter]:
         """What the discriminator's optimizer trains."""
@@ -184,13 +178,6 @@ class GAN(GenerativeModule):
         score = partial(mean_logits, self.discriminator, y=y)
         with torch.compiler.set_stance("force_eager"):
             return {"gradient_penalty": penalty(score, self.augment(self._images(batch)), fake)}
-
-    @torch.no_grad()
-    def _clip(self, limit: float) -> None:
-        """The critic's weights; not those of a transfer strategy's own networks."""
-        for parameter in self.discriminator.trainable_parameters():
-            if parameter.requires_grad:
-                parameter.clamp_(-limit, limit)
 
     @property
     def _train_set(self) -> Store:

@@ -80,6 +80,14 @@ def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Te
     return torch.stack([weight * logits[:, part].mean(dim=1) for part, weight in d.parts()]).sum(dim=0)
 
 
+@torch.no_grad()
+def clip_weights(d: Discriminator, limit: float) -> None:
+    """Every weight that trains to [-limit, limit]. Arjovsky 2017, arXiv:1701.07875, algorithm 1."""
+    for parameter in d.trainable_parameters():
+        if parameter.requires_grad:
+            parameter.clamp_(-limit, limit)
+
+
 @contextmanager
 def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Compute no gradient of these weights: the generator's turn needs only what passes through to the images."""

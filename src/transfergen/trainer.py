@@ -18,6 +18,7 @@ from transfergen.callbacks import ProgressBar, StatusLine
 from transfergen.checkpoint import SafeCheckpointIO
 
 PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
+"""Not float16: the first overflow, which its scaler expects, would count as divergence."""
 
 for _chatty in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
@@ -68,9 +69,7 @@ def build_trainer(
             if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
             else "32-true"
         )
-    if (
-        str(precision) not in PRECISIONS
-    ):  # the first overflow, which float16's scaler expects, would count as divergence
+    if str(precision) not in PRECISIONS:
         raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
     if others.get("log_every_n_steps", 1) < 1:
         raise ValueError(

@@ -54,6 +54,13 @@ class Discriminator(nn.Module):
         """Columns of the last logits whose loss is averaged on its own, and the weight of that in the sum."""
         return ((slice(None), 1.0),)
 
+    def frozen_names(self, backbone: Backbone) -> list[str]:
+        """Names, in this network, of the tensors in the frozen blocks of one of its backbones."""
+        frozen = [block for block in backbone.blocks if not any(p.requires_grad for p in block.parameters())]
+        theirs = {id(tensor) for block in frozen for tensor in (*block.parameters(), *block.buffers())}
+        named = (*self.named_parameters(), *self.named_buffers())
+        return [name for name, tensor in named if id(tensor) in theirs]
+
     def lowest_layers(self) -> list[nn.Module]:
         """The layers that can keep what `init_from` gave them, the shallowest first; none in a pretrained trunk."""
         return []
