@@ -84,7 +84,7 @@ def main() -> None:
         "teacher_images": None if args.teacher else args.teacher_images,
         "seed": args.seed,
         "threads": torch.get_num_threads(),
-        "machine": processor(),
+        "machine": processor(args.trainer),
         "overrides": [o.replace(str(run_dir.resolve()), "TEACHER") for o in shown(overrides, args)],
         "samples": SAMPLES,
         "split": "test",

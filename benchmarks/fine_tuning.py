@@ -85,7 +85,7 @@ def run(way: str, source: Path, args: argparse.Namespace) -> None:
         "training_images": len(data.train_set),
         "source_images": args.source_images,
         "threads": torch.get_num_threads(),
-        "machine": processor(),
+        "machine": processor(args.trainer),
         "overrides": [o.replace(str(source.resolve()), "SOURCE") for o in shown(overrides, args)],
         "real": len(data.test_set),
         "split": "test",

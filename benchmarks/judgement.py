@@ -192,8 +192,10 @@ def side_by_side(grids: Sequence[Path], file: Path, columns: int = 5) -> None:
     sheet.save(file)
 
 
-def processor() -> str:
-    """What the CPU calls itself."""
+def processor(trainer: str = "cpu") -> str:
+    """What the GPU calls itself if the training is on one, or the CPU."""
+    if trainer == "gpu":
+        return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -98,7 +98,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
         "seed": seed,
         "minutes": args.minutes,
         "threads": torch.get_num_threads(),
-        "machine": processor(),
+        "machine": processor(args.trainer),
         "overrides": shown(overrides, args),
         "judge_accuracy": round(measure.accuracy, 4),
         "samples": SAMPLES,

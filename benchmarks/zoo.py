@@ -71,7 +71,7 @@ def run(model: str, args: argparse.Namespace) -> None:
         "seed": args.seed,
         "images": args.images,
         "threads": torch.get_num_threads(),
-        "machine": processor(),
+        "machine": processor(args.trainer),
         "overrides": shown(own, args),
         "generator_parameters": _parameters(module.generator),
         "discriminator_parameters": _parameters(getattr(module, "discriminator", None)),
