@@ -211,23 +211,6 @@ def test_the_lowest_layers_of_an_ordinary_discriminator_can_stay_as_they_are(tmp
     assert "transfer.freeze_d=4: this discriminator has 3 layer(s)" in err
 
 
-def test_the_generator_can_match_features_of_a_frozen_trunk(tmp_path):
-    small = [*SMALL, "max_images=16", "trainer.log_every_n_steps=1"]
-    plain = run(tmp_path / "without", *small)
-    matched = run(tmp_path / "with", *small, "transfer.matching=10")
-    assert not curve(tmp_path / "without", "loss/matching")
-    assert 0 < curve(tmp_path / "with", "loss/matching")[0] <= 20
-    moved = [name for name in plain if not torch.equal(plain[name], matched[name])]
-    assert any(name.startswith("generator.") for name in moved)
-
-
-@pytest.mark.parametrize("overrides", [[*SMALL, "transfer=fine_tuning"], [*ANY_MODEL, *SMALL_MODELS["dcgan"]]])
-def test_without_a_frozen_trunk_there_are_no_features_to_match(tmp_path, overrides):
-    code, _, err = train(tmp_path, *overrides, "transfer.matching=1.5", small=False)
-    assert code == 2
-    assert "transfer.matching=1.5: it compares fakes and reals in the features of a trunk that stays frozen" in err
-
-
 def test_clipping_bounds_every_weight_of_the_discriminator(tmp_path):
     state = run(tmp_path, *ANY_MODEL, "model=wgan", "discriminator.width=8", "max_images=24")
     weights = [value for name, value in state.items() if name.startswith("discriminator.") and "running" not in name]

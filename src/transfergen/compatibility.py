@@ -1,7 +1,6 @@
 """What does not go together in an adversarial game."""
 
 import logging
-import sys
 from typing import Any
 
 from transfergen.augment import AdaptiveAugment, Augment
@@ -37,12 +36,6 @@ def check_game(
         raise ValueError(
             "augment=adaptive goes by how many reals are on their side of the discriminator's boundary, and this "
             "objective has none; set augment=diffaugment, or objective=bce"
-        )
-    if transfer.matching and not (discriminator.blocks and transfer.frozen_blocks(discriminator.blocks, sys.maxsize)):
-        raise ValueError(
-            f"transfer.matching={transfer.matching}: it compares fakes and reals in the features of a trunk that stays "
-            "frozen, and there is none; set transfer.trunk=frozen and a model with one, as model=projected, or "
-            "transfer.matching=0"
         )
     if transfer.trunk != "frozen" and not discriminator.blocks:
         log.warning(

@@ -124,7 +124,7 @@ class GAN(GenerativeModule):
         with without_weight_gradients(d_parameters):
             g_turn = generator_turn(self.discriminator, self.objective, real, fake, d_turn.real_logits, y)
             g_terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
-            g_terms |= self.transfer.feature_terms(real, fake) | self._own_terms()
+            g_terms |= self._own_terms()
             g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
             g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
         if self.ema:

@@ -1,7 +1,5 @@
 import pytest
-import torch
 
-from transfergen.losses.alignment import energy_distance
 from transfergen.transfer.strategy import Strategy
 
 
@@ -34,23 +32,8 @@ def test_thawing_more_blocks_than_there_are_is_refused_with_both_ways_out():
         ({"trunk": "half"}, r"transfer\.trunk=half: choose one of frozen, tuned, last_k, gradual"),
         ({"last_k": 0}, r"transfer\.last_k"),
         ({"thaw_every_images": 0}, r"transfer\.thaw_every_images"),
-        ({"matching": -1}, r"transfer\.matching=-1: a weight is 0 or more"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):
         Strategy(**settings)
-
-
-def test_matching_is_of_the_quarters_of_each_map():
-    real, fake = ([torch.randn(4, 3, 8, 8), torch.randn(4, 2, 1, 1)] for _ in range(2))
-
-    def quarters(maps):
-        return torch.stack([maps[..., i : i + 4, j : j + 4].mean(dim=(2, 3)) for i in (0, 4) for j in (0, 4)], dim=2)
-
-    shallow = energy_distance(quarters(real[0]).flatten(1), quarters(fake[0]).flatten(1))
-    deep = energy_distance(*(maps[1].flatten(1) for maps in (real, fake)))
-    terms = Strategy(matching=3).feature_terms(real, fake)
-    assert list(terms) == ["matching"]
-    torch.testing.assert_close(terms["matching"], 3 * (shallow + deep))
-    assert not Strategy().feature_terms(real, fake)

@@ -53,31 +53,6 @@ def coral(a: Tensor, b: Tensor) -> Tensor:
     return difference.square().sum() / (4 * a.shape[1] ** 2)
 
 
-def energy_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Energy distance of features (N, D) and (M, D), a scalar, as a share of the mean distance between the two.
-
-    2 - (E|a - a'| + E|b - b'|) / E|a - b|, each mean estimated without bias: near 0, or below, for equal distributions,
-    and at most 2. The denominator is a constant to the gradient. Szekely and Rizzo 2013, "Energy statistics", J. Stat.
-    Plan. Inference 143(8); as a loss for generators, Bellemare 2017, arXiv:1705.10743.
-
-    Raises:
-        ValueError: a set has fewer than two rows.
-    """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(
-            f"the energy distance of {len(a)} and {len(b)} image(s) on a device: two of each are needed; set "
-            "data.batch_size"
-        )
-    between = _distances(a, b).mean()
-    unit = between.detach().clamp(min=torch.finfo(between.dtype).tiny)  # all rows may be equal
-    return (2 * between - _mean_of_pairs(_distances(a, a)) - _mean_of_pairs(_distances(b, b))) / unit
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean, (N, D) and (M, D) -> (N, M). By differences: products lose those of rows that are nearly equal."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
-
-
 def cross_domain_consistency(source: Tensor, target: Tensor) -> Tensor:
     """How far the similarities within the target's features (N, D) are from those within the source's, a scalar >= 0.
 

@@ -2,14 +2,11 @@
 
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
 from transfergen.hidden import Hides
-from transfergen.losses.alignment import energy_distance
 
 Mode = Literal["frozen", "tuned", "last_k", "gradual"]
 
@@ -40,9 +37,6 @@ class Strategy(Hides):
         trunk_lr: learning rate of the trunk, as a multiple of the other layers'.
         freeze_d: lowest layers of an ordinary discriminator that keep the weights of `init_from`. Mo 2020,
             arXiv:2002.10964 (FreezeD).
-        matching: weight, in the generator's loss, of the energy distance between fakes and reals in what the frozen
-            part of the trunk makes of them, both at hand: each of its maps reduced to 2x2, the distances summed. As in
-            Santos 2019, arXiv:1904.02762, which matches such features alone, by means and variances.
 
     Raises:
         ValueError: an unknown mode, or a number out of range.
@@ -62,7 +56,6 @@ class Strategy(Hides):
         cache_mib: int = 2048,
         trunk_lr: float = 1.0,
         freeze_d: int = 0,
-        matching: float = 0.0,
     ) -> None:
         super().__init__()
         if trunk not in get_args(Mode):
@@ -72,9 +65,7 @@ class Strategy(Hides):
         if trunk_lr <= 0 or freeze_d < 0:
             raise ValueError(f"transfer.trunk_lr={trunk_lr}, transfer.freeze_d={freeze_d}: above 0, and at least 0")
         self.trunk, self.last_k, self.thaw_every_images, self.cache_mib = trunk, last_k, thaw_every_images, cache_mib
-        if matching < 0:
-            raise ValueError(f"transfer.matching={matching}: a weight is 0 or more")
-        self.trunk_lr, self.freeze_d, self.matching = trunk_lr, freeze_d, matching
+        self.trunk_lr, self.freeze_d = trunk_lr, freeze_d
 
     def frozen_blocks(self, blocks: int, images_seen: int) -> int:
         """How many of a trunk's first `blocks` are frozen after `images_seen` real images.
@@ -111,14 +102,6 @@ class Strategy(Hides):
             )
         for layer in layers[: self.freeze_d]:
             layer.requires_grad_(False)
-
-    def feature_terms(self, real: list[Tensor], fake: list[Tensor]) -> dict[str, Tensor]:
-        """Weighted scalars by name, added to the generator's loss, of the frozen prefix's maps (B, C, h, w)."""
-        if not self.matching:
-            return {}
-        pairs = zip(real, fake, strict=True)
-        distances = [energy_distance(*(F.adaptive_avg_pool2d(m.float(), 2).flatten(1) for m in pair)) for pair in pairs]
-        return {"matching": self.matching * torch.stack(distances).sum()}
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
         """Get to know the networks, once they are built; build what they need for this strategy.
