@@ -52,6 +52,17 @@ JOINED = [  # what trials.md led to: little on top of an ordinary discriminator,
     "discriminator.width=32",
     "discriminator.weight=0.5",
 ]
+BESIDE_PIXELS = [  # a narrow ordinary discriminator, which sees what the trunk's first stride loses
+    "model=vision_aided",
+    "discriminator.backbones.vgg19=null",
+    "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]",
+    "discriminator.ordinary.width=32",
+    "discriminator.ordinary.joint=true",
+    "optimizer=adam_projected",
+    *FAST,
+    "data.batch_size=32",
+    "augment.cutout=0",
+]
 MODELS: dict[str, list[str]] = {
     "dcgan": ["model=dcgan"],
     "dcgan_augmented": ["model=dcgan", "augment=diffaugment"],
@@ -71,6 +82,7 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0_joint": ["model=projected", *LITE0, *FAST, *JOINT],
     "projected_lite0_whole": WHOLE,
     "projected_lite0_falling": [*WHOLE, *PAIRED, "decay_from_images=70000", "max_images=200000"],
+    "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "decay_from_images=65000", "max_images=190000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
