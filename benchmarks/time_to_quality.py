@@ -44,17 +44,16 @@ PAIRED = ["objective=relativistic", "objective.penalty.r1=0", "objective.penalty
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
+LITE0_JOINS = ["model=vision_aided", "discriminator.backbones.vgg19=null"]
 JOINED = [  # what trials.md led to: little on top of an ordinary discriminator, for little time
-    "model=vision_aided",
-    "discriminator.backbones.vgg19=null",
+    *LITE0_JOINS,
     "discriminator.backbones.efficientnet_lite0.taps=[0,1,2,3]",
     "discriminator.channels=16",
     "discriminator.width=32",
     "discriminator.weight=0.5",
 ]
 BESIDE_PIXELS = [  # a narrow ordinary discriminator, which sees what the trunk's first stride loses
-    "model=vision_aided",
-    "discriminator.backbones.vgg19=null",
+    *LITE0_JOINS,
     "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]",
     "discriminator.ordinary.width=32",
     "discriminator.ordinary.joint=true",
