@@ -41,6 +41,7 @@ JOINT = ["discriminator.joint=true", "data.batch_size=32"]
 FAST = ["optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=1e-3"]  # trials.md
 WHOLE = ["model=projected", *LITE0, *FAST, *JOINT, "augment.cutout=0"]
 PAIRED = ["objective=relativistic", "objective.penalty.r1=0", "objective.penalty.r2=0"]
+SLOWLY = [*WHOLE, *PAIRED, "decay_from_images=100000", "max_images=550000"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
@@ -81,6 +82,8 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0_joint": ["model=projected", *LITE0, *FAST, *JOINT],
     "projected_lite0_whole": WHOLE,
     "projected_lite0_falling": [*WHOLE, *PAIRED, "decay_from_images=70000", "max_images=200000"],
+    "projected_lite0_slowly": SLOWLY,
+    "projected_lite0_predicted": [*SLOWLY, "optimizer.prediction=1"],
     "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "decay_from_images=65000", "max_images=190000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
+from transfergen import gan
 from transfergen.augment import AdaptiveAugment, Augment
 from transfergen.config import instantiate
 from transfergen.discriminators.resnet import ResNetDiscriminator
@@ -39,6 +40,24 @@ def recorded(monkeypatch, owner, name):
 
     monkeypatch.setattr(owner, name, record)
     return calls
+
+
+def test_the_generator_plays_against_the_predicted_discriminator(tmp_path, monkeypatch):
+    biases = []
+
+    def recording(turn):
+        def record(discriminator, *args):
+            biases.append(discriminator.head[-1].bias.detach().clone())
+            return turn(discriminator, *args)
+
+        return record
+
+    monkeypatch.setattr(gan, "discriminator_turn", recording(gan.discriminator_turn))
+    monkeypatch.setattr(gan, "generator_turn", recording(gan.generator_turn))
+    after = run(tmp_path, *SMALL, "max_images=8", "optimizer.prediction=1")["discriminator.head.3.bias"]
+    before, predicted = biases
+    assert (before != after).all()
+    torch.testing.assert_close(predicted - after, after - before)
 
 
 @pytest.mark.parametrize("augment", ["none", "flip"])

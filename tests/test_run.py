@@ -99,7 +99,7 @@ RESUMED = {
     "1:1": SMALL,
     "2:1": [*SMALL, "optimizer.d_steps=2"],
     "tuned": [*SMALL, "transfer=fine_tuning"],
-    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"]],
+    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.prediction=1"],
     "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
 }
 

@@ -18,6 +18,7 @@ from transfergen.step import (
     discriminator_turn,
     generator_turn,
     gradient_norm,
+    predicted,
     without_weight_gradients,
 )
 
@@ -179,6 +180,18 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
     assert all(p.requires_grad for p in parameters)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_a_predicted_discriminator_has_taken_its_last_step_once_more_and_goes_back(factor):
+    weights = nn.Parameter(torch.randn(5))
+    before, optimizer = weights.detach().clone(), torch.optim.SGD([weights], lr=0.1)
+    weights.grad = torch.randn(5)
+    optimizer.step()
+    after = weights.detach().clone()
+    with predicted([weights], [before], factor):
+        torch.testing.assert_close(weights.detach(), before - (1 + factor) * 0.1 * weights.grad)
+    assert torch.equal(weights, after)
 
 
 @pytest.mark.parametrize("name", ["vgg", "projected", "vision_aided"])

@@ -13,7 +13,13 @@ log = logging.getLogger(__name__)
 
 
 def check_game(
-    generator: Generator, discriminator: Any, objective: Objective, augment: Augment, transfer: Strategy, d_steps: int
+    generator: Generator,
+    discriminator: Any,
+    objective: Objective,
+    augment: Augment,
+    transfer: Strategy,
+    d_steps: int,
+    prediction: float,
 ) -> None:
     """Refuse a combination that makes no sense; warn of a setting that changes nothing.
 
@@ -26,6 +32,8 @@ def check_game(
         raise ValueError(
             f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
         )
+    if prediction < 0:
+        raise ValueError(f"optimizer.prediction={prediction}: choose 0 or more; 1 is one more step like the last")
     if generator.num_classes != discriminator.num_classes:
         raise ValueError(
             f"the generator is told of {generator.num_classes} classes and the discriminator of "

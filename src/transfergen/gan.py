@@ -24,6 +24,7 @@ from transfergen.step import (
     discriminator_turn,
     generator_turn,
     mean_logits,
+    predicted,
     without_weight_gradients,
 )
 from transfergen.transfer.strategy import Pairs, Strategy
@@ -42,6 +43,7 @@ class GAN(GenerativeModule):
         d_optimizer, g_optimizer: functions from parameters to an optimizer.
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
+        prediction: in the generator's turn the discriminator is moved on by so much of its last update; 0: not.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
     """
 
@@ -56,15 +58,17 @@ class GAN(GenerativeModule):
         g_optimizer: OptimizerFactory,
         transfer: Strategy,
         d_steps: int = 1,
+        prediction: float = 0.0,
         ema_halflife_images: float = 10_000,
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
-        check_game(generator, discriminator, objective, augment, transfer, d_steps)
+        check_game(generator, discriminator, objective, augment, transfer, d_steps, prediction)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
-        self.d_optimizer, self.g_optimizer, self.d_steps = d_optimizer, g_optimizer, d_steps
+        self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
+        self.d_steps, self.prediction = d_steps, prediction
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
@@ -114,6 +118,7 @@ class GAN(GenerativeModule):
         if pairs:
             detached = pairs._replace(fake=generated.detach())
             d_terms |= self.transfer.discriminator_terms(self.discriminator, detached)
+        before = [p.detach().clone() for p in d_parameters] if self.prediction and g_turn_due else []
         d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
         if self.objective.clip is not None:
             clip_weights(self.discriminator, self.objective.clip)  # not those of a transfer strategy's own networks
@@ -121,7 +126,7 @@ class GAN(GenerativeModule):
         self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
         if not g_turn_due:
             return
-        with without_weight_gradients(d_parameters):
+        with without_weight_gradients(d_parameters), predicted(d_parameters, before, self.prediction):
             g_turn = generator_turn(self.discriminator, self.objective, real, fake, d_turn.real_logits, y)
             g_terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
             g_terms |= self._own_terms()

@@ -115,6 +115,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "g_optimizer": instantiate(config.optimizer.generator),
         "transfer": instantiate(config.transfer),
         "d_steps": config.optimizer.d_steps,
+        "prediction": config.optimizer.prediction,
     }
     module: GenerativeModule
     if isinstance(objective, Elbo):

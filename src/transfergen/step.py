@@ -11,7 +11,7 @@ With a frozen trunk these are three trunk passes where the textbook's loop spend
 is empty, the features are the images, and the same lines give eight instead of nine.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -99,6 +99,33 @@ def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Non
     finally:
         for p in held:
             p.requires_grad_(True)
+
+
+@contextmanager
+def predicted(parameters: Sequence[nn.Parameter], before: Sequence[Tensor], factor: float) -> Iterator[None]:
+    """Move the discriminator's weights on by `factor` times their last update, while the generator has its turn.
+
+    So the generator answers the discriminator that will be there next, and not the one that its last batch dealt with:
+    that damps how the two circle each other. Yadav 2018, arXiv:1705.07364.
+
+    Args:
+        parameters: what the last update changed.
+        before: what they were before it; without any, nothing is moved.
+        factor: 1 takes the same step once more.
+    """
+    if not before:
+        yield
+        return
+    after = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p, was in zip(parameters, before, strict=True):
+                p.add_(p - was, alpha=factor)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, its in zip(parameters, after, strict=True):
+                p.copy_(its)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
