@@ -11,7 +11,7 @@ With a frozen trunk these are three trunk passes where the textbook's loop spend
 is empty, the features are the images, and the same lines give eight instead of nine.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Non
 
 
 @contextmanager
-def predicted(parameters: Sequence[nn.Parameter], before: Sequence[Tensor], factor: float) -> Iterator[None]:
+def predicted(parameters: Iterable[nn.Parameter], before: list[Tensor], factor: float) -> Iterator[None]:
     """Move the discriminator's weights on by `factor` times their last update, while the generator has its turn.
 
     So the generator answers the discriminator that will be there next, and not the one that its last batch dealt with:
@@ -116,16 +116,13 @@ def predicted(parameters: Sequence[nn.Parameter], before: Sequence[Tensor], fact
     if not before:
         yield
         return
-    after = [p.detach().clone() for p in parameters]
+    weights = [p.detach() for p in parameters]  # the same memory
+    after = [w.clone() for w in weights]
     try:
-        with torch.no_grad():
-            for p, was in zip(parameters, before, strict=True):
-                p.add_(p - was, alpha=factor)
+        torch._foreach_add_(weights, torch._foreach_sub(after, before), alpha=factor)
         yield
     finally:
-        with torch.no_grad():
-            for p, its in zip(parameters, after, strict=True):
-                p.copy_(its)
+        torch._foreach_copy_(weights, after)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
