@@ -241,3 +241,15 @@ def test_real_cifar10_against_real_vgg19(tmp_path, cifar10_parquet, vgg_weights)
     assert code == 0, err
     assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 8 * 66 + 2)
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"][0]["real"] == 2000
+
+
+def test_a_run_from_before_prediction_goes_on_without(tmp_path):
+    assert train(tmp_path, "max_images=16")[0] == 0
+    for name in ("config.yaml", ".composed.yaml"):
+        lines = (tmp_path / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.lstrip().startswith("prediction:")]
+        assert len(kept) == len(lines) - 1
+        (tmp_path / name).write_text("".join(kept))
+    code, _, err = train(None, f"resume={tmp_path}", "max_images=24", small=False)
+    assert code == 0, err
+    assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24

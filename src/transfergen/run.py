@@ -115,7 +115,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "g_optimizer": instantiate(config.optimizer.generator),
         "transfer": instantiate(config.transfer),
         "d_steps": config.optimizer.d_steps,
-        "prediction": config.optimizer.prediction,
+        "prediction": config.optimizer.get("prediction", 0.0),  # resumed runs of before have none
     }
     module: GenerativeModule
     if isinstance(objective, Elbo):
