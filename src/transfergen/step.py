@@ -67,11 +67,9 @@ def generator_turn(
 
 def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logits of as many reals and fakes, of the same classes."""
-    if not d.joint:
-        return d.score(real, y), d.score(fake, y)
-    both = [torch.cat(pair) for pair in zip(real, fake, strict=True)]
-    real_logits, fake_logits = d.score(both, None if y is None else y.repeat(2)).chunk(2)
-    return real_logits, fake_logits
+    if d.joint:
+        return d.score_jointly(real, fake, y)
+    return d.score(real, y), d.score(fake, y)
 
 
 def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:

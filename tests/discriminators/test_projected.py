@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from torch.nn import functional as F
 from trunks import trunk
 
+from transfergen.discriminators.base import Discriminator
 from transfergen.discriminators.projected import ProjectedDiscriminator
 
 
@@ -118,6 +120,21 @@ def test_logits_are_joined_shallow_scale_first(images):
     before = d.score(features)
     features[2] = features[2] + 1
     assert (d.score(features) != before).any(0).tolist() == [False, False, True]
+
+
+def test_in_the_generators_turn_one_batch_of_reals_and_fakes_is_the_same_without_the_gradient_of_the_reals(images):
+    d = discriminator()
+    real, fake = d.features(images), d.features(images.flip(-1).clone().requires_grad_())
+    assert [m.requires_grad for m in (*real, *fake)] == [False] * 3 + [True] * 3
+    found, expected = [], []
+    for listed, cls in ((found, ProjectedDiscriminator), (expected, Discriminator)):
+        scoring = copy.deepcopy(d)  # spectral norm and batch statistics move with each pass
+        logits = cls.score_jointly(scoring, real, fake)
+        gradients = torch.autograd.grad((logits[0] * logits[1]).sum(), fake, retain_graph=True)
+        listed.extend((*logits, *gradients, *scoring.state_dict().values()))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("blocks", [0, 2])

@@ -38,6 +38,12 @@ class Discriminator(nn.Module):
         """The trainable suffix: what `features` gave -> logits (B, N), float32."""
         raise NotImplementedError
 
+    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`score` of as many reals and fakes, of the same classes, as one batch: the logits (B, N) of each."""
+        both = [torch.cat(pair) for pair in zip(real, fake, strict=True)]
+        real_logits, fake_logits = self.score(both, None if y is None else y.repeat(2)).chunk(2)
+        return real_logits, fake_logits
+
     def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
         """Images -> logits (B, N)."""
         return self.score(self.features(images), y)

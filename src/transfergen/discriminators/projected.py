@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transfergen.backbones.base import Backbone
 from transfergen.backbones.folding import fold
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
-from transfergen.discriminators.heads import scale_head
+from transfergen.discriminators.heads import ScaleHead
 
 
 class ProjectedDiscriminator(Discriminator):
@@ -64,7 +64,7 @@ class ProjectedDiscriminator(Discriminator):
         widths = [channels * 2**i for i in range(len(shapes))]
         self.mix_channels = nn.ModuleList(_random_projection(c, w) for (c, _, _), w in zip(shapes, widths, strict=True))
         self.mix_scales = nn.ModuleList(_random_projection(deep, w) for w, deep in pairwise(widths) if mix_scales)
-        self.heads = nn.ModuleList(scale_head(w, h, width=width) for w, (_, h, _) in zip(widths, shapes, strict=True))
+        self.heads = nn.ModuleList(ScaleHead(w, h, width=width) for w, (_, h, _) in zip(widths, shapes, strict=True))
 
     def freeze(self, blocks: int) -> None:
         """Raises ValueError if any of the trunk is to train: the random projections are meant for fixed features."""
@@ -105,6 +105,14 @@ class ProjectedDiscriminator(Discriminator):
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """The mixed maps -> logits (B, N), all scales joined."""
         return torch.cat([head(m).flatten(1).float() for head, m in zip(self.heads, features, strict=True)], dim=1)
+
+    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As usual; in the generator's turn, without the gradient with respect to the reals' maps."""
+        if not any(m.requires_grad for m in fake):
+            return super().score_jointly(real, fake, y)
+        logits = [head(f, r).flatten(1).float() for head, r, f in zip(self.heads, real, fake, strict=True)]
+        real_logits, fake_logits = torch.cat(logits, dim=1).chunk(2)
+        return real_logits, fake_logits
 
     def networks(self) -> Iterator[nn.Module]:
         """The trunk's blocks and the heads."""
