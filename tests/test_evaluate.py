@@ -1,6 +1,7 @@
 """The command on a run and on folders: table, JSON, picture, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from runs import called, train
 
 from transfergen.data.shapes import shapes
 from transfergen.evaluate import main
+from transfergen.report import read_run
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,30 @@ def test_best_generator_of_a_run_and_settings_act(run_dir, tmp_path):
     for entry in result["metrics"]:
         about = (entry["generated"], entry["real"], entry["split"], entry["seed"])
         assert about == (9, 9, "train", 5)
+
+
+def test_a_file_keeps_what_was_measured_otherwise_and_not_what_training_has_replaced(run_dir, tmp_path):
+    folder, kept = tmp_path / "run", tmp_path / "run" / "evaluation.json"
+    shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("evaluation.json"))
+
+    def counts_after(*options):
+        code, out, err = evaluate(f"run={folder}", "metrics=pixels", "neighbours=0", "format=json", *options)
+        assert code == 0, err
+        file, shown = json.loads(kept.read_text()), json.loads(out.splitlines()[-1])
+        earlier = file.pop("earlier", [])
+        assert file == shown
+        return [(r["checkpoint"], r["metrics"][0]["generated"]) for r in (file, *earlier)]
+
+    assert counts_after("count=9") == [("last", 9)]
+    assert counts_after("count=8") == [("last", 8), ("last", 9)]
+    assert counts_after("count=9") == [("last", 9), ("last", 8)]
+    assert counts_after("count=9", "checkpoint=best") == [("best", 9), ("last", 9), ("last", 8)]
+    assert len(read_run(folder, "run").entries) > 3 * len(json.loads(kept.read_text())["metrics"])
+    about = json.loads((folder / "generator.json").read_text())
+    (folder / "generator.json").write_text(json.dumps(about | {"images_seen": 32}))
+    assert counts_after("count=9") == [("last", 9), ("best", 9)]
+    kept.write_text("[]")
+    assert counts_after("count=9") == [("last", 9)]
 
 
 def test_neighbours_among_more_training_images_than_references(run_dir, tmp_path):

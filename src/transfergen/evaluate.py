@@ -40,13 +40,14 @@ def _task(config: DictConfig) -> None:
     result = comparison.about | {"metrics": comparison.metrics()}
     for warning in dict.fromkeys(e["warning"] for e in result["metrics"] if "warning" in e):
         log.warning(warning)
-    write_json(out, result)  # whatever becomes of the rest
+    earlier = _earlier(out, result)
+    write_json(out, result | earlier)  # whatever becomes of the rest
     if config.neighbours:
         picture = out.parent / "neighbours.png"
         found = comparison.neighbours(config.neighbours, picture)
         result |= found
         result["metrics"] += comparison.novelty()
-        write_json(out, result)
+        write_json(out, result | earlier)
     if config.format == "json":
         print(json.dumps(result))
         return
@@ -54,6 +55,31 @@ def _task(config: DictConfig) -> None:
     if config.neighbours:
         print(f"the samples nearest to {comparison.searched} images, and these: {picture}")
     print(f"all of it: {out}")
+
+
+def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Results that the file has already, of another extractor, count or split: they are kept beside the new one.
+
+    A result of the same is not, nor is one of a generator that further training has replaced.
+    """
+    try:
+        before = json.loads(out.read_text())
+        listed = [before, *before.pop("earlier", [])]
+        kept = [r for r in listed if _measured(r) != _measured(result) and not _replaced(r, result)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # there is none, or it is something else's
+        return {}
+    return {"earlier": kept} if kept else {}
+
+
+def _measured(result: dict[str, Any]) -> list[Any]:
+    first = result["metrics"][0]
+    keys = ("extractor", "generated", "real", "split", "seed")
+    return [*(result.get(key) for key in ("checkpoint", "fake", "real", "fit")), *(first[key] for key in keys)]
+
+
+def _replaced(result: dict[str, Any], by: dict[str, Any]) -> bool:
+    same = "checkpoint" in by and result.get("checkpoint") == by["checkpoint"]
+    return same and result["images_seen"] != by["images_seen"]
 
 
 def _check(config: DictConfig) -> None:

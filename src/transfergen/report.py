@@ -44,9 +44,12 @@ class Run:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """Metrics of the run's end, and those of a later evaluation, of its best generator perhaps."""
-        best = {"generator": "best"} if self.evaluation.get("checkpoint") == "best" else {}
-        return [*self.metrics.get("metrics", []), *(e | best for e in self.evaluation.get("metrics", []))]
+        """Metrics of the run's end, and those of later evaluations, of its best generator perhaps."""
+        listed = list(self.metrics.get("metrics", []))
+        for result in (self.evaluation, *self.evaluation.get("earlier", [])):
+            best = {"generator": "best"} if result.get("checkpoint") == "best" else {}
+            listed += [entry | best for entry in result.get("metrics", [])]
+        return listed
 
 
 def main() -> None:
