@@ -3,6 +3,8 @@
 import csv
 import json
 import operator
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -136,12 +138,17 @@ def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path,
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_resume_auto_starts_a_run_and_then_goes_on_with_it(tmp_path):
-    run_dir = tmp_path / "run"
+def test_resume_auto_starts_a_run_and_then_goes_on_with_it_and_with_its_time(tmp_path, monkeypatch):
+    run_dir, seconds = tmp_path / "run", [0.0]
     for expected in (64, 128):
+        monkeypatch.setattr(
+            "transfergen.module.time", SimpleNamespace(perf_counter=count().__next__)
+        )  # ticks when read
         code, _, err = train(run_dir, "resume=auto", f"trainer.max_epochs={expected // 64}")
         assert code == 0, err
         assert checkpoint(run_dir)["transfergen"]["images_seen"] == expected
+        seconds.append(json.loads((run_dir / "metrics.json").read_text())["seconds"])
+        assert seconds[-1] >= checkpoint(run_dir)["transfergen"]["seconds"] > seconds[-2]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ class GenerativeModule(LightningModule):
         self.last_scalars: dict[str, float] = {}
         self.config: dict[str, Any] = {}
         """What the networks were built of, for the message where a checkpoint is of others."""
+        self._seconds_before = 0.0
         self._saved_position: dict[str, int] | None = None
         self._saved_rng: list[dict[str, Tensor]] | None = None
         self._saved_names: list[list[str]] | None = None
@@ -56,6 +57,11 @@ class GenerativeModule(LightningModule):
     def sampler(self) -> Generator:
         """The generator to take samples from: the moving average, or the plain one where none is kept."""
         return self.ema.network if self.ema else self.generator
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained, all that is due at intervals included, with its time before it was resumed."""
+        return round(self._seconds_before + time.perf_counter() - self._started_at, 1)
 
     def on_train_start(self) -> None:
         """Per-rank random state.
@@ -78,7 +84,8 @@ class GenerativeModule(LightningModule):
         if self._saved_rng is not None and len(self._saved_rng) == self.trainer.world_size:
             self._randomness.restore(self._saved_rng[rank])
         self._all_finite = torch.ones((), dtype=torch.bool, device=self.device)
-        self._clock = (time.perf_counter(), self.images_seen)
+        self._started_at = time.perf_counter()
+        self._clock = (self._started_at, self.images_seen)
 
     @property
     def _order(self) -> BatchOrder:
@@ -181,6 +188,7 @@ class GenerativeModule(LightningModule):
         checkpoint["transfergen"] = {
             "format": FORMAT,
             "images_seen": self.images_seen,
+            "seconds": self.seconds,
             "position": {
                 "epoch": self._epochs + more,
                 "batch": batch,
@@ -224,6 +232,7 @@ class GenerativeModule(LightningModule):
             )
         self.images_seen, self._saved_rng, self._saved_names = own["images_seen"], own["rng"], own["optimized"]
         self._saved_position = own["position"]
+        self._seconds_before = own.get("seconds", 0.0)
 
     def _optimized_names(self) -> list[list[str]]:
         names = {id(parameter): name for name, parameter in self.named_parameters()}

@@ -1,7 +1,6 @@
 """The program: seed -> data -> networks -> module -> fit -> last samples and metrics."""
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,6 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
         _log_config(loggers, config)
 
-    start = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if not evaluation.entries:
         raise ValueError(
@@ -88,7 +86,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
             "trainer.max_time"
         )
     if trainer.is_global_zero:
-        _finish(module, evaluation, loggers, config, run_dir, time.perf_counter() - start)
+        _finish(module, evaluation, loggers, config, run_dir)
     return evaluation.objective
 
 
@@ -177,9 +175,8 @@ def _finish(
     loggers: list[Logger],
     config: DictConfig,
     run_dir: Path,
-    seconds: float,
 ) -> None:
-    summary = {"images_seen": module.images_seen, "seconds": round(seconds, 1), "training": module.last_scalars}
+    summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": evaluation.entries})
     values = {f"metrics/{entry['name']}": entry["value"] for entry in evaluation.entries}
     for logger in loggers:
