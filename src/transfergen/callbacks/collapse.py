@@ -14,8 +14,6 @@ PINNED_ACCURACY, PINNED_IMAGES = 0.99, 20_000
 LEAST_DIVERSITY, GRACE_IMAGES = 0.3, 10_000
 FALL, LEAST_HIGHEST = 0.5, 0.1
 
-_ADVICE = "try a lower optimizer.discriminator.lr, augment=diffaugment, or a shallower backbone.cut or backbone.taps"
-
 
 class DiversityAlarm:
     """Warns when a number that tells of diversity falls below half of its highest so far; once for each fall.
@@ -30,15 +28,15 @@ class DiversityAlarm:
         self._highest = 0.0
         self._low = False
 
-    def __call__(self, value: float, images_seen: int) -> None:
-        """The number as it is now."""
+    def __call__(self, value: float, images_seen: int, advice: str) -> None:
+        """The number as it is now, and what to try if it fell."""
         self._highest = max(self._highest, value)
         fell = value < FALL * self._highest and self._highest >= LEAST_HIGHEST
         low = fell or (value < self.floor and images_seen >= GRACE_IMAGES)
         if low and not self._low:
             log.warning(
                 f"the generator may be collapsing: {self.what} is {value:.2f} after {images_seen:,} images (highest so "
-                f"far {self._highest:.2f}); {_ADVICE}"
+                f"far {self._highest:.2f}); {advice}"
             )
         self._low = low
 
@@ -60,10 +58,12 @@ class CollapseWatch(Callback):
         scalars = pl_module.last_scalars
         if scalars is not self._looked_at and "accuracy/real" in scalars:  # not every objective has accuracies
             self._looked_at = scalars
-            self.look(scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen)
+            self.look(
+                scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen, pl_module.against_collapse
+            )
 
-    def look(self, real: float, fake: float, images_seen: int) -> None:
-        """The discriminator's accuracies, in [0, 1], as they are now."""
+    def look(self, real: float, fake: float, images_seen: int, advice: str) -> None:
+        """The discriminator's accuracies, in [0, 1], as they are now, and what to try if it is never wrong."""
         if min(real, fake) < PINNED_ACCURACY:
             self._since, self._warned = None, False
             return
@@ -72,5 +72,5 @@ class CollapseWatch(Callback):
             self._warned = True
             log.warning(
                 f"the discriminator has been right on {real:.1%} of the reals and {fake:.1%} of the fakes since "
-                f"{self._since:,} images, now {images_seen:,}: the generator learns little from it; {_ADVICE}"
+                f"{self._since:,} images, now {images_seen:,}: the generator learns little from it; {advice}"
             )

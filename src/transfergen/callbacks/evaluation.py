@@ -169,9 +169,10 @@ class Evaluation(Callback):
             logger.log_metrics({f"metrics/{name}": value for name, value in values.items()}, step=images_seen)
             logger.save()
         if trainer.is_global_zero:
-            self._diversity(values["diversity"], images_seen)
+            advice = module.against_collapse
+            self._diversity(values["diversity"], images_seen, advice)
             if "recall" in values:
-                self._recall(values["recall"], images_seen)
+                self._recall(values["recall"], images_seen, advice)
         if self.best is not None and self.every_images is not None:
             self._keep_if_best(trainer, module, values[self.best])
 

@@ -55,14 +55,14 @@ class SampleGrid(Callback):
         if pl_module.images_seen // self.every_images > self._intervals_done:
             self._intervals_done = pl_module.images_seen // self.every_images
             self._last_at = pl_module.images_seen
-            self._show(trainer, self._sample(pl_module), pl_module.images_seen)
+            self._show(trainer, pl_module, self._sample(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last grid."""
         assert isinstance(pl_module, GenerativeModule)
         images = self._sample(pl_module)
         if self._last_at != pl_module.images_seen:
-            self._show(trainer, images, pl_module.images_seen)
+            self._show(trainer, pl_module, images)
         if trainer.is_global_zero:
             to_grid(images).save(self.run_dir / artefacts.GRID)
 
@@ -71,13 +71,14 @@ class SampleGrid(Callback):
         return sample(module.sampler, range(self.seed, self.seed + self.count), module.device)
 
     @rank_zero_only
-    def _show(self, trainer: Trainer, images: torch.Tensor, images_seen: int) -> None:
+    def _show(self, trainer: Trainer, module: GenerativeModule, images: torch.Tensor) -> None:
+        images_seen = module.images_seen
         self._save(trainer, f"{images_seen:09d}", images, images_seen)
         if self._reals_spread:
             diversity = _spread(images) / self._reals_spread
             for logger in trainer.loggers:
                 logger.log_metrics({"samples/diversity": diversity}, step=images_seen)
-            self._alarm(diversity, images_seen)
+            self._alarm(diversity, images_seen, module.against_collapse)
 
     @rank_zero_only
     def _save(self, trainer: Trainer, name: str, images: torch.Tensor, images_seen: int) -> None:
