@@ -1,7 +1,7 @@
 """What every discriminator has: a frozen prefix and a trainable suffix."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -98,12 +98,33 @@ def check_backbone(backbone: object) -> None:
 
 
 @torch.no_grad()
-def channel_statistics(maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and standard deviation (C,) of each channel of maps (B, C, h, w), one of each a map, to standardise by.
+def channel_statistics(
+    features: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, batch_size: int = 16
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and standard deviation (C,) of each channel of what `features` makes of images, to standardise by.
 
     Trunks differ in the size of their features (near 1,000 at relu3_4 of the original VGG19 weights), and heads of one
     learning rate cannot serve them all.
+
+    Args:
+        features: (B, 3, R, R) -> maps (B, C, h, w), one of each a map in the result.
+        images: (N, 3, R, R).
+        batch_size: images at a time, since a trunk's first maps are large.
     """
-    means = [m.float().mean(dim=(0, 2, 3)) for m in maps]
-    stds = [m.float().std(dim=(0, 2, 3)) for m in maps]
-    return means, [s.clamp(min=float(s.mean()) * 1e-3) for s in stds]  # a channel that is always 0 stays 0
+    moments = [[_moments(m) for m in features(part)] for part in torch.split(images, batch_size)]
+    means, stds = [], []
+    for of_parts in zip(*moments, strict=True):
+        counts, variances, averages = (torch.stack(each) for each in zip(*of_parts, strict=True))
+        shares = (counts / counts.sum())[:, None]
+        mean = (shares * averages).sum(0)
+        variance = (shares * (variances + (averages - mean).square())).sum(0)
+        std = (variance * (counts.sum() / (counts.sum() - 1))).sqrt()
+        means.append(mean)
+        stds.append(std.clamp(min=float(std.mean()) * 1e-3))  # a channel that is always 0 stays 0
+    return means, stds
+
+
+def _moments(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many positions each channel of maps (B, C, h, w) has, its variance over these, and its mean."""
+    variance, mean = torch.var_mean(m.float(), (0, 2, 3), correction=0)
+    return mean.new_tensor(m.numel() / m.shape[1]), variance, mean

@@ -84,7 +84,7 @@ class ProjectedDiscriminator(Discriminator):
         Once: a mixing that came from another run, where it was done, stays as the heads know it.
         """
         if self.calibrated and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
-            means, stds = channel_statistics(self.backbone(images))
+            means, stds = channel_statistics(self.backbone, images)
             for mix, mean, std in zip(self.mix_channels, means, stds, strict=True):
                 weight, bias = cast(Tensor, mix.weight), cast(Tensor, mix.bias)
                 weight.div_(std[:, None, None])

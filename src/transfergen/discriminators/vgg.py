@@ -97,9 +97,8 @@ class VGGDiscriminator(Discriminator):
         if self.calibrated:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch norm stay as they are
-            maps = self._maps(self.features(images))
+            means, stds = channel_statistics(lambda part: self._maps(self.features(part)), images)
             self.train(was_training)
-            means, stds = channel_statistics(maps)
             self.feature_mean.copy_(torch.cat(means))
             self.feature_std.copy_(torch.cat(stds) * self.inputs**0.5)  # a norm of 1 over all inputs
 
