@@ -58,6 +58,8 @@ def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node,
     if option in ("sagan", "biggan"):
         own |= {"z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical"}
         own |= {"orthogonal_init", "orthogonal"}
+    if option in ("none", "flip"):
+        own |= {"colour", "translation", "cutout", "flip"}
     if option == "vae_gan":
         own |= {"perceptual", "adversarial", "game", "penalty"}
     if option in ("wgan_gp", "wasserstein", "wasserstein_gp", "relativistic"):
@@ -188,9 +190,12 @@ def test_scales_of_the_projected_discriminator_are_the_backbones_taps():
 
 @pytest.mark.parametrize("experiment", [f.stem for f in (CONF_DIR / "experiment").glob("*.yaml")])
 def test_each_experiment_composes_and_the_command_line_wins(experiment):
-    config = composed(f"experiment={experiment}", "data.batch_size=10", "transfer=fine_tuning")
+    config = composed(f"experiment={experiment}", "data.batch_size=10", "transfer=fine_tuning", "augment=none")
     assert config.data.batch_size == 10
     assert config.transfer.trunk == "tuned"
+    assert instantiate(config.augment).is_identity
+    mirrored = instantiate(composed(f"experiment={experiment}", "augment=flip").augment)
+    assert (mirrored.flip, mirrored.colour, mirrored.translation, mirrored.cutout) == (True, 0, 0, 0)
 
 
 def test_model_selects_and_a_swapped_backbone_inherits_nothing():
