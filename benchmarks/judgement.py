@@ -15,6 +15,7 @@ from judge import load_or_train
 from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 import transfergen.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.callbacks import RateDecay, StopAtImages
@@ -29,6 +30,8 @@ from transfergen.run import build_module, fill_in_classes
 from transfergen.trainer import build_trainer
 
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
+JUDGED = 32
+"""Pixels of what the judge was trained on."""
 Unit = Literal["seconds", "images"]
 COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64"]
 
@@ -37,7 +40,7 @@ class Measure:
     """Distances, precision and recall of a generator's samples, by the judge and, as a second opinion, by Lite1.
 
     Args:
-        test: images (N, 3, 32, 32) in [-1, 1].
+        test: images (N, 3, R, R) in [-1, 1], of the generator's resolution.
         data: the folder of CIFAR-10, for the judge, who is trained at the first time.
         second_opinion: whether EfficientNet-Lite1, which takes most of the time, measures too.
     """
@@ -69,6 +72,9 @@ class Measure:
 
 @torch.no_grad()
 def _features(extractor: Any, images: Tensor) -> Tensor:
+    """Of images (N, 3, R, R), each pixel of the judge's 32x32 being the mean of those that it covers."""
+    if images.shape[-1] != JUDGED:
+        images = F.interpolate(images, JUDGED, mode="area")
     return torch.cat([extractor(part) for part in images.split(250)]).float()
 
 
@@ -132,7 +138,7 @@ def judged_training(
     seed_everything(config.seed, verbose=False)
     fill_in_classes(config, data.class_count)  # type: ignore[attr-defined]
     test = data.test_set.some(SAMPLES).pixels  # type: ignore[attr-defined]
-    measure = Measure(to_float(test), config.data.path, second_opinion=second_opinion)
+    measure = Measure(to_float(test, config.data.resolution), config.data.path, second_opinion=second_opinion)
     module = build_module(config)
     grid.parent.mkdir(parents=True, exist_ok=True)
     judgement = Judgement(moments, by, measure, grid)

@@ -102,7 +102,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
     config = compose_config(overrides)
     data = judged_data(config)
     if images:
-        data.train_set = _first(data.train_set, images)
+        data.train_set = first_pictures(data.train_set, images)
     moments = [args.minutes * 60 * (i + 1) / args.points for i in range(args.points)]
     print(f"{name}: {' '.join(shown(overrides, args))}", flush=True)
     _, points, measure = judged_training(config, data, moments, "seconds", file.with_suffix(".png"))
@@ -124,7 +124,7 @@ def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) 
     file.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _first(store: Store, count: int) -> Store:
+def first_pictures(store: Store, count: int) -> Store:
     """The first `count` pictures, or a few more: of each class the same number."""
     classes = np.unique(store.labels)
     each = -(-count // len(classes))
