@@ -18,6 +18,8 @@ from transfergen.gan import GAN
 from transfergen.generators.resnet import ResNet, orthogonality
 from transfergen.transfer.strategy import Strategy
 
+CALIBRATIONS = 64 // 16  # all training images, some at a time
+
 
 def run(run_dir, *overrides):
     code, _, err = train(run_dir, *overrides, small=False)
@@ -65,7 +67,7 @@ def test_reals_and_fakes_are_augmented_alike_and_only_plain_reals_are_remembered
     augmented = recorded(monkeypatch, Augment, "forward")
     judged = recorded(monkeypatch, VGGDiscriminator, "features")
     run(tmp_path, *SMALL, f"augment={augment}", "trainer.max_epochs=2")
-    for calls in (augmented, judged[1:]):  # the calibration, on plain images, is the first
+    for calls in (augmented, judged[CALIBRATIONS:]):  # these, on plain images, are the first
         fakes = [images for (images,) in calls if images.requires_grad]
         reals = [images for (images,) in calls if not images.requires_grad]
         assert len(fakes) == 16
@@ -77,8 +79,8 @@ def test_what_the_discriminator_sees_is_what_augmentation_gives(tmp_path, monkey
     monkeypatch.setattr(Augment, "forward", lambda self, images: images * 0)
     seen = recorded(monkeypatch, VGGDiscriminator, "features")
     run(tmp_path, *SMALL, "max_images=8")
-    calibration, *turns = seen
-    assert calibration[0].any()
+    calibrations, turns = seen[:CALIBRATIONS], seen[CALIBRATIONS:]
+    assert all(images.any() for (images,) in calibrations)
     assert len(turns) == 2
     assert not any(images.any() for (images,) in turns)
 
