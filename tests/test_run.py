@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file
@@ -141,9 +142,8 @@ def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path,
 def test_resume_auto_starts_a_run_and_then_goes_on_with_it_and_with_its_time(tmp_path, monkeypatch):
     run_dir, seconds = tmp_path / "run", [0.0]
     for expected in (64, 128):
-        monkeypatch.setattr(
-            "transfergen.module.time", SimpleNamespace(perf_counter=count().__next__)
-        )  # ticks when read
+        ticks_when_read = SimpleNamespace(perf_counter=count().__next__)
+        monkeypatch.setattr("transfergen.module.time", ticks_when_read)
         code, _, err = train(run_dir, "resume=auto", f"trainer.max_epochs={expected // 64}")
         assert code == 0, err
         assert checkpoint(run_dir)["transfergen"]["images_seen"] == expected
@@ -248,6 +248,18 @@ def test_real_cifar10_against_real_vgg19(tmp_path, cifar10_parquet, vgg_weights)
     assert code == 0, err
     assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 8 * 66 + 2)
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"][0]["real"] == 2000
+
+
+@pytest.mark.parametrize("name", ["none", "flip"])
+def test_a_run_goes_on_whose_config_names_the_augmentation_as_it_was_before(tmp_path, name):
+    assert train(tmp_path, f"augment={name}", "max_images=16")[0] == 0
+    for file in (tmp_path / "config.yaml", tmp_path / ".composed.yaml"):
+        config = OmegaConf.load(file)
+        config.augment = {"_target_": f"transfergen.augment.{name}"}
+        OmegaConf.save(config, file)
+    code, _, err = train(None, f"resume={tmp_path}", "max_images=24", small=False)
+    assert code == 0, err
+    assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24
 
 
 def test_a_run_from_before_prediction_goes_on_without(tmp_path):

@@ -132,6 +132,16 @@ class AdaptiveAugment(Augment):
         self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
 
 
+def none() -> Augment:
+    """Images as they are. Runs saved earlier name it in their config."""
+    return Augment(colour=0, translation=0, cutout=0)
+
+
+def flip() -> Augment:
+    """Mirroring alone, of every other image. Runs saved earlier name it in their config."""
+    return Augment(colour=0, translation=0, cutout=0, flip=True)
+
+
 def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
     """Images (B, 3, R, R) with their colours changed by amounts (B,) in [-1, 1]; 0 changes nothing.
 

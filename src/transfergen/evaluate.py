@@ -72,9 +72,13 @@ def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]
 
 
 def _measured(result: dict[str, Any]) -> list[Any]:
+    """What tells a result from others."""
     first = result["metrics"][0]
     keys = ("extractor", "generated", "real", "split", "seed")
-    return [*(result.get(key) for key in ("checkpoint", "fake", "real", "fit")), *(first[key] for key in keys)]
+    return [
+        *(result.get(key) for key in ("checkpoint", "fake", "real", "fit", "resolution")),
+        *(first[key] for key in keys),
+    ]
 
 
 def _replaced(result: dict[str, Any], by: dict[str, Any]) -> bool:

@@ -74,14 +74,6 @@ class GAN(GenerativeModule):
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
         transfer.freeze_lowest(discriminator)
 
-    @property
-    def against_collapse(self) -> str:
-        """A weaker discriminator."""
-        ways = ["a lower optimizer.discriminator.lr", "augment=diffaugment"]
-        if self.discriminator.backbones:
-            ways.append("a shallower backbone.cut or backbone.taps")
-        return f"try {', '.join(ways[:-1])}, or {ways[-1]}"
-
     def configure_optimizers(self) -> list[Optimizer]:
         """The discriminator's, with a rate of its own for the pretrained trunk, and the generator's."""
         pretrained = {id(p) for backbone in self.discriminator.backbones for p in backbone.parameters()}

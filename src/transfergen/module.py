@@ -59,11 +59,6 @@ class GenerativeModule(LightningModule):
         return self.ema.network if self.ema else self.generator
 
     @property
-    def against_collapse(self) -> str:
-        """What to try when samples grow alike: overrides."""
-        raise NotImplementedError
-
-    @property
     def seconds(self) -> float:
         """How long the run has trained, all that is due at intervals included, with its time before it was resumed."""
         return round(self._seconds_before + time.perf_counter() - self._started_at, 1)

@@ -170,11 +170,7 @@ def _log_config(loggers: list[Logger], config: DictConfig) -> None:
 
 
 def _finish(
-    module: GenerativeModule,
-    evaluation: Evaluation,
-    loggers: list[Logger],
-    config: DictConfig,
-    run_dir: Path,
+    module: GenerativeModule, evaluation: Evaluation, loggers: list[Logger], config: DictConfig, run_dir: Path
 ) -> None:
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": evaluation.entries})

@@ -129,11 +129,6 @@ class VAE(Autoencoding):
         self._take_encoder(encoder, objective, backbone)
         self.g_optimizer = g_optimizer
 
-    @property
-    def against_collapse(self) -> str:
-        """Latents that tell more of their images."""
-        return "try a lower objective.beta, or objective.free_bits=0.1"
-
     def configure_optimizers(self) -> list[Optimizer]:
         """One, of both networks."""
         return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]

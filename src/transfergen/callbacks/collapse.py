@@ -6,6 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from transfergen.gan import GAN
 from transfergen.module import GenerativeModule
 
 log = logging.getLogger(__name__)
@@ -13,6 +14,14 @@ log = logging.getLogger(__name__)
 PINNED_ACCURACY, PINNED_IMAGES = 0.99, 20_000
 LEAST_DIVERSITY, GRACE_IMAGES = 0.3, 10_000
 FALL, LEAST_HIGHEST = 0.5, 0.1
+
+
+def what_to_try(module: GenerativeModule) -> str:
+    """Overrides that help when samples grow alike, or when the discriminator is never wrong."""
+    if not isinstance(module, GAN):
+        return "try a lower objective.beta, or objective.free_bits=0.1"
+    weaker = "try a lower optimizer.discriminator.lr, or augment=diffaugment"
+    return f"{weaker}, or a shallower backbone.cut or backbone.taps" if module.discriminator.backbones else weaker
 
 
 class DiversityAlarm:
@@ -58,9 +67,7 @@ class CollapseWatch(Callback):
         scalars = pl_module.last_scalars
         if scalars is not self._looked_at and "accuracy/real" in scalars:  # not every objective has accuracies
             self._looked_at = scalars
-            self.look(
-                scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen, pl_module.against_collapse
-            )
+            self.look(scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen, what_to_try(pl_module))
 
     def look(self, real: float, fake: float, images_seen: int, advice: str) -> None:
         """The discriminator's accuracies, in [0, 1], as they are now, and what to try if it is never wrong."""

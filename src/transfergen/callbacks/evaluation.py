@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from transfergen import artefacts
 from transfergen.backbones.weights import WeightsError
-from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm
+from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm, what_to_try
 from transfergen.callbacks.files import save_checkpoint
 from transfergen.callbacks.progress import ProgressBar
 from transfergen.config import instantiate
@@ -169,7 +169,7 @@ class Evaluation(Callback):
             logger.log_metrics({f"metrics/{name}": value for name, value in values.items()}, step=images_seen)
             logger.save()
         if trainer.is_global_zero:
-            advice = module.against_collapse
+            advice = what_to_try(module)
             self._diversity(values["diversity"], images_seen, advice)
             if "recall" in values:
                 self._recall(values["recall"], images_seen, advice)

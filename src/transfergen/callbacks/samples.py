@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms.functional import pil_to_tensor
 
 from transfergen import artefacts
-from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm
+from transfergen.callbacks.collapse import LEAST_DIVERSITY, DiversityAlarm, what_to_try
 from transfergen.generators.base import sample
 from transfergen.images import resize, to_float, to_grid
 from transfergen.module import GenerativeModule
@@ -78,7 +78,7 @@ class SampleGrid(Callback):
             diversity = _spread(images) / self._reals_spread
             for logger in trainer.loggers:
                 logger.log_metrics({"samples/diversity": diversity}, step=images_seen)
-            self._alarm(diversity, images_seen, module.against_collapse)
+            self._alarm(diversity, images_seen, what_to_try(module))
 
     @rank_zero_only
     def _save(self, trainer: Trainer, name: str, images: torch.Tensor, images_seen: int) -> None:
