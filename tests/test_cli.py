@@ -45,6 +45,10 @@ def refusal(run_dir, *overrides, small=False):
         ([*SHAPES_ON_VGG, "transfer.trunk=last_k", "transfer.last_k=9"], ["transfer.last_k=9", "transfer.trunk=tuned"]),
         ([*SHAPES_ON_VGG, "optimizer.d_steps=0"], ["optimizer.d_steps=0"]),
         ([*SHAPES_ON_VGG, "optimizer.prediction=-1"], ["optimizer.prediction=-1", "0 or more"]),
+        (
+            [*SHAPES_ON_VGG, "optimizer.simultaneous=true", "optimizer.d_steps=2"],
+            ["optimizer.simultaneous=true", "set optimizer.d_steps=1"],
+        ),
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
         ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "logger=none"]),
         ([*SHAPES_ON_VGG, "decay_from_images=8"], ["decay_from_images=8", "set max_images"]),

@@ -73,8 +73,9 @@ def composed(*overrides):
         return compose("train", overrides=[*ANY_MODEL, "data.source.train=8", *overrides])
 
 
+@pytest.mark.parametrize("turns", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("combination", combinations(), ids="-".join)
-def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, sources, tmp_path):
+def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, turns, sources, tmp_path):
     generator, discriminator, objective, optimizer, transfer, augment = combination
     network = ["discriminator.width=4"] if discriminator not in ("vgg", "vision_aided") else []
     overrides = [
@@ -87,6 +88,7 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
         f"objective={objective}",
         f"optimizer={optimizer}",
         "optimizer.d_steps=1",
+        f"optimizer.simultaneous={turns == 'simultaneous'}",
         f"transfer={transfer}",
         f"augment={augment}",
     ]
@@ -158,6 +160,7 @@ STRATEGIES = {
         *(f"transfer.{term}=1" for term in ("mmd", "coral", "reversal", "ewc")),
     ],
     "r1": [*SMALL_MODELS["projected"], "objective.penalty.r1=1"],
+    "simultaneous": [*SMALL_MODELS["projected"], "optimizer.simultaneous=true", "optimizer.prediction=1"],
 }
 
 

@@ -62,6 +62,25 @@ def test_the_generator_plays_against_the_predicted_discriminator(tmp_path, monke
     torch.testing.assert_close(predicted - after, after - before)
 
 
+def test_simultaneous_turns_are_played_where_the_last_update_would_lead_once_more(tmp_path, monkeypatch):
+    played = []
+    turns = gan.both_turns
+
+    def record(discriminator, *args):
+        played.append(discriminator.head[-1].bias.detach().clone())
+        return turns(discriminator, *args)
+
+    monkeypatch.setattr(gan, "both_turns", record)
+    options = (*SMALL, "optimizer.prediction=1", "optimizer.simultaneous=true")
+    first = run(tmp_path / "one", *options, "max_images=8")["discriminator.head.3.bias"]
+    second = run(tmp_path / "two", *options, "max_images=16")["discriminator.head.3.bias"]
+    start, again, moved_on = played
+    assert torch.equal(start, again)
+    assert (start != first).all()
+    assert (second != first).all()
+    torch.testing.assert_close(moved_on - first, first - start)
+
+
 @pytest.mark.parametrize("augment", ["none", "flip"])
 def test_reals_and_fakes_are_augmented_alike_and_only_plain_reals_are_remembered(tmp_path, monkeypatch, augment):
     augmented = recorded(monkeypatch, Augment, "forward")

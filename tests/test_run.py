@@ -103,6 +103,7 @@ RESUMED = {
     "2:1": [*SMALL, "optimizer.d_steps=2"],
     "tuned": [*SMALL, "transfer=fine_tuning"],
     "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.prediction=1"],
+    "simultaneous": [*SMALL, "optimizer.simultaneous=true", "optimizer.prediction=1"],
     "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
 }
 

@@ -12,9 +12,10 @@ from transfergen.discriminators.projected import ProjectedDiscriminator
 from transfergen.discriminators.vgg import VGGDiscriminator
 from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.generators.dcgan import DCGAN
-from transfergen.losses.adversarial import bce
+from transfergen.losses.adversarial import bce, relativistic
 from transfergen.step import (
     FeatureCache,
+    both_turns,
     discriminator_turn,
     generator_turn,
     gradient_norm,
@@ -180,6 +181,29 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad.abs().sum() > 0 for p in generator.parameters())
     assert all(p.requires_grad for p in parameters)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_both_turns_have_the_gradients_of_each_turn_at_the_same_weights(name, joint):
+    discriminator = OTHERS[name][0]().eval()  # spectral norm stands still
+    discriminator.joint = joint
+    generator, real = DCGAN(resolution=32, z_dim=8, width=8), torch.rand(BATCH, 3, 32, 32) * 2 - 1
+    weights = {"d": list(discriminator.trainable_parameters()), "g": list(generator.parameters())}
+    fake, real = (discriminator.features(images) for images in (generator(torch.randn(BATCH, 8)), real))
+    turns = {
+        "d": discriminator_turn(discriminator, relativistic(), real, fake),
+        "g": generator_turn(discriminator, relativistic(), real, fake, discriminator.score(real)),
+    }
+    at_once = dict(zip(turns, both_turns(discriminator, relativistic(), real, fake), strict=True))
+    expected = [g for who in turns for g in torch.autograd.grad(turns[who].loss, weights[who], retain_graph=True)]
+    (at_once["d"].loss + 3 * at_once["g"].loss).backward(inputs=[*weights["d"], *weights["g"]])
+    for turn, same in zip(turns.values(), at_once.values(), strict=True):
+        torch.testing.assert_close(same.loss.detach(), turn.loss.detach())
+        torch.testing.assert_close(same.fake_logits, turn.fake_logits)
+    for parameter, gradient in zip(weights["d"] + weights["g"], expected, strict=True):
+        factor = 1 if any(parameter is p for p in weights["d"]) else 3
+        torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0])

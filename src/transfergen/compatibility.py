@@ -20,6 +20,7 @@ def check_game(
     transfer: Strategy,
     d_steps: int,
     prediction: float,
+    simultaneous: bool,
 ) -> None:
     """Refuse a combination that makes no sense; warn of a setting that changes nothing.
 
@@ -34,6 +35,11 @@ def check_game(
         )
     if prediction < 0:
         raise ValueError(f"optimizer.prediction={prediction}: choose 0 or more; 1 is one more step like the last")
+    if simultaneous and d_steps != 1:
+        raise ValueError(
+            f"optimizer.simultaneous=true updates both networks on each batch, not as optimizer.d_steps={d_steps} has "
+            "it; set optimizer.d_steps=1, or optimizer.simultaneous=false"
+        )
     if generator.num_classes != discriminator.num_classes:
         raise ValueError(
             f"the generator is told of {generator.num_classes} classes and the discriminator of "

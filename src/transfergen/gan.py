@@ -1,7 +1,7 @@
 """The adversarial game as a LightningModule: it calls the two turns on each batch."""
 
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -20,6 +20,7 @@ from transfergen.step import (
     FeatureCache,
     Features,
     Turn,
+    both_turns,
     clip_weights,
     discriminator_turn,
     generator_turn,
@@ -33,6 +34,28 @@ CALIBRATION_IMAGES = 128
 GROWTH_IMAGES = 512
 
 
+class _Draw(NamedTuple):
+    """A batch, and what the discriminator is shown beside it."""
+
+    batch: Batch
+    update: int
+    y: Tensor | None
+    shown: Tensor
+    real: Features
+    fake: Features
+    pairs: Pairs | None
+
+
+class _Played(NamedTuple):
+    """What became of it: the turns, the norms of their gradients, and the terms that were added to their losses."""
+
+    d: Turn
+    g: Turn
+    d_norm: Tensor
+    g_norm: Tensor
+    terms: dict[str, Tensor]
+
+
 class GAN(GenerativeModule):
     """A generator against a discriminator, alternating on each batch.
 
@@ -44,6 +67,8 @@ class GAN(GenerativeModule):
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
         prediction: in the generator's turn the discriminator is moved on by so much of its last update; 0: not.
+        simultaneous: whether both are updated from one pass of the discriminator, each from where the other was.
+            With `prediction`, from the moved one: extrapolation from the past. Gidel 2019, arXiv:1802.10551.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
     """
 
@@ -59,16 +84,17 @@ class GAN(GenerativeModule):
         transfer: Strategy,
         d_steps: int = 1,
         prediction: float = 0.0,
+        simultaneous: bool = False,
         ema_halflife_images: float = 10_000,
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
-        check_game(generator, discriminator, objective, augment, transfer, d_steps, prediction)
+        check_game(generator, discriminator, objective, augment, transfer, d_steps, prediction, simultaneous)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
-        self.d_steps, self.prediction = d_steps, prediction
+        self.d_steps, self.prediction, self.simultaneous = d_steps, prediction, simultaneous
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
@@ -99,47 +125,98 @@ class GAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Both turns on one batch."""
-        d_optimizer, g_optimizer = cast(list[LightningOptimizer], self.optimizers())
         images = len(batch.pixels) * self.trainer.world_size
-        batches_seen = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
-        g_turn_due = (batches_seen + 1) % self.d_steps == 0
+        update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
+        g_turn_due = (update + 1) % self.d_steps == 0
         self._follow_schedule()
-        real = self._real_features(batch)
-        y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
-        with torch.set_grad_enabled(g_turn_due):
-            z, generated = self._fakes(batch, y)
-            shown = self.augment(generated)
-            fake = self.discriminator.features(shown)
-        pairs = Pairs(z, y, generated, self._images(batch)) if self.transfer.has_terms else None
-
-        d_parameters = self._d_parameters()
-        d_turn = discriminator_turn(self.discriminator, self.objective, real, fake, y)
-        d_terms = self._penalty(batch, shown.detach(), y, batches_seen)
-        if pairs:
-            detached = pairs._replace(fake=generated.detach())
-            d_terms |= self.transfer.discriminator_terms(self.discriminator, detached)
-        before = [p.detach().clone() for p in d_parameters] if self.prediction and g_turn_due else []
-        d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
-        if self.objective.clip is not None:
-            clip_weights(self.discriminator, self.objective.clip)  # not those of a transfer strategy's own networks
-        self.images_seen += images
-        self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
-        if not g_turn_due:
+        draw = self._draw(batch, update, with_graph=g_turn_due)
+        played = self._at_once(draw, images) if self.simultaneous else self._in_turns(draw, images, g_turn_due)
+        if played is None:
             return
-        with without_weight_gradients(d_parameters), predicted(d_parameters, before, self.prediction):
-            g_turn = generator_turn(self.discriminator, self.objective, real, fake, d_turn.real_logits, y)
-            g_terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
-            g_terms |= self._own_terms()
-            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
-            g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
         if self.ema:
             new_images = self.images_seen - self._images_at_g_step
             self.ema.update(self.generator, images=new_images, images_seen=self.images_seen)
         self._images_at_g_step = self.images_seen
 
-        self._last_curves |= {f"loss/{name}": term for name, term in (d_terms | g_terms).items()}
-        if batches_seen % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
-            self._log_turns(d_turn, g_turn, d_norm, g_norm)
+        self._last_curves |= {f"loss/{name}": term for name, term in played.terms.items()}
+        if update % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
+            self._log_turns(played)
+
+    def _draw(self, batch: Batch, update: int, *, with_graph: bool) -> _Draw:
+        real = self._real_features(batch)
+        y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
+        with torch.set_grad_enabled(with_graph):
+            z, generated = self._fakes(batch, y)
+            shown = self.augment(generated)
+            fake = self.discriminator.features(shown)
+        pairs = Pairs(z, y, generated, self._images(batch)) if self.transfer.has_terms else None
+        return _Draw(batch, update, y, shown.detach(), real, fake, pairs)
+
+    def _in_turns(self, draw: _Draw, images: int, g_turn_due: bool) -> _Played | None:
+        """The discriminator's update; then, if it is due, the generator's against the updated one."""
+        d_optimizer, g_optimizer = cast(list[LightningOptimizer], self.optimizers())
+        d_parameters = self._d_parameters()
+        d_turn = discriminator_turn(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
+        d_terms = self._d_terms(draw)
+        before = [p.detach().clone() for p in d_parameters] if self.prediction and g_turn_due else []
+        d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
+        self._after_d_update(d_turn, images)
+        if not g_turn_due:
+            return None
+        with without_weight_gradients(d_parameters), predicted(d_parameters, before, self.prediction):
+            g_turn = generator_turn(
+                self.discriminator, self.objective, draw.real, draw.fake, d_turn.real_logits, draw.y
+            )
+            g_terms = self._g_terms(draw)
+            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
+            g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
+        return _Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
+
+    def _at_once(self, draw: _Draw, images: int) -> _Played:
+        """Both updates from one pass of the suffix, with the discriminator where its last update leads once more."""
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
+        d_optimizer, g_optimizer = optimizers
+        d_parameters = self._d_parameters()
+        g_parameters = [p for p in self._g_parameters() if p.requires_grad]
+        state = d_optimizer.optimizer.state  # which checkpoints hold
+        before = [state[p].get("before", p.detach()) for p in d_parameters] if self.prediction else []
+        now = [p.detach().clone() for p in d_parameters] if self.prediction else []
+        with predicted(d_parameters, before, self.prediction):
+            with without_weight_gradients(d_parameters):
+                g_terms = self._g_terms(draw)
+            d_turn, g_turn = both_turns(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
+            d_terms = self._d_terms(draw)
+            d_loss = _total(d_turn.loss, d_terms)
+            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            self.manual_backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
+        d_norm = self._step(d_optimizer, d_loss, d_parameters, "discriminator")
+        for p, weights in zip(d_parameters, now, strict=bool(now)):
+            state[p]["before"] = weights
+        self._after_d_update(d_turn, images)
+        g_norm = self._step(g_optimizer, g_loss, g_parameters, "generator")
+        return _Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
+
+    def _after_d_update(self, d_turn: Turn, images: int) -> None:
+        if self.objective.clip is not None:
+            clip_weights(self.discriminator, self.objective.clip)  # not those of a transfer strategy's own networks
+        self.images_seen += images
+        self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
+
+    def _d_terms(self, draw: _Draw) -> dict[str, Tensor]:
+        """Weighted scalars by name, added to the discriminator's loss."""
+        terms = self._penalty(draw)
+        if draw.pairs:
+            detached = draw.pairs._replace(fake=draw.pairs.fake.detach())
+            terms |= self.transfer.discriminator_terms(self.discriminator, detached)
+        return terms
+
+    def _g_terms(self, draw: _Draw) -> dict[str, Tensor]:
+        """The same for the generator's."""
+        pairs = draw.pairs
+        terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
+        return terms | self._own_terms()
 
     def from_files(self) -> list[str]:
         """Names of the trunks' frozen blocks, where these were read from files."""
@@ -175,14 +252,14 @@ class GAN(GenerativeModule):
     def _adversarial_weight(self) -> float:
         return self.transfer.adversarial
 
-    def _penalty(self, batch: Batch, fake: Tensor, y: Tensor | None, update: int) -> dict[str, Tensor]:
+    def _penalty(self, draw: _Draw) -> dict[str, Tensor]:
         """The gradient penalty, if it is due at this update. Compiled code has no second derivatives."""
         penalty = self.objective.penalty
-        if penalty is None or not penalty.due(update):
+        if penalty is None or not penalty.due(draw.update):
             return {}
-        score = partial(mean_logits, self.discriminator, y=y)
+        score = partial(mean_logits, self.discriminator, y=draw.y)
         with torch.compiler.set_stance("force_eager"):
-            return {"gradient_penalty": penalty(score, self.augment(self._images(batch)), fake)}
+            return {"gradient_penalty": penalty(score, self.augment(self._images(draw.batch)), draw.shown)}
 
     @property
     def _train_set(self) -> Store:
@@ -229,15 +306,16 @@ class GAN(GenerativeModule):
         columns, _ = self.discriminator.parts()[0]
         return logits[:, columns]
 
-    def _log_turns(self, d: Turn, g: Turn, d_norm: Tensor, g_norm: Tensor) -> None:
+    def _log_turns(self, played: _Played) -> None:
+        d, g = played.d, played.g
         real_logits, fake_logits = self._main(d.real_logits), self._main(d.fake_logits)
         curves = {
             "loss/discriminator": d.loss,
             "loss/generator": g.loss,
             "logits/real": real_logits.mean(),
             "logits/fake": fake_logits.mean(),
-            "gradient_norm/discriminator": d_norm,
-            "gradient_norm/generator": g_norm,
+            "gradient_norm/discriminator": played.d_norm,
+            "gradient_norm/generator": played.g_norm,
             "augment/p": self.augment.p,
         }
         boundary = self.objective.boundary

@@ -123,6 +123,10 @@ class GenerativeModule(LightningModule):
         """Step, unless the loss or a gradient is not finite, on any rank. Returns the norm of the gradients."""
         optimizer.zero_grad()
         self.manual_backward(loss)
+        return self._step(optimizer, loss, parameters, who)
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor, parameters: list[nn.Parameter], who: str) -> Tensor:
+        """As above, with the gradients that the parameters have."""
         norm = gradient_norm(parameters)
         finite = torch.isfinite(norm + loss.detach())
         if self.trainer.world_size > 1:

@@ -114,6 +114,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "transfer": instantiate(config.transfer),
         "d_steps": config.optimizer.d_steps,
         "prediction": config.optimizer.get("prediction", 0.0),  # resumed runs of before have none
+        "simultaneous": config.optimizer.get("simultaneous", False),
     }
     module: GenerativeModule
     if isinstance(objective, Elbo):
@@ -131,6 +132,8 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
     if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
+        if game["simultaneous"]:
+            torch._functorch.config.donated_buffer = False  # `both_turns` goes back through the suffix twice
         for network in (generator, *(discriminator.networks() if discriminator else ())):
             network.compile()
     return module

@@ -8,12 +8,13 @@ One batch of the alternating game, with the discriminator split into a frozen pr
     generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
 
 With a frozen trunk these are three trunk passes where the textbook's loop spends nine. With nothing frozen the prefix
-is empty, the features are the images, and the same lines give eight instead of nine.
+is empty, the features are the images, and the same lines give eight instead of nine. `both_turns` takes both losses
+from one pass of the suffix, and both networks step afterwards.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,7 @@ def discriminator_turn(
     """The discriminator's loss. Its gradients reach the suffix's weights alone. The fakes are of the reals' classes."""
     detached = [feature.detach() for feature in fake]  # this update must not move the generator
     real_logits, fake_logits = _score(d, real, detached, y)
-    losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
-    return Turn(torch.stack(losses).sum(), real_logits.detach(), fake_logits.detach())
+    return Turn(_d_loss(d, objective, real_logits, fake_logits), real_logits.detach(), fake_logits.detach())
 
 
 def generator_turn(
@@ -58,11 +58,53 @@ def generator_turn(
         real_logits, fake_logits = _score(d, real, fake, y)
     else:
         fake_logits = d.score(fake, y)
+    loss = _g_loss(d, objective, real_logits, fake_logits)
+    return Turn(loss, None if real_logits is None else real_logits.detach(), fake_logits.detach())
+
+
+def both_turns(
+    d: Discriminator, objective: Objective, real: Features, fake: Features, y: Tensor | None = None
+) -> tuple[Turn, Turn]:
+    """The discriminator's loss and the generator's, from the same logits.
+
+    Gradients of the one reach the suffix's weights alone, those of the other what the fakes came from alone: so a
+    backward pass of their sum, whose `inputs` are the weights of both networks, serves both.
+    """
+    leaves = [feature.detach().requires_grad_() for feature in fake]
+    real_logits, fake_logits = _score(d, real, leaves, y)
+    g_loss = _g_loss(d, objective, real_logits, fake_logits)
+    gradients = torch.autograd.grad(g_loss, leaves, retain_graph=True)
+    logits = real_logits.detach(), fake_logits.detach()
+    d_turn = Turn(_d_loss(d, objective, real_logits, fake_logits), *logits)
+    return d_turn, Turn(cast(Tensor, _WithGradients.apply(g_loss.detach(), gradients, *fake)), *logits)
+
+
+class _WithGradients(torch.autograd.Function):
+    """A value whose gradients with respect to other tensors are known."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *_others: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (factor,) = gradients
+        return None, None, *(known * factor.to(known.dtype) for known in ctx.saved_tensors)
+
+
+def _d_loss(d: Discriminator, objective: Objective, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Summed over the parts, by weight; so is the generator's."""
+    losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
+    return torch.stack(losses).sum()
+
+
+def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     losses = [
         weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
         for part, weight in d.parts()
     ]
-    return Turn(torch.stack(losses).sum(), None if real_logits is None else real_logits.detach(), fake_logits.detach())
+    return torch.stack(losses).sum()
 
 
 def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:
