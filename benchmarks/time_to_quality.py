@@ -84,7 +84,14 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0_falling": [*WHOLE, *PAIRED, "decay_from_images=70000", "max_images=200000"],
     "projected_lite0_slowly": SLOWLY,
     "projected_lite0_predicted": [*SLOWLY, "optimizer.prediction=1"],
-    "projected_lite0_at_once": [*SLOWLY, "optimizer.prediction=1", "optimizer.simultaneous=true"],
+    "projected_lite0_at_once": [
+        *WHOLE,
+        *PAIRED,
+        "decay_from_images=50000",
+        "max_images=700000",
+        "optimizer.prediction=1",
+        "optimizer.simultaneous=true",
+    ],
     "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "decay_from_images=65000", "max_images=190000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }

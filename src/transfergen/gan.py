@@ -192,7 +192,7 @@ class GAN(GenerativeModule):
                 optimizer.zero_grad()
             self.manual_backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
         d_norm = self._step(d_optimizer, d_loss, d_parameters, "discriminator")
-        for p, weights in zip(d_parameters, now, strict=bool(now)):
+        for p, weights in zip(d_parameters, now, strict=False):  # none, without prediction
             state[p]["before"] = weights
         self._after_d_update(d_turn, images)
         g_norm = self._step(g_optimizer, g_loss, g_parameters, "generator")
