@@ -6,7 +6,8 @@ The plain loop is the same generator, trunk, mixing, heads, losses and augmentat
 the release computes in an iteration: the generator 2 times forward and 1 backward, the trunk 3 and 1, the heads 3 and 3
 (the discriminator's turn draws fakes of its own). Its networks have the same weights. As there, its generator enlarges
 before it convolves, and its trunk convolves before it normalises, where the project's do both at once. Default memory
-format and optimizers; moving average in both. The last line is JSON.
+format and optimizers; moving average in both. Then the project's step in turns beside that of
+`optimizer.simultaneous=true`. The last line is JSON.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from transfergen.ema import EMA
 from transfergen.generators.fastgan import FastGAN
 from transfergen.generators.upsampling import UpsampledConv2d
 from transfergen.losses.adversarial import hinge, hinge_d, hinge_g
-from transfergen.step import discriminator_turn, generator_turn, gradient_norm, without_weight_gradients
+from transfergen.step import both_turns, discriminator_turn, generator_turn, gradient_norm, without_weight_gradients
 
 Networks = tuple[FastGAN, ProjectedDiscriminator]
 
@@ -82,7 +83,9 @@ def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[]
     return step
 
 
-def project_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[], None]:
+def project_step(
+    g: FastGAN, d: ProjectedDiscriminator, batch: int, *, simultaneous: bool = False
+) -> Callable[[], None]:
     """The step of `transfergen.gan`, without Lightning around it."""
     g, d = (n.to(memory_format=torch.channels_last) for n in (g, d))
     d_parameters = list(d.trainable_parameters())
@@ -97,14 +100,20 @@ def project_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[
         real = d.features(augment(images))
         fake = d.features(augment(g(torch.randn(batch, g.z_dim))))
         d_optimizer.zero_grad()
-        discriminator_turn(d, objective, real, fake).loss.backward()
-        gradient_norm(d_parameters).isfinite().item()
-        d_optimizer.step()
         g_optimizer.zero_grad()
-        with without_weight_gradients(d_parameters):
-            generator_turn(d, objective, real, fake).loss.backward()
-            gradient_norm(g.parameters()).isfinite().item()
-            g_optimizer.step()
+        if simultaneous:
+            d_turn, g_turn = both_turns(d, objective, real, fake)
+            (d_turn.loss + g_turn.loss).backward(inputs=[*d_parameters, *g.parameters()])
+            gradient_norm(d_parameters).isfinite().item()
+            d_optimizer.step()
+        else:
+            discriminator_turn(d, objective, real, fake).loss.backward()
+            gradient_norm(d_parameters).isfinite().item()
+            d_optimizer.step()
+            with without_weight_gradients(d_parameters):
+                generator_turn(d, objective, real, fake).loss.backward()
+        gradient_norm(g.parameters()).isfinite().item()
+        g_optimizer.step()
         seen += batch
         ema.update(g, images=batch, images_seen=seen)
 
@@ -125,13 +134,16 @@ def main() -> None:
     torch.manual_seed(0)
     g, d = networks(args.resolution, args.input_size)
     plain = plain_step(*copy.deepcopy((g, d)), args.batch)
-    project = project_step(g, d, args.batch)
+    project = project_step(*copy.deepcopy((g, d)), args.batch)
+    at_once = project_step(g, d, args.batch, simultaneous=True)
     a, b, ratio = paired(plain, project, rounds=args.rounds, steps=args.steps, warmup=2)
+    *_, at_once_ratio = paired(project, at_once, rounds=args.rounds, steps=args.steps, warmup=2)
     print(
         f"EfficientNet-Lite0 at {args.input_size or args.resolution} px, FastGAN at {args.resolution} px, batch "
         f"{args.batch}, {args.threads} threads: {1 / b:.2f} steps/s, the release's passes {1 / a:.2f}"
     )
-    print(json.dumps({"projected_over_release": round(ratio, 2)}))
+    ratios = {"projected_over_release": ratio, "simultaneous_over_alternating": at_once_ratio}
+    print(json.dumps({name: round(value, 2) for name, value in ratios.items()}))
 
 
 if __name__ == "__main__":

@@ -29,11 +29,21 @@ def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
         return hydra.utils.instantiate(config, *args, _convert_="all", **kwargs)
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, TypeError):
-            raise ValueError(str(error.__cause__)) from error
+            raise ValueError(_without_a_place(error) or str(error.__cause__)) from error
         nested = re.search(r"full_key: (discriminator\.backbones\.\w+)", str(error))
         if nested and isinstance(error.__cause__, ValueError):  # a trunk among several
             raise ValueError(str(error.__cause__).replace("backbone.", f"{nested[1]}.")) from error
         raise error.__cause__ or error from error
+
+
+def _without_a_place(error: Exception) -> str | None:
+    """One line for a setting that came along from elsewhere, such as an experiment, to a choice that has none."""
+    unexpected = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error.__cause__))
+    where = re.search(r"full_key: (\S+)", str(error))
+    if not (unexpected and where):
+        return None
+    name, setting = unexpected[1], f"{where[1]}.{unexpected[2]}"
+    return f"{setting}: {name} has no such setting; take it out with ~{setting}, or choose another {where[1]}"
 
 
 def _check_targets(config: Any) -> None:
