@@ -27,6 +27,7 @@ def refusal(run_dir, *overrides, small=False):
         (["modl=vgg_disc"], ["modl", "did you mean model"]),
         (["backbone.cutt=pool4"], ["backbone.cutt", "did you mean backbone.cut"]),
         (["model=dcgan", "discriminator.hidden=8"], ["discriminator.hidden", "what was chosen of discriminator"]),
+        ([*SHAPES_ON_VGG, "+discriminator.joint=true"], ["VGGDiscriminator has no", "~discriminator.joint"]),
         (["data=image_folder"], ["data.path"]),
         (["data=image_folder", "data.path=nowhere"], ["data.path=nowhere", "no such folder"]),
         (["data=huggingface", "data.path=./nowhere"], ["data.path=./nowhere", "no such folder"]),

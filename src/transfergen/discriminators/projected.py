@@ -99,7 +99,7 @@ class ProjectedDiscriminator(Discriminator):
         mixed: list[Tensor] = [mix(m) for mix, m in zip(self.mix_channels, self.backbone(images), strict=True)]
         for i, mix in reversed(list(enumerate(self.mix_scales))):
             below = F.interpolate(mix(mixed[i + 1]), size=mixed[i].shape[-2:], mode="bilinear")
-            mixed[i] = (mixed[i] + below).mul_(math.sqrt(0.5))
+            mixed[i] = (mixed[i] + below) / math.sqrt(2)
         return mixed
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:

@@ -32,9 +32,8 @@ class ProjectAndReshape(nn.ConvTranspose2d):
         super().__init__(z_dim, channels, 4, bias=False)
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Latents (B, Z) -> maps (B, C, 4, 4), channels_last."""
-        by_position = self.weight.permute(0, 2, 3, 1)  # so no copy, if the weights are channels_last
-        return (z @ by_position.flatten(1)).view(-1, 4, 4, self.out_channels).permute(0, 3, 1, 2)
+        """Latents (B, Z) -> maps (B, C, 4, 4)."""
+        return (z @ self.weight.flatten(1)).view(-1, self.out_channels, 4, 4)
 
 
 def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
