@@ -74,7 +74,7 @@ def composed(*overrides):
 
 
 @pytest.mark.parametrize("turns", ["alternating", "simultaneous"])
-@pytest.mark.parametrize("combination", combinations(), ids="-".join)
+@pytest.mark.parametrize("combination", list(combinations()), ids="-".join)
 def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, turns, sources, tmp_path):
     generator, discriminator, objective, optimizer, transfer, augment = combination
     network = ["discriminator.width=4"] if discriminator not in ("vgg", "vision_aided") else []
