@@ -1,6 +1,6 @@
 """The step of model=projected beside a plain loop of the Projected GAN release's passes, paired in one run.
 
-    python benchmarks/projected_step.py                 # about three minutes on two cores
+    python benchmarks/projected_step.py                 # about four minutes on two cores
 
 The plain loop is the same generator, trunk, mixing, heads, losses and augmentation in bare PyTorch, and computes what
 the release computes in an iteration: the generator 2 times forward and 1 backward, the trunk 3 and 1, the heads 3 and 3
