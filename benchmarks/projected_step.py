@@ -104,12 +104,11 @@ def project_step(
         if simultaneous:
             d_turn, g_turn = both_turns(d, objective, real, fake)
             (d_turn.loss + g_turn.loss).backward(inputs=[*d_parameters, *g.parameters()])
-            gradient_norm(d_parameters).isfinite().item()
-            d_optimizer.step()
         else:
             discriminator_turn(d, objective, real, fake).loss.backward()
-            gradient_norm(d_parameters).isfinite().item()
-            d_optimizer.step()
+        gradient_norm(d_parameters).isfinite().item()
+        d_optimizer.step()
+        if not simultaneous:
             with without_weight_gradients(d_parameters):
                 generator_turn(d, objective, real, fake).loss.backward()
         gradient_norm(g.parameters()).isfinite().item()

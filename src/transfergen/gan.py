@@ -57,7 +57,7 @@ class _Played(NamedTuple):
 
 
 class GAN(GenerativeModule):
-    """A generator against a discriminator, alternating on each batch.
+    """A generator against a discriminator: on each batch one after the other, or both at once.
 
     Args:
         generator, discriminator: the networks.
@@ -67,7 +67,7 @@ class GAN(GenerativeModule):
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
         prediction: in the generator's turn the discriminator is moved on by so much of its last update; 0: not.
-        simultaneous: whether both are updated from one pass of the discriminator, each from where the other was.
+        simultaneous: whether both are updated from one pass of the discriminator, neither after the other.
             With `prediction`, from the moved one: extrapolation from the past. Gidel 2019, arXiv:1802.10551.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
     """
