@@ -147,7 +147,9 @@ def judged_training(
     if config.max_images is not None:
         callbacks.insert(0, StopAtImages(config.max_images))
     if config.decay_from_images is not None:
-        callbacks.append(RateDecay(config.decay_from_images, config.max_images))
+        callbacks.append(
+            RateDecay(config.decay_from_images, config.decay_until_images or config.max_images, config.decay_to)
+        )
     trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
     trainer.fit(module, datamodule=data)
     return module, judgement.points, measure

@@ -44,6 +44,12 @@ PAIRED = ["objective=relativistic", "objective.penalty.r1=0", "objective.penalty
 SLOWLY = [*WHOLE, *PAIRED, "decay_from_images=100000", "max_images=550000"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
+AT_ONCE = ["optimizer.prediction=1", "optimizer.simultaneous=true"]
+MUON = [  # beside the heads, in batches that make up for its time
+    *("optimizer=muon_projected", "optimizer.generator.lr=6e-3", "optimizer.generator.vector_lr=0.08"),
+    *("optimizer.discriminator.lr=1.4e-3", "data.batch_size=64"),
+    *("decay_from_images=20000", "decay_until_images=400000", "decay_to=0.1"),
+]
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
 LITE0_JOINS = ["model=vision_aided", "discriminator.backbones.vgg19=null"]
 JOINED = [  # what trials.md led to: little on top of an ordinary discriminator, for little time
@@ -67,6 +73,17 @@ MODELS: dict[str, list[str]] = {
     "dcgan": ["model=dcgan"],
     "dcgan_augmented": ["model=dcgan", "augment=diffaugment"],
     "dcgan_fast": DCGAN_FAST,
+    "dcgan_muon": [
+        "model=dcgan",
+        "optimizer=muon_projected",
+        "optimizer.generator.lr=6e-3",
+        "optimizer.generator.vector_lr=0.08",
+        "optimizer.discriminator.lr=5e-4",
+        "optimizer.discriminator.betas=[0.5,0.999]",
+        "decay_from_images=20000",
+        "decay_until_images=400000",
+        "decay_to=0.1",
+    ],
     "dcgan_falling": [*DCGAN_FAST, "decay_from_images=150000", "max_images=450000"],
     "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", VGG_FILE],
@@ -89,14 +106,21 @@ MODELS: dict[str, list[str]] = {
         *PAIRED,
         "decay_from_images=50000",
         "max_images=700000",
-        "optimizer.prediction=1",
-        "optimizer.simultaneous=true",
+        *AT_ONCE,
     ],
+    "projected_lite0_muon": [*WHOLE, *PAIRED, *MUON, *AT_ONCE],
     "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "decay_from_images=65000", "max_images=190000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
-CONTROLS = ("dcgan", "dcgan_augmented", "dcgan_fast", "dcgan_falling", "random_trunk")  # nothing pretrained
+CONTROLS = (
+    "dcgan",
+    "dcgan_augmented",
+    "dcgan_fast",
+    "dcgan_falling",
+    "dcgan_muon",
+    "random_trunk",
+)  # nothing pretrained
 
 
 def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:

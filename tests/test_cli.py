@@ -53,6 +53,7 @@ def refusal(run_dir, *overrides, small=False):
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
         ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "logger=none"]),
         ([*SHAPES_ON_VGG, "decay_from_images=8"], ["decay_from_images=8", "set max_images"]),
+        ([*SHAPES_ON_VGG, "decay_from_images=8", "max_images=9", "decay_to=2"], ["decay_to=2", "0 to 1"]),
         (["data=shapes", "model=vae", "augment=flip"], ["augment=none", "model=vae_gan"]),
         (["data=shapes", "model=vae", "discriminator=dcgan"], ["discriminator=none", "model=vae_gan"]),
         ([*SHAPES_ON_VGG, "objective._target_=os.system"], ["_target_=os.system", "refused"]),

@@ -220,7 +220,9 @@ def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 5e-5])
 
 
-def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, monkeypatch):
+@pytest.fixture
+def rates(monkeypatch):
+    """Of the discriminator and the generator at each step from now on, which start at 2 and 1."""
     rates = []
     step = GAN.training_step
 
@@ -229,12 +231,25 @@ def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, monk
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(GAN, "training_step", training_step)
-    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer.generator.lr=1", "optimizer.discriminator.lr=2"]
-    code, _, err = train(tmp_path, *small, "decay_from_images=16", "max_images=32", small=False)
+    return rates
+
+
+FROM_2_AND_1 = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer.generator.lr=1", "optimizer.discriminator.lr=2"]
+
+
+def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, rates):
+    code, _, err = train(tmp_path, *FROM_2_AND_1, "decay_from_images=16", "max_images=32", small=False)
     assert code == 0, err
     code, _, err = train(tmp_path, f"resume={tmp_path}", "max_images=48", small=False)  # the end is further now
     assert code == 0, err
     assert rates == [[2 * left, left] for left in (1, 1, 1, 0.5, 0.5, 0.25)]
+
+
+def test_rates_fall_to_a_part_of_themselves_and_stay_there(tmp_path, rates):
+    fall = ["decay_from_images=8", "decay_until_images=24", "decay_to=0.5"]
+    code, _, err = train(tmp_path, *FROM_2_AND_1, *fall, "max_images=40", small=False)
+    assert code == 0, err
+    assert rates == [[2 * left, left] for left in (1, 1, 0.75, 0.5, 0.5)]
 
 
 def test_the_lowest_layers_of_an_ordinary_discriminator_can_stay_as_they_are(tmp_path):

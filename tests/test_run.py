@@ -104,6 +104,7 @@ RESUMED = {
     "tuned": [*SMALL, "transfer=fine_tuning"],
     "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.prediction=1"],
     "simultaneous": [*SMALL, "optimizer.simultaneous=true", "optimizer.prediction=1"],
+    "muon": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer=muon_projected"],
     "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
 }
 

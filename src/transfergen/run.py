@@ -67,7 +67,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     if config.max_images is not None:
         callbacks.append(StopAtImages(config.max_images))
     if config.decay_from_images is not None:
-        callbacks.append(RateDecay(config.decay_from_images, config.max_images))
+        until, to = config.get("decay_until_images"), config.get("decay_to", 0.0)  # resumed runs of before have neither
+        callbacks.append(RateDecay(config.decay_from_images, until or config.max_images, to))
     if isinstance(module, Autoencoding):
         callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):

@@ -49,8 +49,9 @@ class Backbone(nn.Module):
         # (x / 2 + 1 / 2 - mean) / std, written as one multiplication and one addition.
         scale = 0.5 / torch.tensor(std)
         shift = (0.5 - torch.tensor(mean)) / torch.tensor(std)
-        # On a CPU, the backward pass of depthwise convolutions takes several times as long in bfloat16.
-        self._float32_on_cpu = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.blocks.modules())
+        # On a CPU, the backward pass of strided depthwise convolutions takes many times as long in bfloat16, but for
+        # those of backbones/folding.py.
+        self.float32_on_cpu = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.blocks.modules())
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
 
@@ -75,7 +76,7 @@ class Backbone(nn.Module):
         return self._run(state[-1], state[:-1], range(blocks, len(self.blocks)))
 
     def _run(self, x: Any, tapped: list[Tensor], blocks: range) -> list[Tensor]:
-        if self._float32_on_cpu and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if self.float32_on_cpu and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self._run(x.float(), tapped, blocks)
         for i in blocks:

@@ -8,19 +8,26 @@ from transfergen.module import GenerativeModule
 
 
 class RateDecay(Callback):
-    """All learning rates fall linearly, from what they are at `from_images` real images to 0 at `to_images`.
+    """All learning rates fall linearly, from what they are at `from_images` real images to a part of it.
+
+    Args:
+        from_images: where they begin to fall.
+        until_images: where they have fallen; afterwards they stay.
+        to: what is left of them there, as a part.
 
     Raises:
-        ValueError: `to_images` is not known, or not after `from_images`.
+        ValueError: `until_images` is not known, or not after `from_images`; `to` is not a part.
     """
 
-    def __init__(self, from_images: int, to_images: int | None) -> None:
-        if to_images is None or not 0 <= from_images < to_images:
+    def __init__(self, from_images: int, until_images: int | None, to: float = 0.0) -> None:
+        if until_images is None or not 0 <= from_images < until_images:
             raise ValueError(
-                f"decay_from_images={from_images}: the learning rates fall from there to max_images={to_images}; set "
-                "max_images to more than that"
+                f"decay_from_images={from_images}: the learning rates fall from there to {until_images} images; set "
+                "max_images, or decay_until_images, to more than that"
             )
-        self.from_images, self.to_images = from_images, to_images
+        if not 0 <= to <= 1:
+            raise ValueError(f"decay_to={to}: it is what is left of the learning rates; set decay_to to 0 to 1")
+        self.from_images, self.until_images, self.to = from_images, until_images, to
         self._rates: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -28,6 +35,6 @@ class RateDecay(Callback):
         assert isinstance(pl_module, GenerativeModule)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         self._rates = self._rates or [group["lr"] for group in groups]
-        left = (self.to_images - pl_module.images_seen) / (self.to_images - self.from_images)
+        left = (self.until_images - pl_module.images_seen) / (self.until_images - self.from_images)
         for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * min(1.0, max(0.0, left))
+            group["lr"] = rate * (self.to + (1 - self.to) * min(1.0, max(0.0, left)))

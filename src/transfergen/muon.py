@@ -1,0 +1,116 @@
+"""An optimizer whose updates move a matrix of weights by as much in all directions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024: five times x -> a x + b x^3 + c x^5 take 0.01 to 1 near 1
+ITERATIONS = 5
+MOST_ROWS = 128  # orthogonalised together: the time grows with the square of their number
+ADAMS_RMS = 0.2  # of an update at rate 1. Liu 2025, arXiv:2502.16982, section 2.2
+
+
+class Muon(Optimizer):
+    """Momentum whose singular values are all made nearly equal. Jordan 2024, https://kellerjordan.github.io/posts/muon.
+
+    The kernel of a convolution is taken as the matrix from an input patch to the output channels, that of a transposed
+    one as the matrix from an output patch to the input channels: its first dimension by all the rest. What has one
+    dimension, biases and normalisations, is updated by Adam without a first moment.
+
+    Args:
+        params: tensors, or groups of them.
+        lr: rate of the matrices; their updates have the root mean square of Adam's.
+        momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
+        vector_lr: rate of what has one dimension, as a multiple of `lr`.
+        beta2: part of the past in its second moment.
+        eps: added to the root of that.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        *,
+        lr: float = 4e-3,
+        momentum: float = 0.5,
+        vector_lr: float = 0.125,
+        beta2: float = 0.99,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "vector_lr": vector_lr, "beta2": beta2, "eps": eps}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update all that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    update = self._update_of_matrix if p.ndim > 1 else self._update_of_vector
+                    update(p, p.grad, self.state[p], **group)
+        return loss
+
+    @staticmethod
+    def _update_of_matrix(
+        p: Tensor, gradient: Tensor, state: dict[str, Any], *, lr: float, momentum: float, **_others: Any
+    ) -> None:
+        if not state:
+            state["average"] = torch.zeros_like(p)
+        average = state["average"].lerp_(gradient, 1 - momentum)
+        update = gradient.lerp(average, momentum).flatten(1)
+        if len(update) % MOST_ROWS == 0:
+            update = update.view(-1, MOST_ROWS, update.shape[1])
+        p.add_(orthogonalised(update).reshape(p.shape), alpha=-lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5)
+
+    @staticmethod
+    def _update_of_vector(
+        p: Tensor,
+        gradient: Tensor,
+        state: dict[str, Any],
+        *,
+        lr: float,
+        vector_lr: float,
+        beta2: float,
+        eps: float,
+        **_others: Any,
+    ) -> None:
+        if not state:
+            state |= {"second_moment": torch.zeros_like(p), "updates": torch.zeros(())}
+        state["updates"] += 1
+        moment = state["second_moment"].lerp_(gradient.square(), 1 - beta2)
+        root = (moment / (1 - beta2 ** state["updates"])).sqrt_().add_(eps)
+        p.addcdiv_(gradient, root, value=-lr * vector_lr)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """(..., M, N) -> (..., M, N): the same singular vectors, with singular values near 1 but for the smallest.
+
+    The iteration is x -> (a + b x x' + c (x x')^2) x. Its factors are polynomials of the first x x': so they are
+    multiplied with each other, M by M, and once with the N columns. In float32 at least, since coarser rounding makes
+    eigenvalues of x x' negative, and such ones grow.
+    """
+    if matrices.shape[-2] > matrices.shape[-1]:
+        return orthogonalised(matrices.mT).mT
+    with torch.autocast(matrices.device.type, enabled=False):
+        precise = matrices.double() if matrices.is_cuda else matrices.float()  # there, float32 may be TF32
+        gram = precise @ precise.mT
+        scale = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-30)
+        gram = gram / scale
+        a, b, c = COEFFICIENTS
+        product: Tensor | None = None
+        for i in range(ITERATIONS):
+            factor = b * gram + c * (gram @ gram)
+            factor.diagonal(dim1=-2, dim2=-1).add_(a)
+            product = factor if product is None else factor @ product
+            if i < ITERATIONS - 1:
+                gram = factor @ gram @ factor
+        assert product is not None
+        product = product / scale.sqrt()
+        return (product.bfloat16() @ matrices.bfloat16()).to(matrices.dtype)
