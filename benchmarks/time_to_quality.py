@@ -45,10 +45,9 @@ SLOWLY = [*WHOLE, *PAIRED, "decay_from_images=100000", "max_images=550000"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
 AT_ONCE = ["optimizer.prediction=1", "optimizer.simultaneous=true"]
-MUON = [  # beside the heads, in batches that make up for its time
+MUON = [
     *("optimizer=muon_projected", "optimizer.generator.lr=6e-3", "optimizer.generator.vector_lr=0.08"),
-    *("optimizer.discriminator.lr=1.4e-3", "data.batch_size=64"),
-    *("decay_from_images=20000", "decay_until_images=400000", "decay_to=0.1"),
+    *("decay_from_images=20000", "decay_until_images=300000", "decay_to=0.1"),
 ]
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
 LITE0_JOINS = ["model=vision_aided", "discriminator.backbones.vgg19=null"]
@@ -75,14 +74,9 @@ MODELS: dict[str, list[str]] = {
     "dcgan_fast": DCGAN_FAST,
     "dcgan_muon": [
         "model=dcgan",
-        "optimizer=muon_projected",
-        "optimizer.generator.lr=6e-3",
-        "optimizer.generator.vector_lr=0.08",
+        *MUON,
         "optimizer.discriminator.lr=5e-4",
         "optimizer.discriminator.betas=[0.5,0.999]",
-        "decay_from_images=20000",
-        "decay_until_images=400000",
-        "decay_to=0.1",
     ],
     "dcgan_falling": [*DCGAN_FAST, "decay_from_images=150000", "max_images=450000"],
     "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
