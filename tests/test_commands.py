@@ -109,8 +109,6 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
         instead += ["data.source.train=16", "data.source.test=8"]
     else:
         instead += ["data=huggingface", f"data.path={few_cifar10}"]
-    if "experiment=cifar10" in overrides:
-        instead += ["decay_from_images=4"]
     if "experiment=quickstart" not in overrides:
         overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
         instead += pretrained(overrides, vgg_weights)

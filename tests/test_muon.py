@@ -29,7 +29,7 @@ def test_directions_without_gradient_gain_no_more_than_rounding():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.ConvTranspose2d(8, 4, 4), nn.ConvTranspose2d(4, 8, 4), nn.Conv2d(8, 4, 3), nn.Linear(16, 8)]
+    "layer", [nn.ConvTranspose2d(8, 4, 4), nn.ConvTranspose2d(256, 8, 4), nn.Conv2d(4, 256, 3), nn.Linear(16, 8)]
 )
 def test_an_update_of_a_matrix_is_as_large_as_adams_in_either_memory_format(layer):
     gradient = torch.randn_like(layer.weight)

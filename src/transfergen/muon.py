@@ -66,7 +66,7 @@ class Muon(Optimizer):
         average = state["average"].lerp_(gradient, 1 - momentum)
         update = gradient.lerp(average, momentum).flatten(1)
         if len(update) % MOST_ROWS == 0:
-            update = update.view(-1, MOST_ROWS, update.shape[1])
+            update = update.reshape(-1, MOST_ROWS, update.shape[1])
         p.add_(orthogonalised(update).reshape(p.shape), alpha=-lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5)
 
     @staticmethod
