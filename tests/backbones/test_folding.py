@@ -72,3 +72,23 @@ def test_padding_of_maps_with_odd_sides_stays_as_it_was():
     assert not normalisations(backbone)
     for ours, theirs in zip(backbone(images), before, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max().item())
+
+
+def test_on_a_cpu_a_folded_trunk_computes_in_bfloat16_with_the_gradient_of_float32():
+    backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
+    fold(backbone, 32)
+    images = (torch.rand(8, 3, 32, 32) * 2 - 1).requires_grad_()
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            maps = backbone(images)
+            assert {m.dtype for m in maps} == {torch.bfloat16 if enabled else torch.float32}
+            gradients += torch.autograd.grad(sum(m.float().square().mean() for m in maps), images)
+    assert torch.cosine_similarity(gradients[0].flatten(), gradients[1].flatten(), dim=0) > 0.95
+
+
+def test_on_a_cpu_a_trunk_with_strided_depthwise_convolutions_stays_in_float32():
+    backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
+    fold(backbone, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert {m.dtype for m in backbone(torch.rand(2, 3, 50, 50))} == {torch.float32}
