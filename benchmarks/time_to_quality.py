@@ -107,14 +107,8 @@ MODELS: dict[str, list[str]] = {
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed
-CONTROLS = (
-    "dcgan",
-    "dcgan_augmented",
-    "dcgan_fast",
-    "dcgan_falling",
-    "dcgan_muon",
-    "random_trunk",
-)  # nothing pretrained
+CONTROLS = ("dcgan", "dcgan_augmented", "dcgan_fast", "dcgan_falling", "dcgan_muon", "random_trunk")
+"""Those in which nothing is pretrained."""
 
 
 def run(model: str, *, seed: int, images: int | None, args: argparse.Namespace) -> None:

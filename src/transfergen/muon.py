@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024: five times x -> a x + b x^3 + c x^5 take 0.01 to 1 near 1
 ITERATIONS = 5
-MOST_ROWS = 128  # orthogonalised together: the time grows with the square of their number
+MOST_ROWS = 128  # the time grows with the square of their number
 ADAMS_RMS = 0.2  # of an update at rate 1. Liu 2025, arXiv:2502.16982, section 2.2
 
 
@@ -18,8 +18,9 @@ class Muon(Optimizer):
     """Momentum whose singular values are all made nearly equal. Jordan 2024, https://kellerjordan.github.io/posts/muon.
 
     The kernel of a convolution is taken as the matrix from an input patch to the output channels, that of a transposed
-    one as the matrix from an output patch to the input channels: its first dimension by all the rest. What has one
-    dimension, biases and normalisations, is updated by Adam without a first moment.
+    one as the matrix from an output patch to the input channels: its first dimension by all the rest. It is cut into
+    matrices of 128 rows if they are a multiple of that, which the method does not do. What has one dimension, biases
+    and normalisations, is updated by Adam without a first moment.
 
     Args:
         params: tensors, or groups of them.
