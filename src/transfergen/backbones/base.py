@@ -28,6 +28,9 @@ class Backbone(nn.Module):
 
     pretrained: bool = False
     """Whether its weights came from a file, which is read again when a run goes on."""
+    float32_on_cpu: bool
+    """Whether it ignores bfloat16 on a CPU, where depthwise convolutions of stride 2 take many times as long in the
+    backward pass, but for those of backbones/folding.py."""
 
     def __init__(
         self,
@@ -49,8 +52,6 @@ class Backbone(nn.Module):
         # (x / 2 + 1 / 2 - mean) / std, written as one multiplication and one addition.
         scale = 0.5 / torch.tensor(std)
         shift = (0.5 - torch.tensor(mean)) / torch.tensor(std)
-        # On a CPU, the backward pass of strided depthwise convolutions takes many times as long in bfloat16, but for
-        # those of backbones/folding.py.
         self.float32_on_cpu = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.blocks.modules())
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
