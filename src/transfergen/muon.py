@@ -20,7 +20,7 @@ class Muon(Optimizer):
     The kernel of a convolution is taken as the matrix from an input patch to the output channels, that of a transposed
     one as the matrix from an output patch to the input channels: its first dimension by all the rest. It is cut into
     matrices of 128 rows if they are a multiple of that, which the method does not do. What has one dimension, biases
-    and normalisations, is updated by Adam without a first moment.
+    and normalisations, is updated by Adam without a first moment. `torch.optim.Muon` takes matrices alone.
 
     Args:
         params: tensors, or groups of them.
