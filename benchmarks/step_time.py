@@ -33,8 +33,8 @@ from transfergen.ema import EMA
 from transfergen.generators.dcgan import DCGAN
 from transfergen.images import to_float
 from transfergen.losses.adversarial import bce
+from transfergen.reals import FeatureCache
 from transfergen.step import (
-    FeatureCache,
     discriminator_turn,
     generator_turn,
     gradient_norm,

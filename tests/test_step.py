@@ -13,8 +13,8 @@ from transfergen.discriminators.vgg import VGGDiscriminator
 from transfergen.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.generators.dcgan import DCGAN
 from transfergen.losses.adversarial import bce, relativistic
+from transfergen.reals import FeatureCache
 from transfergen.step import (
-    FeatureCache,
     both_turns,
     discriminator_turn,
     generator_turn,

@@ -1,7 +1,7 @@
 """The adversarial game as a LightningModule: it calls the two turns on each batch."""
 
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -10,15 +10,13 @@ from torch.optim import Optimizer
 
 from transfergen.augment import Augment
 from transfergen.compatibility import check_game
-from transfergen.data.store import Batch, Store
+from transfergen.data.store import Batch
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator, sample
-from transfergen.images import to_float
 from transfergen.losses.adversarial import Objective
 from transfergen.module import GenerativeModule, OptimizerFactory
+from transfergen.reals import Reals
 from transfergen.step import (
-    FeatureCache,
-    Features,
     Turn,
     both_turns,
     clip_weights,
@@ -29,31 +27,10 @@ from transfergen.step import (
     without_weight_gradients,
 )
 from transfergen.transfer.strategy import Pairs, Strategy
+from transfergen.turns import Draw, Played
 
 CALIBRATION_IMAGES = 128
 GROWTH_IMAGES = 512
-
-
-class _Draw(NamedTuple):
-    """A batch, and what the discriminator is shown beside it."""
-
-    batch: Batch
-    update: int
-    y: Tensor | None
-    shown: Tensor
-    real: Features
-    fake: Features
-    pairs: Pairs | None
-
-
-class _Played(NamedTuple):
-    """What became of it: the turns, the norms of their gradients, and the terms that were added to their losses."""
-
-    d: Turn
-    g: Turn
-    d_norm: Tensor
-    g_norm: Tensor
-    terms: dict[str, Tensor]
 
 
 class GAN(GenerativeModule):
@@ -113,14 +90,16 @@ class GAN(GenerativeModule):
     def on_train_start(self) -> None:
         """The trunk's schedule, an empty feature cache and, in a new run, the constants measured on reals."""
         super().on_train_start()
-        self._cache = FeatureCache(len(self._train_set), self.transfer.cache_mib if self.augment.is_identity else 0)
-        self._resolution = self.trainer.datamodule.resolution  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._reals = Reals(
+            data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
+        )
         batch = self._order.batch_size
         self._images_at_g_step = self.images_seen - self.images_seen // batch % self.d_steps * batch
         self._last_curves: dict[str, Tensor] = {}  # of what is not computed in every step
         self._follow_schedule()
         if not self.images_seen:
-            self.discriminator.calibrate(self._some_reals(CALIBRATION_IMAGES))
+            self.discriminator.calibrate(self._reals.some(CALIBRATION_IMAGES, self.seed, self.device))
             self.transfer.start(self.generator, self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -142,17 +121,17 @@ class GAN(GenerativeModule):
         if update % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             self._log_turns(played)
 
-    def _draw(self, batch: Batch, update: int, *, with_graph: bool) -> _Draw:
-        real = self._real_features(batch)
+    def _draw(self, batch: Batch, update: int, *, with_graph: bool) -> Draw:
+        real = self._reals.features(batch)
         y = batch.labels if self.generator.num_classes else None  # the fakes are of the classes of the reals
         with torch.set_grad_enabled(with_graph):
             z, generated = self._fakes(batch, y)
             shown = self.augment(generated)
             fake = self.discriminator.features(shown)
-        pairs = Pairs(z, y, generated, self._images(batch)) if self.transfer.has_terms else None
-        return _Draw(batch, update, y, shown.detach(), real, fake, pairs)
+        pairs = Pairs(z, y, generated, self._reals.images(batch)) if self.transfer.has_terms else None
+        return Draw(batch, update, y, shown.detach(), real, fake, pairs)
 
-    def _in_turns(self, draw: _Draw, images: int, g_turn_due: bool) -> _Played | None:
+    def _in_turns(self, draw: Draw, images: int, g_turn_due: bool) -> Played | None:
         """The discriminator's update; then, if it is due, the generator's against the updated one."""
         d_optimizer, g_optimizer = cast(list[LightningOptimizer], self.optimizers())
         d_parameters = self._d_parameters()
@@ -170,9 +149,9 @@ class GAN(GenerativeModule):
             g_terms = self._g_terms(draw)
             g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
             g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
-        return _Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
+        return Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
 
-    def _at_once(self, draw: _Draw, images: int) -> _Played:
+    def _at_once(self, draw: Draw, images: int) -> Played:
         """Both updates from one pass of the suffix, with the discriminator where its last update leads once more."""
         optimizers = cast(list[LightningOptimizer], self.optimizers())
         d_optimizer, g_optimizer = optimizers
@@ -196,15 +175,16 @@ class GAN(GenerativeModule):
             state[p]["before"] = weights
         self._after_d_update(d_turn, images)
         g_norm = self._step(g_optimizer, g_loss, g_parameters, "generator")
-        return _Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
+        return Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
 
     def _after_d_update(self, d_turn: Turn, images: int) -> None:
         if self.objective.clip is not None:
             clip_weights(self.discriminator, self.objective.clip)  # not those of a transfer strategy's own networks
         self.images_seen += images
-        self.augment.update(self._main(d_turn.real_logits) - (self.objective.boundary or 0.0), images)
+        assert d_turn.real_logits is not None
+        self.augment.update(d_turn.real_logits[:, self._main] - (self.objective.boundary or 0.0), images)
 
-    def _d_terms(self, draw: _Draw) -> dict[str, Tensor]:
+    def _d_terms(self, draw: Draw) -> dict[str, Tensor]:
         """Weighted scalars by name, added to the discriminator's loss."""
         terms = self._penalty(draw)
         if draw.pairs:
@@ -212,7 +192,7 @@ class GAN(GenerativeModule):
             terms |= self.transfer.discriminator_terms(self.discriminator, detached)
         return terms
 
-    def _g_terms(self, draw: _Draw) -> dict[str, Tensor]:
+    def _g_terms(self, draw: Draw) -> dict[str, Tensor]:
         """The same for the generator's."""
         pairs = draw.pairs
         terms = self.transfer.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
@@ -252,77 +232,39 @@ class GAN(GenerativeModule):
     def _adversarial_weight(self) -> float:
         return self.transfer.adversarial
 
-    def _penalty(self, draw: _Draw) -> dict[str, Tensor]:
+    def _penalty(self, draw: Draw) -> dict[str, Tensor]:
         """The gradient penalty, if it is due at this update. Compiled code has no second derivatives."""
         penalty = self.objective.penalty
         if penalty is None or not penalty.due(draw.update):
             return {}
         score = partial(mean_logits, self.discriminator, y=draw.y)
         with torch.compiler.set_stance("force_eager"):
-            return {"gradient_penalty": penalty(score, self.augment(self._images(draw.batch)), draw.shown)}
-
-    @property
-    def _train_set(self) -> Store:
-        return cast(Store, self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
-
-    def _some_reals(self, count: int) -> Tensor:
-        """The same on all ranks."""
-        return to_float(self._train_set.some(count, self.seed).pixels.to(self.device), self._resolution)
-
-    def _images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
-        pixels = batch.pixels
-        if positions is not None and len(positions) < len(pixels):
-            pixels = pixels[positions.to(pixels.device, non_blocking=True)]
-        return to_float(pixels, self._resolution)
-
-    def _real_features(self, batch: Batch) -> Features:
-        def compute(positions: Tensor | None) -> Features:
-            return self.discriminator.features(self.augment(self._images(batch, positions)))
-
-        if self.discriminator.frozen_blocks == 0:
-            return compute(None)
-        return self._cache.get(torch.from_numpy(batch.indices), compute)
+            return {"gradient_penalty": penalty(score, self.augment(self._reals.images(draw.batch)), draw.shown)}
 
     def _follow_schedule(self) -> None:
         frozen = self.transfer.frozen_blocks(self.discriminator.blocks, self.images_seen)
         if frozen != self.discriminator.frozen_blocks:
             self.discriminator.freeze(frozen)
-            self._cache.clear()
+            self._reals.forget()
         while self.images_seen >= self.discriminator.grows_at:
             self._grow()
 
     @torch.no_grad()
     def _grow(self) -> None:
         """The same on all ranks, and the same whether the run was resumed or not: no autocast, no new statistics."""
-        real = self._some_reals(GROWTH_IMAGES)
+        real = self._reals.some(GROWTH_IMAGES, self.seed, self.device)
         with torch.autocast(self.device.type, enabled=False):
             fake = sample(self.sampler, range(self.seed, self.seed + len(real)), self.device)
             self.discriminator.grow(real, fake)
-        self._cache.clear()
+        self._reals.forget()
 
-    def _main(self, logits: Tensor | None) -> Tensor:
-        """The logits of the first part, which curves and adaptive augmentation go by: others may have many more."""
-        assert logits is not None
-        columns, _ = self.discriminator.parts()[0]
-        return logits[:, columns]
+    @property
+    def _main(self) -> slice:
+        """Columns of the first part's logits, which curves and adaptive augmentation go by: others may be many more."""
+        return self.discriminator.parts()[0][0]
 
-    def _log_turns(self, played: _Played) -> None:
-        d, g = played.d, played.g
-        real_logits, fake_logits = self._main(d.real_logits), self._main(d.fake_logits)
-        curves = {
-            "loss/discriminator": d.loss,
-            "loss/generator": g.loss,
-            "logits/real": real_logits.mean(),
-            "logits/fake": fake_logits.mean(),
-            "gradient_norm/discriminator": played.d_norm,
-            "gradient_norm/generator": played.g_norm,
-            "augment/p": self.augment.p,
-        }
-        boundary = self.objective.boundary
-        if boundary is not None:
-            curves["accuracy/real"] = (real_logits > boundary).float().mean()
-            curves["accuracy/fake"] = (fake_logits < boundary).float().mean()
-        curves |= self._last_curves
+    def _log_turns(self, played: Played) -> None:
+        curves = played.curves(self._main, self.objective.boundary) | {"augment/p": self.augment.p} | self._last_curves
         here: dict[str, float] = {"trunk/frozen_blocks": self.discriminator.frozen_blocks}
         self._log_curves(curves, here, {"d": "loss/discriminator", "g": "loss/generator"})
 

@@ -12,7 +12,7 @@ is empty, the features are the images, and the same lines give eight instead of 
 from one pass of the suffix, and both networks step afterwards.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -168,46 +168,3 @@ def predicted(parameters: Iterable[nn.Parameter], before: list[Tensor], factor: 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """L2 norm of all gradients, a scalar on their device, not synchronised. Not finite if any of them is not."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-
-
-class FeatureCache:
-    """Features of real images by their index, so that a frozen prefix sees each image once and not once an epoch.
-
-    Only sound where the features of an image never change: a frozen prefix in eval mode, images without augmentation.
-
-    Args:
-        size: number of images in the training set.
-        max_mib: nothing is kept if the features of all of them would take more.
-    """
-
-    def __init__(self, size: int, max_mib: int) -> None:
-        self.size, self.max_bytes = size, max_mib * 2**20
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all: the prefix has changed."""
-        self._store: Features | None = None
-        self._known = torch.zeros(self.size, dtype=torch.bool)
-
-    @torch.no_grad()
-    def get(self, indices: Tensor, compute: Callable[[Tensor], Features]) -> Features:
-        """Features of the images `indices` (B,), on the CPU; `compute` gives those of some positions in the batch."""
-        missing = (~self._known[indices]).nonzero().squeeze(1)
-        if len(missing) == len(indices):
-            fresh = compute(missing)
-            self._put(indices, fresh)
-            return fresh
-        if len(missing):
-            self._put(indices[missing], compute(missing))
-        assert self._store is not None
-        return [store[indices.to(store.device, non_blocking=True)] for store in self._store]
-
-    def _put(self, indices: Tensor, features: Features) -> None:
-        if self._store is None:
-            bytes_an_image = sum(f[0].numel() * f.element_size() for f in features)
-            if bytes_an_image * self.size > self.max_bytes:
-                return
-            self._store = [f.new_empty((self.size, *f.shape[1:])) for f in features]
-        for store, feature in zip(self._store, features, strict=True):
-            store[indices.to(store.device, non_blocking=True)] = feature
-        self._known[indices] = True
