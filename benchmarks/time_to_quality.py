@@ -47,7 +47,7 @@ VGG_FILE = "backbone.weights={vgg}"
 AT_ONCE = ["optimizer.prediction=1", "optimizer.simultaneous=true"]
 MUON = [
     *("optimizer=muon_projected", "optimizer.generator.lr=6e-3", "optimizer.generator.vector_lr=0.08"),
-    *("decay_from_images=20000", "decay_until_images=300000", "decay_to=0.1"),
+    *("decay_from_images=20000", "decay_until_images=600000", "decay_to=0.1"),
 ]
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
 LITE0_JOINS = ["model=vision_aided", "discriminator.backbones.vgg19=null"]
