@@ -29,7 +29,7 @@ def test_directions_without_gradient_gain_no_more_than_rounding():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.ConvTranspose2d(8, 4, 4), nn.ConvTranspose2d(256, 8, 4), nn.Conv2d(4, 256, 3), nn.Linear(16, 8)]
+    "layer", [nn.ConvTranspose2d(8, 4, 4), nn.ConvTranspose2d(256, 16, 4), nn.Conv2d(4, 256, 3), nn.Linear(16, 8)]
 )
 def test_an_update_of_a_matrix_is_as_large_as_adams_in_either_memory_format(layer):
     gradient = torch.randn_like(layer.weight)
@@ -44,7 +44,7 @@ def test_an_update_of_a_matrix_is_as_large_as_adams_in_either_memory_format(laye
     for weight in updated:
         assert weight.square().mean().sqrt() == pytest.approx(0.1 * ADAMS_RMS, rel=0.3)
         assert (weight * gradient).sum() < 0
-        torch.testing.assert_close(weight, updated[0], rtol=0, atol=1e-3 * 0.1)
+        torch.testing.assert_close(weight, updated[0], rtol=0, atol=2**-8 * 0.1)  # products in bfloat16
 
 
 def test_momentum_carries_an_update_on():

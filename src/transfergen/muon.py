@@ -65,10 +65,12 @@ class Muon(Optimizer):
         if not state:
             state["average"] = torch.zeros_like(p)
         average = state["average"].lerp_(gradient, 1 - momentum)
-        update = gradient.lerp(average, momentum).flatten(1)
+        as_in_memory = (0, *sorted(range(1, p.ndim), key=p.stride, reverse=True))  # a view; columns may have any order
+        update = gradient.lerp(average, momentum).permute(as_in_memory).flatten(1)
         if len(update) % MOST_ROWS == 0:
             update = update.reshape(-1, MOST_ROWS, update.shape[1])
-        p.add_(orthogonalised(update).reshape(p.shape), alpha=-lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5)
+        rate = lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5
+        p.permute(as_in_memory).view(update.shape).sub_(orthogonalised(update), alpha=rate)
 
     @staticmethod
     def _update_of_vector(
