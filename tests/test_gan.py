@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
+from torch import nn
 
 from transfergen import gan
 from transfergen.augment import AdaptiveAugment, Augment
@@ -79,6 +80,26 @@ def test_simultaneous_turns_are_played_where_the_last_update_would_lead_once_mor
     assert (start != first).all()
     assert (second != first).all()
     torch.testing.assert_close(moved_on - first, first - start)
+
+
+@pytest.mark.parametrize("turns", ["optimizer.simultaneous=false", "optimizer.simultaneous=true"])
+def test_compiled_networks_train_as_others_do(tmp_path, monkeypatch, turns):
+    compiled = []
+
+    def traced(self):  # and differentiated ahead, but not built: that takes a compiler minutes
+        compiled.append(self)
+        self.compile_(backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile_", nn.Module.compile, raising=False)
+    monkeypatch.setattr(nn.Module, "compile", traced)
+    options = (*ANY_MODEL, *SMALL_MODELS["projected"], "discriminator.joint=true", turns, "max_images=16")
+    plain = run(tmp_path / "plain", *options)
+    assert not compiled
+    with torch._functorch.config.patch(donated_buffer=True):  # the default, which the run may change
+        state = run(tmp_path / "compiled", *options, "compile=true")
+    assert compiled
+    for name, value in plain.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("augment", ["none", "flip"])

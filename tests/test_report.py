@@ -49,6 +49,22 @@ def test_page_of_a_run_has_all_of_it_and_loads_nothing(runs, tmp_path):
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?https?:", page)
 
 
+def test_a_resumed_run_shows_the_command_that_it_began_with_and_the_last(tmp_path):
+    run = tmp_path / "run"
+    for folder, more in (
+        (run, [*SMALL, "max_images=16"]),
+        (None, [f"resume={run}", "max_images=32"]),
+        (None, [f"resume={run}", "max_images=48"]),
+    ):
+        code, _, err = train(folder, *more, small=False)
+        assert code == 0, err
+    page = report(tmp_path / "report.html", f"run={run}")
+    assert re.findall(r"python train\.py.*?max_images=\d+", page) == [
+        f"python train.py {' '.join(SMALL)} max_images=16",
+        f"python train.py resume={run} max_images=48",
+    ]
+
+
 def test_runs_side_by_side_show_what_differs(runs, tmp_path):
     page = report(tmp_path / "report.html", f"sweep={runs}")
     settings = page[page.index("Settings that differ") : page.index("<h2>Metrics")]

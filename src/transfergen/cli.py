@@ -31,7 +31,13 @@ def _run_dir(resume: str | None, fresh: str) -> str:
     return str(path)
 
 
+def _hydra_dir(resume: str | None) -> str:
+    """Where in it Hydra writes what it composed: a run that goes on keeps the command that it began with."""
+    return ".hydra" if resume in (None, "auto") else ".hydra/resumed"
+
+
 OmegaConf.register_new_resolver("run_dir", _run_dir)
+OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
 
 USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -12,10 +12,11 @@ from transfergen.augment import Augment
 from transfergen.compatibility import check_game
 from transfergen.data.store import Batch
 from transfergen.discriminators.base import Discriminator
-from transfergen.generators.base import Generator, sample
+from transfergen.generators.base import Generator
 from transfergen.losses.adversarial import Objective
 from transfergen.module import GenerativeModule, OptimizerFactory
 from transfergen.reals import Reals
+from transfergen.schedule import Schedule
 from transfergen.step import (
     Turn,
     both_turns,
@@ -27,10 +28,9 @@ from transfergen.step import (
     without_weight_gradients,
 )
 from transfergen.transfer.strategy import Pairs, Strategy
-from transfergen.turns import Draw, Played
+from transfergen.turns import Draw, Played, total
 
 CALIBRATION_IMAGES = 128
-GROWTH_IMAGES = 512
 
 
 class GAN(GenerativeModule):
@@ -73,7 +73,7 @@ class GAN(GenerativeModule):
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
         self.d_steps, self.prediction, self.simultaneous = d_steps, prediction, simultaneous
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
-        # later start as trainable, and `_follow_schedule` freezes them once the module is wrapped.
+        # later start as trainable, and the schedule freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
         transfer.freeze_lowest(discriminator)
 
@@ -97,7 +97,8 @@ class GAN(GenerativeModule):
         batch = self._order.batch_size
         self._images_at_g_step = self.images_seen - self.images_seen // batch % self.d_steps * batch
         self._last_curves: dict[str, Tensor] = {}  # of what is not computed in every step
-        self._follow_schedule()
+        self._schedule = Schedule(self.discriminator, self.transfer, self._reals, seed=self.seed)
+        self._schedule.follow(self.images_seen, self.sampler)
         if not self.images_seen:
             self.discriminator.calibrate(self._reals.some(CALIBRATION_IMAGES, self.seed, self.device))
             self.transfer.start(self.generator, self.discriminator)
@@ -107,7 +108,7 @@ class GAN(GenerativeModule):
         images = len(batch.pixels) * self.trainer.world_size
         update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
         g_turn_due = (update + 1) % self.d_steps == 0
-        self._follow_schedule()
+        self._schedule.follow(self.images_seen, self.sampler)
         draw = self._draw(batch, update, with_graph=g_turn_due)
         played = self._at_once(draw, images) if self.simultaneous else self._in_turns(draw, images, g_turn_due)
         if played is None:
@@ -138,7 +139,7 @@ class GAN(GenerativeModule):
         d_turn = discriminator_turn(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
         d_terms = self._d_terms(draw)
         before = [p.detach().clone() for p in d_parameters] if self.prediction and g_turn_due else []
-        d_norm = self._update(d_optimizer, _total(d_turn.loss, d_terms), d_parameters, "discriminator")
+        d_norm = self._update(d_optimizer, total(d_turn.loss, d_terms), d_parameters, "discriminator")
         self._after_d_update(d_turn, images)
         if not g_turn_due:
             return None
@@ -147,7 +148,7 @@ class GAN(GenerativeModule):
                 self.discriminator, self.objective, draw.real, draw.fake, d_turn.real_logits, draw.y
             )
             g_terms = self._g_terms(draw)
-            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
+            g_loss = total(self._adversarial_weight() * g_turn.loss, g_terms)
             g_norm = self._update(g_optimizer, g_loss, self._g_parameters(), "generator")
         return Played(d_turn, g_turn, d_norm, g_norm, d_terms | g_terms)
 
@@ -165,8 +166,8 @@ class GAN(GenerativeModule):
                 g_terms = self._g_terms(draw)
             d_turn, g_turn = both_turns(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
             d_terms = self._d_terms(draw)
-            d_loss = _total(d_turn.loss, d_terms)
-            g_loss = _total(self._adversarial_weight() * g_turn.loss, g_terms)
+            d_loss = total(d_turn.loss, d_terms)
+            g_loss = total(self._adversarial_weight() * g_turn.loss, g_terms)
             for optimizer in optimizers:
                 optimizer.zero_grad()
             self.manual_backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
@@ -241,23 +242,6 @@ class GAN(GenerativeModule):
         with torch.compiler.set_stance("force_eager"):
             return {"gradient_penalty": penalty(score, self.augment(self._reals.images(draw.batch)), draw.shown)}
 
-    def _follow_schedule(self) -> None:
-        frozen = self.transfer.frozen_blocks(self.discriminator.blocks, self.images_seen)
-        if frozen != self.discriminator.frozen_blocks:
-            self.discriminator.freeze(frozen)
-            self._reals.forget()
-        while self.images_seen >= self.discriminator.grows_at:
-            self._grow()
-
-    @torch.no_grad()
-    def _grow(self) -> None:
-        """The same on all ranks, and the same whether the run was resumed or not: no autocast, no new statistics."""
-        real = self._reals.some(GROWTH_IMAGES, self.seed, self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            fake = sample(self.sampler, range(self.seed, self.seed + len(real)), self.device)
-            self.discriminator.grow(real, fake)
-        self._reals.forget()
-
     @property
     def _main(self) -> slice:
         """Columns of the first part's logits, which curves and adaptive augmentation go by: others may be many more."""
@@ -267,7 +251,3 @@ class GAN(GenerativeModule):
         curves = played.curves(self._main, self.objective.boundary) | {"augment/p": self.augment.p} | self._last_curves
         here: dict[str, float] = {"trunk/frozen_blocks": self.discriminator.frozen_blocks}
         self._log_curves(curves, here, {"d": "loss/discriminator", "g": "loss/generator"})
-
-
-def _total(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
-    return torch.stack([loss, *terms.values()]).sum() if terms else loss

@@ -36,7 +36,8 @@ class Run:
 
     folder: Path
     config: dict[str, Any]
-    overrides: list[str]
+    commands: list[list[str]]
+    """The overrides that it began with and, if it was resumed, those that it last went on with."""
     metrics: dict[str, Any]
     evaluation: dict[str, Any]
     curves: Curves
@@ -98,11 +99,13 @@ def read_run(folder: Path, override: str) -> Run:
     def yaml(text: str) -> Any:
         return OmegaConf.to_container(OmegaConf.create(text))
 
-    config, overrides = parsed(artefacts.CONFIG, yaml, {}), parsed(".hydra/overrides.yaml", yaml, [])
+    config = parsed(artefacts.CONFIG, yaml, {})
+    files = [".hydra/overrides.yaml", ".hydra/resumed/overrides.yaml"]
+    commands = [parsed(name, yaml, []) for name in files if (folder / name).exists()]
     metrics, evaluation = (parsed(name, json.loads, {}) for name in (artefacts.METRICS, "evaluation.json"))
     if not metrics:
         problems.append("it has no final metrics: still training, or ended early")
-    return Run(folder, config, overrides, metrics, evaluation, read_curves(folder), problems)
+    return Run(folder, config, commands, metrics, evaluation, read_curves(folder), problems)
 
 
 def of_run(run: Run) -> str:
@@ -111,6 +114,7 @@ def of_run(run: Run) -> str:
     chosen = [grids[round(i * (len(grids) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(grids) > SHOWN else grids
     last = run.folder / artefacts.GRID
     curves = [draw(name, {name: line}) for name, line in run.curves.items() if len(line) > 1]
+    commands = "\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands)
     seen, seconds = run.metrics.get("images_seen"), run.metrics.get("seconds")
     about = [f"{seen:,} images" if seen else "", f"{seconds / 60:,.1f} minutes" if seconds else ""]
     return _page(
@@ -118,7 +122,7 @@ def of_run(run: Run) -> str:
         ", ".join(part for part in about if part),
         [
             *(f'<p class="warning">{escape(problem)}</p>' for problem in run.problems),
-            f"<pre>python train.py {escape(' '.join(run.overrides))}</pre>",
+            f"<pre>{escape(commands)}</pre>" if commands else "",
             _section("Samples", _row([_figure(file, _when(file.stem)) for file in [*chosen, last]])),
             _section("Metrics", _metrics(run.entries)),
             _section("Curves", _row(curves)),

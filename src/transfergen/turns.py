@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from transfergen.data.store import Batch
@@ -49,3 +50,8 @@ class Played(NamedTuple):
             curves["accuracy/real"] = (real_logits > boundary).float().mean()
             curves["accuracy/fake"] = (fake_logits < boundary).float().mean()
         return curves
+
+
+def total(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
+    """A turn's loss, and the weighted terms that are added to it."""
+    return torch.stack([loss, *terms.values()]).sum() if terms else loss
