@@ -180,7 +180,7 @@ def report(folder: Path) -> None:
             ]
             print(f"| {' | '.join(cells)} |")
         print(json.dumps(part))
-    _plot(results, folder, {"dcgan", *(part["best_transfer_model"] for part in summary)})
+    _plot(results, folder, {part["training_images"]: part["best_transfer_model"] for part in summary})
     _grids(results, folder)
 
 
@@ -253,7 +253,8 @@ def _first_seconds(points: list[dict[str, float]]) -> float:
     return points[0]["seconds"] if points else float("nan")
 
 
-def _plot(results: list[dict[str, Any]], folder: Path, models_in_front: set[str]) -> None:
+def _plot(results: list[dict[str, Any]], folder: Path, best: dict[int, str | None]) -> None:
+    """The best model at each number of training images, and DCGAN, in front of the others."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -269,7 +270,7 @@ def _plot(results: list[dict[str, Any]], folder: Path, models_in_front: set[str]
                 line = [p["judge/kernel_distance"] for p in r["points"]]
                 label = None if r["model"] in named else r["model"]
                 named.add(r["model"])
-                in_front = r["model"] in models_in_front
+                in_front = r["model"] in ("dcgan", best[size])
                 style = {"linewidth": 2.5, "zorder": 3} if in_front else {"linewidth": 1, "alpha": 0.5}
                 colour = colours(models.index(r["model"]))
                 axis.plot([p[x] for p in r["points"]], line, color=colour, label=label, **style)
