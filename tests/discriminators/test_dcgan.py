@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from transfergen.convolutions import WholeMapConv2d
 from transfergen.discriminators.dcgan import DCGANDiscriminator
 
 
@@ -25,7 +26,7 @@ def test_all_layers_but_the_first_and_the_last_are_normalised():
         *(nn.Conv2d, nn.LeakyReLU),
         *(nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU),
         *(nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU),
-        nn.Conv2d,
+        WholeMapConv2d,
     ]
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from transfergen.convolutions import WholeMapConv2d
 from transfergen.discriminators.base import Discriminator
 
 Norm = Literal["batch", "layer", "none"]
@@ -47,7 +48,7 @@ class DCGANDiscriminator(Discriminator):
             if norm != "none":
                 layers.append(nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels))
             layers.append(nn.LeakyReLU(0.2))
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4))
+        self.layers = nn.Sequential(*layers, WholeMapConv2d(channels, 1, 4))
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """Images, as a list of one -> logits (B, 1)."""

@@ -4,8 +4,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
+
+from transfergen.convolutions import WholeMapConv2d
 
 
 class ScaleHead(nn.Sequential):
@@ -24,7 +25,7 @@ class ScaleHead(nn.Sequential):
                 nn.LeakyReLU(0.2),
             ]
             c_in, size = width, size // 2
-        super().__init__(*layers, spectral_norm(nn.Conv2d(c_in, 1, min(4, size))))
+        super().__init__(*layers, spectral_norm(WholeMapConv2d(c_in, 1, min(4, size))))
 
     def forward(self, maps: Tensor, before: Tensor | None = None) -> Tensor:
         """Logits of the maps (B, C, h, w), or of `before` (B', C, h, w) and the maps as one batch (B' + B).
@@ -37,8 +38,7 @@ class ScaleHead(nn.Sequential):
         else:
             first = cast(nn.Conv2d, first)
             weight = first.weight  # once: each time is an iteration of the spectral norm
-            parts = [F.conv2d(m, weight, first.bias, first.stride, first.padding) for m in (before, maps)]
-            x = torch.cat(parts)
+            x = torch.cat([first._conv_forward(m, weight, first.bias) for m in (before, maps)])
         for layer in others:
             x = layer(x)
         return x

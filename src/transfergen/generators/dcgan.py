@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from transfergen.convolutions import DoublingConv2d
 from transfergen.generators.base import Generator, ProjectAndReshape
 
 
@@ -32,9 +33,9 @@ class DCGAN(Generator):
         widths = [min(8, 2**i) * width for i in reversed(range(doublings))]
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(zip([z_dim, *widths], widths, strict=False)):
-            doubled = nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False) if i else ProjectAndReshape(c_in, c_out)
+            doubled = DoublingConv2d(c_in, c_out, bias=False) if i else ProjectAndReshape(c_in, c_out)
             layers += [doubled, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-        layers += [nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh()]
+        layers += [DoublingConv2d(widths[-1], 3, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(_paper_init)
 

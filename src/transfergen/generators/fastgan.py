@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from transfergen.convolutions import WholeMapConv2d
 from transfergen.generators.base import Generator, ProjectAndReshape
 from transfergen.generators.upsampling import UpsampledConv2d
 
@@ -73,7 +74,7 @@ class Excitation(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.AdaptiveAvgPool2d(4),
-            nn.Conv2d(c_in, c_out, 4, bias=False),
+            WholeMapConv2d(c_in, c_out, 4, bias=False),
             nn.SiLU(inplace=True),
             nn.Conv2d(c_out, c_out, 1, bias=False),
             nn.Sigmoid(),

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfergen.convolutions import doubled
+
 
 class UpsampledConv2d(nn.Conv2d):
     """Maps (B, C, h, w) -> (B, C', 2h, 2w): the same as upsampling to the nearest neighbour and `Conv2d(C, C', 3)`.
@@ -19,4 +21,4 @@ class UpsampledConv2d(nn.Conv2d):
         """Maps (B, C, h, w) -> (B, C', 2h, 2w)."""
         # Sums over windows of 2x2. A transposed convolution has its kernel mirrored and its channels swapped.
         kernel = 4 * F.avg_pool2d(self.weight.flip(2, 3), 2, stride=1, padding=1)
-        return F.conv_transpose2d(maps, kernel.transpose(0, 1), self.bias, stride=2, padding=1)
+        return doubled(maps, kernel.transpose(0, 1), self.bias)

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from transfergen.convolutions import LARGEST_SIDE, DoublingConv2d, WholeMapConv2d, doubled
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def inputs(*shapes, memory_format=torch.contiguous_format):
+    return [torch.randn(s, dtype=torch.float64).to(memory_format=memory_format).requires_grad_() for s in shapes]
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("side", [4, LARGEST_SIDE, LARGEST_SIDE + 1])
+def test_doubled_is_the_transposed_convolution_up_to_its_second_gradients(side, memory_format):
+    maps, kernel = inputs((2, 3, side, 5), (3, 6, 4, 4), memory_format=memory_format)
+    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    ours, plain = doubled(maps, kernel, bias), F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
+    torch.testing.assert_close(ours, plain)
+    first, second = [], []
+    for result in (ours, plain):
+        gradients = torch.autograd.grad(result.sin().sum(), [maps, kernel, bias], create_graph=True)
+        first.append(gradients)
+        second.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), [maps, kernel, bias]))
+    torch.testing.assert_close(*first)
+    torch.testing.assert_close(*second)
+
+
+@pytest.mark.parametrize(("needs", "shape"), [(0, (2, 3, 4, 4)), (1, (3, 6, 4, 4))])
+def test_doubled_gives_the_one_gradient_that_is_asked_for(needs, shape):
+    leaves = inputs((2, 3, 4, 4), (3, 6, 4, 4))
+    leaves[1 - needs].requires_grad_(False)
+    doubled(*leaves).sum().backward()
+    assert leaves[needs].grad.shape == shape
+    assert leaves[1 - needs].grad is None
+
+
+def test_doubled_has_the_precision_of_autocast():
+    layer = DoublingConv2d(8, 4).to(memory_format=torch.channels_last)
+    maps, outer = torch.randn(2, 8, 4, 4, requires_grad=True), torch.randn(2, 4, 8, 8)
+    gradients = []
+    for compute in (layer, lambda m: F.conv_transpose2d(m, layer.weight, layer.bias, stride=2, padding=1)):
+        with torch.autocast("cpu", torch.bfloat16):
+            result = compute(maps)
+        assert result.dtype == torch.bfloat16
+        gradients.append(torch.autograd.grad(result, [maps, *layer.parameters()], outer.bfloat16()))
+    torch.testing.assert_close(*gradients, rtol=2**-6, atol=2**-4)
+
+
+@pytest.mark.parametrize("side", [4, 6])
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_over_a_whole_map_a_convolution_is_the_same_and_so_are_its_gradients(side, memory_format):
+    layer = WholeMapConv2d(5, 2, 4).double().to(memory_format=memory_format)
+    (maps,) = inputs((3, 5, side, side), memory_format=memory_format)
+    expected = F.conv2d(maps, layer.weight, layer.bias)
+    result = layer(maps)
+    torch.testing.assert_close(result, expected)
+    outer = torch.randn_like(expected)
+    leaves = [maps, *layer.parameters()]
+    torch.testing.assert_close(torch.autograd.grad(result, leaves, outer), torch.autograd.grad(expected, leaves, outer))
+
+
+def test_both_are_the_layers_that_published_weights_are_for():
+    assert isinstance(DoublingConv2d(1, 1), nn.ConvTranspose2d)
+    assert isinstance(WholeMapConv2d(1, 1, 4), nn.Conv2d)
