@@ -224,7 +224,7 @@ def _against(rivals: list[str], results: list[dict[str, Any]]) -> dict[str, dict
     `wall_ratio` is of when a model is as close as the rival at its best; `wall_ratio_as_varied`, of when its recall is
     as high, too.
     """
-    comparisons: dict[str, list[dict[str, float]]] = {}
+    comparisons: dict[str, dict[int, dict[str, float]]] = {}
     for r in (r for r in results if r["model"] not in CONTROLS):
         theirs = [other for other in results if other["model"] in rivals and other["seed"] == r["seed"]]
         if len(theirs) < min(2, len(rivals)):
@@ -232,21 +232,24 @@ def _against(rivals: list[str], results: list[dict[str, Any]]) -> dict[str, dict
         goal, own = min(map(_best, theirs), key=lambda p: p["judge/kernel_distance"]), _best(r)
         reached = [p for p in r["points"] if p["judge/kernel_distance"] <= goal["judge/kernel_distance"]]
         as_varied = [p for p in reached if p["judge/recall"] >= goal["judge/recall"]]
-        comparisons.setdefault(r["model"], []).append(
-            {
-                "wall_ratio": _first_seconds(reached) / goal["seconds"],
-                "wall_ratio_as_varied": _first_seconds(as_varied) / goal["seconds"],
-                "kernel_ratio": own["judge/kernel_distance"] / goal["judge/kernel_distance"],
-                "recall": reached[0]["judge/recall"] if reached else own["judge/recall"],
-                "dcgan_recall": goal["judge/recall"],
-            }
-        )
+        comparisons.setdefault(r["model"], {})[r["seed"]] = {
+            "wall_ratio": _first_seconds(reached) / goal["seconds"],
+            "wall_ratio_as_varied": _first_seconds(as_varied) / goal["seconds"],
+            "kernel_ratio": own["judge/kernel_distance"] / goal["judge/kernel_distance"],
+            "recall": reached[0]["judge/recall"] if reached else own["judge/recall"],
+            "dcgan_recall": goal["judge/recall"],
+        }
     means: dict[str, dict[str, Any]] = {}
-    for model, listed in comparisons.items():
+    for model, by_seed in comparisons.items():
+        listed = list(by_seed.values())
         averages = {key: float(np.mean([c[key] for c in listed])) for key in listed[0]}
-        means[model] = {key: None if np.isnan(mean) else round(mean, 4) for key, mean in averages.items()}
-        means[model]["seeds"] = len(listed)
+        each = {f"{seed}": _rounded(comparison) for seed, comparison in by_seed.items()}
+        means[model] = {**_rounded(averages), "seeds": len(listed), "by_seed": each}
     return means
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else round(value, 4) for key, value in values.items()}
 
 
 def _first_seconds(points: list[dict[str, float]]) -> float:

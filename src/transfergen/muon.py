@@ -67,8 +67,8 @@ class Muon(Optimizer):
         average = state["average"].lerp_(gradient, 1 - momentum)
         as_in_memory = (0, *sorted(range(1, p.ndim), key=p.stride, reverse=True))  # a view; columns may have any order
         update = gradient.lerp(average, momentum).permute(as_in_memory).flatten(1)
-        if len(update) % MOST_ROWS == 0:
-            update = update.reshape(-1, MOST_ROWS, update.shape[1])
+        rows = MOST_ROWS if len(update) % MOST_ROWS == 0 else len(update)
+        update = update.reshape(-1, rows, update.shape[1])
         rate = lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5
         p.permute(as_in_memory).view(update.shape).sub_(orthogonalised(update), alpha=rate)
 
@@ -93,7 +93,7 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(..., M, N) -> (..., M, N): the same singular vectors, with singular values near 1 but for the smallest.
+    """(K, M, N) -> (K, M, N): the same singular vectors, with singular values near 1 but for the smallest.
 
     The iteration is x -> (a + b x x' + c (x x')^2) x. Its factors are polynomials of the first x x': so they are
     multiplied with each other, M by M, and once with the N columns. In float32 at least, since coarser rounding makes
@@ -103,17 +103,17 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         return orthogonalised(matrices.mT).mT
     with torch.autocast(matrices.device.type, enabled=False):
         precise = matrices.double() if matrices.is_cuda else matrices.float()  # there, float32 may be TF32
-        gram = precise @ precise.mT
+        gram = torch.bmm(precise, precise.mT)
         scale = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-30)
         gram = gram / scale
         a, b, c = COEFFICIENTS
         product: Tensor | None = None
         for i in range(ITERATIONS):
-            factor = b * gram + c * (gram @ gram)
+            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             factor.diagonal(dim1=-2, dim2=-1).add_(a)
-            product = factor if product is None else factor @ product
+            product = factor if product is None else torch.bmm(factor, product)
             if i < ITERATIONS - 1:
-                gram = factor @ gram @ factor
+                gram = torch.bmm(torch.bmm(factor, gram), factor)
         assert product is not None
         product = product / scale.sqrt()
-        return (product.bfloat16() @ matrices.bfloat16()).to(matrices.dtype)
+        return torch.bmm(product.bfloat16(), matrices.bfloat16()).to(matrices.dtype)
