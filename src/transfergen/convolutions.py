@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LARGEST_SIDE = 8
-"""Of maps whose doubling has its gradient as a product on a CPU. On 16x16 its patches take longer to gather."""
+MOST_POSITIONS = 8
+"""Of a batch's maps, for each of their channels: gathering patches of more takes longer than torch's gradients."""
 
 
 class WholeMapConv2d(nn.Conv2d):
@@ -33,10 +33,11 @@ class DoublingConv2d(nn.ConvTranspose2d):
 def doubled(maps: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """`conv_transpose2d(maps, kernel, bias, stride=2, padding=1)` with a kernel (C, C', 4, 4).
 
-    On a CPU the gradients of small maps are two products with patches of the incoming gradient: torch's own, with
-    respect to the kernel, takes 4 to 10 times as long in bfloat16 there (`benchmarks/doubling.py`).
+    On a CPU the gradients of small maps with many channels are two products with patches of the incoming gradient:
+    torch's own, with respect to the kernel, takes up to ten times as long there (`benchmarks/doubling.py`).
     """
-    if maps.device.type != "cpu" or max(maps.shape[2:]) > LARGEST_SIDE or not torch.is_grad_enabled():
+    b, c, h, w = maps.shape
+    if maps.device.type != "cpu" or b * h * w > MOST_POSITIONS * c or not torch.is_grad_enabled():
         return F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
     if torch.is_autocast_enabled("cpu"):
         maps, kernel = (x.to(torch.get_autocast_dtype("cpu")) for x in (maps, kernel))
