@@ -37,7 +37,8 @@ def doubled(maps: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     torch's own, with respect to the kernel, takes up to ten times as long there (`benchmarks/doubling.py`).
     """
     b, c, h, w = maps.shape
-    if maps.device.type != "cpu" or b * h * w > MOST_POSITIONS * c or not torch.is_grad_enabled():
+    learns = torch.is_grad_enabled() and not torch.compiler.is_exporting()  # whose batches may have any size
+    if not learns or maps.device.type != "cpu" or b * h * w > MOST_POSITIONS * c:
         return F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
     if torch.is_autocast_enabled("cpu"):
         maps, kernel = (x.to(torch.get_autocast_dtype("cpu")) for x in (maps, kernel))
