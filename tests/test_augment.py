@@ -201,6 +201,7 @@ augment = AdaptiveAugment(adapt_images=1000)
 for _ in range(10):
     augment.update(torch.tensor([[1.0], [1.0], [1.0], [1.0 - 2 * rank]]), 100)  # 1 and 0.5, which are 0.75
 print(augment.overfitting.item(), augment.p.item())
+dist.destroy_process_group()
 """
     arguments = [[sys.executable, "-c", code, str(rank), str(tmp_path / "store")] for rank in range(2)]
     ranks = [subprocess.Popen(a, stdout=subprocess.PIPE, text=True) for a in arguments]

@@ -219,6 +219,7 @@ from test_evaluation import CPU, Counting, kept, measured
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
 torch.save(measured(rank, folder / f"cache{rank}"), folder / f"rank{rank}.pt")
+dist.destroy_process_group()  # whose threads a process must not end with
 """
 
 
