@@ -102,8 +102,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonalised(matrices.mT).mT
     with torch.autocast(matrices.device.type, enabled=False):
-        precise = matrices.double() if matrices.is_cuda else matrices.float()  # there, float32 may be TF32
-        gram = torch.bmm(precise, precise.mT)
+        gram = _gram(matrices)
         scale = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-30)
         gram = gram / scale
         a, b, c = COEFFICIENTS
@@ -117,3 +116,16 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         assert product is not None
         product = product / scale.sqrt()
         return torch.bmm(product.bfloat16(), matrices.bfloat16()).to(matrices.dtype)
+
+
+def _gram(matrices: Tensor) -> Tensor:
+    """(K, M, N) -> the products of their rows (K, M, M), summed in float32 at least."""
+    if matrices.is_cuda:  # there, float32 may be TF32
+        return torch.bmm(matrices.double(), matrices.double().mT)
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"  # the matrices are rounded, and what they are then is multiplied without loss
+    try:
+        return torch.bmm(matrices.float(), matrices.float().mT)
+    finally:
+        settings.fp32_precision = before

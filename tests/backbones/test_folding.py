@@ -6,7 +6,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 from transfergen.backbones.base import Backbone
-from transfergen.backbones.folding import fold
+from transfergen.backbones.folding import fold, lay_out
+from transfergen.backbones.frozen import FrozenConv2d
 from transfergen.backbones.timm import TimmBackbone
 
 
@@ -61,6 +62,26 @@ def test_a_network_that_normalises_first_stays_as_it_was():
     fold(backbone, 8)
     assert normalisations(backbone)
     torch.testing.assert_close(backbone(images), before, rtol=0, atol=0)
+
+
+class ActivatedFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+
+    def forward(self, x):
+        return self.conv(self.act(x))
+
+
+@pytest.mark.parametrize("order", [ActivatedFirst, lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())])
+def test_an_activation_becomes_a_part_of_the_convolution_that_it_is_called_behind(order):
+    backbone = Backbone([order()], taps=[0], channels=[3], strides=[1]).requires_grad_(False)
+    before = copy.deepcopy(backbone)
+    lay_out(backbone, 8)
+    assert backbone.training
+    assert any(isinstance(m, FrozenConv2d) for m in backbone.modules()) == (order is not ActivatedFirst)
+    images = torch.rand(2, 3, 8, 8) * 2 - 1
+    assert torch.equal(backbone(images)[0], before(images)[0])
 
 
 def test_padding_of_maps_with_odd_sides_stays_as_it_was():

@@ -1,7 +1,8 @@
-"""What surrounds the convolutions of a frozen trunk as a part of them: batch normalisation and lopsided padding."""
+"""What surrounds the convolutions of a frozen trunk as a part of them: normalisation, activation, lopsided padding."""
 
 import copy
-from typing import Any, cast
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -10,26 +11,50 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.frozen import FrozenConv2d, lay_out_once
+
+
+def fold(backbone: Backbone, resolution: int) -> None:
+    """Let each convolution do what surrounds it, too: normalisation and activation behind it, padding before it.
+
+    Changes the trunk, which must stay frozen from now on.
+
+    Args:
+        backbone: the trunk.
+        resolution: of the images that it is tried on, in pixels: see `lay_out`.
+    """
+    _change(backbone, resolution, _fold_batch_norm, _fold_padding, lay_out_once)
+    convolutions = [m for m in backbone.blocks.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
+    strided = [m for m in convolutions if m.groups > 1 and m.stride != (1, 1)]
+    backbone.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
+
+
+def lay_out(backbone: Backbone, resolution: int) -> None:
+    """Let each convolution do the activation behind it, too, as long as it is frozen: see FrozenConv2d.
+
+    The trunk is run on an image of `resolution` pixels before and after, and stays as it was where the features differ:
+    what is behind a convolution in a list of layers may be called before it.
+    """
+    _change(backbone, resolution, lay_out_once)
 
 
 @torch.no_grad()
-def fold(backbone: Backbone, resolution: int) -> None:
-    """Let each convolution do the batch normalisation behind it, too, and the padding of TensorFlow before it.
+def _change(backbone: Backbone, resolution: int, *changes: Callable[[nn.Module], None]) -> None:
+    """One after the other, but for those after which features differ, which are taken back.
 
-    Changes the trunk, which must stay frozen from now on. Both ways are run on an image of `resolution` pixels before
-    and after each change, which is taken back where the features differ: networks may normalise before they convolve,
-    and maps may have odd sides.
+    Networks may normalise before they convolve, and maps may have odd sides.
     """
     image = torch.linspace(-1, 1, 3 * resolution**2).view(1, 3, resolution, resolution)
-    expected = backbone(image)
-    for change in (_fold_batch_norm, _fold_padding):
+    if image.is_meta:  # there are no features to compare
+        return
+    was_training = backbone.training
+    expected = backbone.eval()(image)
+    for change in changes:
         unchanged = copy.deepcopy(backbone.blocks)
         change(backbone.blocks)
         if not all(_close(ours, theirs) for ours, theirs in zip(backbone(image), expected, strict=True)):
             backbone.blocks = unchanged
-    backbone.float32_on_cpu = any(
-        isinstance(m, nn.Conv2d) and m.groups > 1 and m.stride != (1, 1) for m in backbone.blocks.modules()
-    )
+    backbone.train(was_training)
 
 
 def _fold_batch_norm(module: nn.Module) -> None:
@@ -56,51 +81,8 @@ def _fold_padding(module: nn.Module) -> None:
             size = child.kernel_size[0]
             larger = nn.Conv2d(child.in_channels, child.out_channels, size + 1, 2, size // 2, groups=child.groups)
             larger.weight, larger.bias = nn.Parameter(F.pad(child.weight, (1, 0, 1, 0)), False), child.bias
-            depthwise = child.groups == child.in_channels == child.out_channels > 1
-            setattr(module, name, StridedDepthwise(larger) if depthwise else larger)
+            setattr(module, name, larger)
         _fold_padding(child)
-
-
-class StridedDepthwise(nn.Module):
-    """A frozen depthwise convolution of stride 2: maps (B, C, h, w) of even sides -> (B, C, h / 2, w / 2).
-
-    On a CPU its gradient is a convolution of stride 1 over a map with zeros in between, for which there are fast
-    kernels in every precision; for the strided one's, in bfloat16, there is none, and it takes a hundred times as long.
-
-    Args:
-        convolution: with a kernel of even size, whose first row and column are zeros.
-    """
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = convolution.weight, convolution.bias
-        flipped = self.weight.detach()[:, :, 1:, 1:].flip(2, 3).contiguous()
-        self.register_buffer("flipped", flipped, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, h, w) -> (B, C, h / 2, w / 2)."""
-        if x.device.type != "cpu":
-            return F.conv2d(x, self.weight, self.bias, 2, (self.weight.shape[-1] - 1) // 2, groups=x.shape[1])
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
-        return cast(Tensor, _StridedDepthwise.apply(x, self.weight, self.bias, self.flipped))
-
-
-class _StridedDepthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, flipped: Tensor) -> Tensor:
-        ctx.save_for_backward(flipped)
-        bias = None if bias is None else bias.to(x.dtype)
-        return F.conv2d(x, weight.to(x.dtype), bias, 2, (weight.shape[-1] - 1) // 2, groups=x.shape[1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,), (flipped,) = gradients, ctx.saved_tensors
-        channels, (h, w) = gradient.shape[1], gradient.shape[2:]
-        spread = gradient.new_zeros(len(gradient), 2 * h, 2 * w, channels).permute(0, 3, 1, 2)
-        spread[:, :, 1::2, 1::2] = gradient
-        padding = flipped.shape[-1] // 2
-        return F.conv2d(spread, flipped.to(gradient.dtype), padding=padding, groups=channels), None, None, None
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
 from transfergen.backbones.folding import fold
+from transfergen.backbones.frozen import FrozenConv2d
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 from transfergen.discriminators.heads import ScaleHead
 
@@ -119,9 +120,9 @@ class ProjectedDiscriminator(Discriminator):
         yield from (*self.backbone.blocks, *self.heads)
 
 
-def _random_projection(c_in: int, c_out: int) -> nn.Conv2d:
+def _random_projection(c_in: int, c_out: int) -> FrozenConv2d:
     """A fixed 1x1 convolution that keeps the variance of independent channels."""
     convolution = nn.Conv2d(c_in, c_out, 1)
     nn.init.normal_(convolution.weight, std=c_in**-0.5)
     nn.init.zeros_(cast(Tensor, convolution.bias))
-    return convolution.requires_grad_(False)
+    return FrozenConv2d(convolution.requires_grad_(False))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import lay_out
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 
 
@@ -56,6 +57,7 @@ class VGGDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         check_backbone(backbone)
+        lay_out(backbone, resolution)
         self.backbone = backbone
         self.backbones = (backbone,)
         self.blocks = len(backbone.blocks)
