@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from transfergen.backbones import frozen
-from transfergen.backbones.frozen import FrozenConv2d, lay_out_once
+from transfergen.backbones.frozen import FrozenConv2d, lay_out_once, set_frozen
+from transfergen.step import without_weight_gradients
 
 CONVOLUTIONS = {
     "3x3": {"kernel_size": 3, "padding": 1},
@@ -94,13 +95,17 @@ def test_its_weights_have_the_names_of_the_plain_ones():
     assert FrozenConv2d(plain).state_dict().keys() == plain.state_dict().keys()
 
 
-def test_weights_that_train_after_all_get_their_gradients():
+def test_while_it_trains_it_is_the_plain_one_in_the_generators_turn_too():
     plain, x = convolution("3x3"), maps()
     layer = FrozenConv2d(plain, nn.ReLU)
     layer(x)
+    set_frozen(nn.Sequential(layer), False)
     layer.requires_grad_(True)
     gradients = [torch.autograd.grad(y.sin().sum(), [plain.weight, plain.bias]) for y in (layer(x), plain(x).relu())]
     torch.testing.assert_close(*gradients)
+    with without_weight_gradients(layer.parameters()):
+        plain.weight.data = plain.weight * 2  # unnoticed
+        assert torch.equal(layer(x), plain(x).relu())
 
 
 def test_what_follows_no_plain_convolution_stays():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from transfergen.backbones.base import Backbone
-from transfergen.backbones.frozen import FrozenConv2d, lay_out_once
+from transfergen.backbones.frozen import FrozenConv2d, lay_out_once, set_frozen
 
 
 def fold(backbone: Backbone, resolution: int) -> None:
@@ -24,13 +24,14 @@ def fold(backbone: Backbone, resolution: int) -> None:
         resolution: of the images that it is tried on, in pixels: see `lay_out`.
     """
     _change(backbone, resolution, _fold_batch_norm, _fold_padding, lay_out_once)
+    set_frozen(backbone, True)
     convolutions = [m for m in backbone.blocks.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
     strided = [m for m in convolutions if m.groups > 1 and m.stride != (1, 1)]
     backbone.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
 
 
 def lay_out(backbone: Backbone, resolution: int) -> None:
-    """Let each convolution do the activation behind it, too, as long as it is frozen: see FrozenConv2d.
+    """Let each convolution do the activation behind it, too, as long as it is `set_frozen`.
 
     The trunk is run on an image of `resolution` pixels before and after, and stays as it was where the features differ:
     what is behind a convolution in a list of layers may be called before it.

@@ -20,9 +20,9 @@ ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
 class FrozenConv2d(nn.Module):
     """A convolution and the activation behind it: maps (B, C, h, w) -> maps (B, C', h', w').
 
-    While its weights are frozen, a CPU casts them and lays them out for oneDNN's kernels at the first call, not in
+    While it is `frozen`, a CPU casts its weights and lays them out for oneDNN's kernels at the first call, not in
     each, and computes the activation in the same kernel; the results are the same to the bit, and the layouts take the
-    memory of the weights twice again. While they train, on another device, and compiled, it is what it replaces.
+    memory of the weights twice again. While it trains, on another device, and compiled, it is what it replaces.
 
     The gradient of a depthwise convolution of stride 2, if its kernel is of even size with a first row and column of
     zeros and the maps have even sides, is taken as a convolution of stride 1 over a map with zeros in between: for that
@@ -32,14 +32,19 @@ class FrozenConv2d(nn.Module):
     Args:
         convolution: its weights are taken over. Neither dilated nor padded by anything but zeros.
         activation: None, ReLU or ReLU6.
+        frozen: whether its weights stay as they are. That they ask for no gradient does not say so: those that train
+            ask for none in the generator's turn.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: type[nn.Module] | None = None) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, activation: type[nn.Module] | None = None, *, frozen: bool = True
+    ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = convolution.in_channels, convolution.out_channels
         self.weight, self.bias = convolution.weight, convolution.bias
         self.stride, self.padding = convolution.stride, cast(tuple[int, int], convolution.padding)
-        self.groups, self.activation = convolution.groups, activation
-        self._depthwise = self.groups == convolution.in_channels == convolution.out_channels > 1
+        self.groups, self.activation, self.frozen = convolution.groups, activation, frozen
+        self._depthwise = self.groups == self.in_channels == self.out_channels > 1
         self.spreads = self._depthwise and self.stride == (2, 2) and _has_leading_zeros(self.weight)
         """Whether its gradient is taken over a map with zeros in between."""
         self._padding_back = self._padding_of_transposed()
@@ -50,7 +55,7 @@ class FrozenConv2d(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> maps (B, C', h', w')."""
-        if maps.device.type != "cpu" or self.weight.requires_grad or torch.compiler.is_compiling():
+        if maps.device.type != "cpu" or not self.frozen or torch.compiler.is_compiling():
             return self._plain(maps)
         if torch.is_autocast_enabled("cpu"):
             maps = maps.to(torch.get_autocast_dtype("cpu"))
@@ -110,7 +115,7 @@ class FrozenConv2d(nn.Module):
         if self._layouts is None or self._layouts.version != version:
             weight, transposed = self.weight.detach().to(dtype), None
             if self._padding_back is not None:
-                incoming = [shape[0], len(weight), *shape[2:]]
+                incoming = [shape[0], self.out_channels, *shape[2:]]
                 kernel = self._transposed().to(dtype)
                 transposed = _lay_out(kernel, self._padding_back, (1, 1), self.groups, incoming)
             bias = None if self.bias is None else self.bias.detach().to(dtype)
@@ -119,15 +124,22 @@ class FrozenConv2d(nn.Module):
         return self._layouts
 
 
+def set_frozen(network: nn.Module, frozen: bool) -> None:
+    """Of all these convolutions in a network."""
+    for module in network.modules():
+        if isinstance(module, FrozenConv2d):
+            module.frozen, module._layouts = frozen, None
+
+
 def lay_out_once(module: nn.Module) -> None:
-    """Replace the plain convolutions in a network by these, with what follows them among their parent's children."""
+    """Replace plain convolutions in a network, and activations next to them, by these; `set_frozen` is yet to come."""
     before: nn.Module | None = None
     for name, child in module.named_children():
         if isinstance(before, FrozenConv2d) and type(child) in ACTIVATIONS:
             before.activation = type(child)
             setattr(module, name, nn.Identity())
         elif type(child) is nn.Conv2d and _is_plain(child):
-            setattr(module, name, FrozenConv2d(child))
+            setattr(module, name, FrozenConv2d(child, frozen=False))
         else:
             lay_out_once(child)
         before = getattr(module, name)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
 from transfergen.backbones.folding import lay_out
+from transfergen.backbones.frozen import set_frozen
 from transfergen.discriminators.base import Discriminator, channel_statistics, check_backbone
 
 
@@ -84,6 +85,7 @@ class VGGDiscriminator(Discriminator):
         self.frozen_blocks = blocks
         for i, block in enumerate(self.backbone.blocks):
             block.requires_grad_(i >= blocks)
+            set_frozen(block, i < blocks)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "VGGDiscriminator":
