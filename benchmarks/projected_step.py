@@ -20,6 +20,7 @@ from step_time import paired
 from torch import nn
 
 from transfergen.augment import Augment
+from transfergen.backbones.frozen import set_frozen
 from transfergen.backbones.timm import TimmBackbone
 from transfergen.discriminators.projected import ProjectedDiscriminator
 from transfergen.ema import EMA
@@ -57,6 +58,7 @@ def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[]
     """The release's iteration."""
     as_released(g)
     as_released(d)
+    set_frozen(d, False)
     d_parameters = list(d.heads.parameters())
     d_optimizer = torch.optim.Adam(d_parameters, lr=2e-4, betas=(0.0, 0.99))
     g_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.0, 0.99))
