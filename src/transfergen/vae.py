@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import fold
 from transfergen.data.store import Batch
 from transfergen.gan import GAN
 from transfergen.generators.base import Generator
@@ -54,6 +55,8 @@ class Autoencoding(Hides, GenerativeModule):
             )
         self.encoder, self.elbo = encoder, elbo
         self._trunk = (self.hide(cast(Backbone, backbone)),) if elbo.perceptual else ()
+        for trunk in self._trunk:
+            fold(trunk, self.generator.resolution)
 
     def _coded(self, batch: Batch) -> Coding:
         """One draw for each image. Kingma 2014, arXiv:1312.6114, equation 10."""

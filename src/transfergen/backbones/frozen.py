@@ -110,7 +110,7 @@ class FrozenConv2d(nn.Module):
         return kernel if self._depthwise else kernel.transpose(0, 1)
 
     def _laid_out(self, dtype: torch.dtype, shape: torch.Size) -> "_Layouts":
-        """For maps of this shape in the first place; any others are taken, too."""
+        """For maps of this precision, and of this shape in the first place; any others are taken, too."""
         version = dtype, *((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
         if self._layouts is None or self._layouts.version != version:
             weight, transposed = self.weight.detach().to(dtype), None

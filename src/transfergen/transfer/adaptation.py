@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import fold
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
 from transfergen.losses.alignment import coral, cross_domain_consistency, gradient_reversal, mmd
@@ -99,6 +100,8 @@ class DomainAdaptation(Strategy):
             )
         generator.load_state_dict(source.state_dict())
         self._source = (self.hide(source),)
+        for backbone in self._trunk:
+            fold(backbone, generator.resolution)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))

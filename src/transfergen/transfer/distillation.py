@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfergen.backbones.base import Backbone
+from transfergen.backbones.folding import fold
 from transfergen.discriminators.base import Discriminator
 from transfergen.generators.base import Generator
 from transfergen.losses.perceptual import perceptual_distance
@@ -76,6 +77,8 @@ class Distillation(Strategy):
                     f"{here}.{name}={its}"
                 )
         self._teacher = (self.hide(teacher),)
+        for backbone in self._trunk:
+            fold(backbone, generator.resolution)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """`output` and `perceptual`."""
