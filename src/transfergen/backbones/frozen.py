@@ -1,7 +1,7 @@
 """Convolutions of frozen weights, which a CPU lays out for its kernels once and not in each pass."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float]]] = {
-    None: ("none", []),
-    nn.ReLU: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
+ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float], Callable[..., Tensor]]] = {
+    None: ("none", [], lambda maps, **_: maps),
+    nn.ReLU: ("relu", [], F.relu),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], F.relu6),
 }
-"""What a kernel can compute along with a convolution, and oneDNN's name for it."""
+"""What a kernel can compute along with a convolution: oneDNN's name for it, its limits, and torch's function."""
 
 
 class FrozenConv2d(nn.Module):
@@ -67,7 +67,7 @@ class FrozenConv2d(nn.Module):
         """As `forward`, on a CPU."""
         if not _has_kernels(maps.dtype):
             return self._plain(maps)
-        laid_out, (activation, limits) = self._laid_out(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
+        laid_out, (activation, limits, _) = self._laid_out(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
         convolution = laid_out.kernel, laid_out.bias, self.padding, self.stride, self.groups
         return _convolve(maps, *convolution, activation, limits)
 
@@ -94,7 +94,8 @@ class FrozenConv2d(nn.Module):
             maps = F.conv2d(maps, kernel, self.bias, 1, self._padding_back, groups=self.groups)[:, :, 1::2, 1::2]
         else:
             maps = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        return self.activation(inplace=True)(maps) if self.activation else maps
+        *_, activate = ACTIVATIONS[self.activation]
+        return activate(maps, inplace=True)
 
     def _padding_of_transposed(self) -> tuple[int, int] | None:
         """Of the convolution of stride 1 that takes gradients back; None if that is no such convolution."""
