@@ -75,7 +75,7 @@ def store_features(
     """
     indices = chosen(store, count)
     about = {"extractor": extractor.name, "images": what, "count": str(len(indices)), "resolution": str(resolution)}
-    key = hashlib.sha256(repr((extractor.fingerprint(), about, _digest(store, indices))).encode()).hexdigest()
+    key = hashlib.sha256(repr((extractor.fingerprint, about, _digest(store, indices))).encode()).hexdigest()
     path = cache_dir / f"features-{key[:24]}.safetensors" if cache_dir else None
     cached = _read(path) if path else None
     if all(of_all_ranks(cached is not None)):  # else all extract, since a rank alone has but a share

@@ -1,18 +1,24 @@
+import copy
 import time
+from functools import partial
 
 import pytest
 import timm
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from transfergen.backbones.folding import fold
+from transfergen.backbones.frozen import FrozenConv2d
 from transfergen.backbones.timm import TimmBackbone, native_state, weights_id
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.images import to_float, to_uint8
+from transfergen.metrics import extractors
 from transfergen.metrics.extractors import InceptionFeatures, PixelFeatures, TimmFeatures, VGGFeatures
+from transfergen.metrics.inception import InceptionV3
 
 DIMENSIONS = {"pixels": 768, "efficientnet_lite0": 1280, "dinov2": 384, "vgg19": 512, "inception": 2048}
 
@@ -24,7 +30,7 @@ def pictures(count=2, size=32):
 def vary(net):
     """Weights that keep features from fading with depth, and statistics that a forgotten buffer would show."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, FrozenConv2d)):
             nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -79,6 +85,22 @@ def test_lite0_is_the_packages_network_up_to_its_classifier():
     assert not torch.allclose(linear(images), extract(images), atol=1e-2)
 
 
+@pytest.mark.parametrize("build", [partial(TimmFeatures, weights="random", input_size=64), InceptionFeatures])
+def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(extractors, "fold", lambda *_: None)
+        before.setattr(extractors, "CPU_PIXELS", 10**9)
+        plain = build(weights="random")
+        vary(plain)
+        images = pictures(count=3)
+        expected = plain(images)
+    extract = copy.deepcopy(plain)
+    fold(extract, 32)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in extract.modules())
+    monkeypatch.setattr(extractors, "CPU_PIXELS", 2 * extract.input_size**2)
+    torch.testing.assert_close(extract(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
 def test_a_vits_features_are_its_class_token_at_another_size_than_it_was_made_for(tmp_path):
     name = "vit_tiny_patch16_224"
     full = timm.create_model(name).eval()
@@ -108,10 +130,10 @@ def test_vggs_features_are_the_mean_of_the_layer_and_the_file_may_end_there(vgg_
 
 
 def test_inception_is_torch_fidelitys_resize_and_all(tmp_path):
-    ours = InceptionFeatures(weights="random")
-    vary(ours)
+    net = InceptionV3()
+    vary(net)
     file = tmp_path / "inception.pth"
-    torch.save(ours.net.state_dict(), file)
+    torch.save(net.state_dict(), file)
     theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(file))
     loaded = InceptionFeatures(weights=str(file))
     for size in (40, 320):  # enlarged and reduced
@@ -121,7 +143,7 @@ def test_inception_is_torch_fidelitys_resize_and_all(tmp_path):
         torch.testing.assert_close(loaded(images), features)
         torch.testing.assert_close(loaded.score_logits(features), logits)
     assert loaded.weights_id == "inception-2015-12-05"
-    state = ours.net.state_dict()
+    state = net.state_dict()
     del state["Mixed_7c.branch_pool.bn.running_var"]
     torch.save(state, file)
     with pytest.raises(
@@ -139,17 +161,19 @@ def test_networks_of_the_same_weights_are_known_by_one_id(vgg_weights):
         assert extract.weights_id is None
 
 
-def test_a_fingerprint_tells_apart_what_gives_other_features(vgg_weights):
+def test_a_fingerprint_tells_apart_what_gives_other_features(vgg_weights, tmp_path):
     def vgg(**settings):
         return VGGFeatures(**{"cut": "relu2_2", "weights": str(vgg_weights)} | settings)
 
-    first = vgg().fingerprint()
-    assert vgg().fingerprint() == first
-    changed = vgg()
-    changed.net.blocks[0][0].bias[3] += 1e-3
+    first = vgg().fingerprint
+    assert vgg().fingerprint == first
+    state = load_file(vgg_weights)
+    state["features.0.bias"][3] += 1e-3
+    save_file(state, tmp_path / vgg_weights.name)
+    changed = vgg(weights=str(tmp_path / vgg_weights.name))
     others = [vgg(cut="pool2"), vgg(input_size=64), vgg(weights="random"), vgg(weights="random"), changed]
-    assert len({first, *(other.fingerprint() for other in others)}) == 6
-    assert PixelFeatures(size=8).fingerprint() != PixelFeatures().fingerprint() == PixelFeatures().fingerprint()
+    assert len({first, *(other.fingerprint for other in others)}) == 6
+    assert PixelFeatures(size=8).fingerprint != PixelFeatures().fingerprint == PixelFeatures().fingerprint
 
 
 @pytest.mark.parametrize(

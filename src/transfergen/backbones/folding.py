@@ -14,33 +14,34 @@ from transfergen.backbones.base import Backbone
 from transfergen.backbones.frozen import FrozenConv2d, lay_out_once, set_frozen
 
 
-def fold(backbone: Backbone, resolution: int) -> None:
+def fold(network: nn.Module, resolution: int) -> None:
     """Let each convolution do what surrounds it, too: normalisation and activation behind it, padding before it.
 
-    Changes the trunk, which must stay frozen from now on.
+    Changes the network, which must stay frozen from now on.
 
     Args:
-        backbone: the trunk.
+        network: a trunk, or any other from images in [-1, 1] to features or a list of them.
         resolution: of the images that it is tried on, in pixels: see `lay_out`.
     """
-    _change(backbone, resolution, _fold_batch_norm, _fold_padding, lay_out_once)
-    set_frozen(backbone, True)
-    convolutions = [m for m in backbone.blocks.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
-    strided = [m for m in convolutions if m.groups > 1 and m.stride != (1, 1)]
-    backbone.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
+    _change(network, resolution, _fold_batch_norm, _fold_padding, lay_out_once)
+    set_frozen(network, True)
+    if isinstance(network, Backbone):
+        convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
+        strided = [m for m in convolutions if m.groups > 1 and m.stride != (1, 1)]
+        network.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
 
 
-def lay_out(backbone: Backbone, resolution: int) -> None:
+def lay_out(network: nn.Module, resolution: int) -> None:
     """Let each convolution do the activation behind it, too, as long as it is `set_frozen`.
 
-    The trunk is run on an image of `resolution` pixels before and after, and stays as it was where the features differ:
-    what is behind a convolution in a list of layers may be called before it.
+    The network is run on an image of `resolution` pixels before and after, and stays as it was where the features
+    differ: what is behind a convolution in a list of layers may be called before it.
     """
-    _change(backbone, resolution, lay_out_once)
+    _change(network, resolution, lay_out_once)
 
 
 @torch.no_grad()
-def _change(backbone: Backbone, resolution: int, *changes: Callable[[nn.Module], None]) -> None:
+def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module], None]) -> None:
     """One after the other, but for those after which features differ, which are taken back.
 
     Networks may normalise before they convolve, and maps may have odd sides.
@@ -48,14 +49,15 @@ def _change(backbone: Backbone, resolution: int, *changes: Callable[[nn.Module],
     image = torch.linspace(-1, 1, 3 * resolution**2).view(1, 3, resolution, resolution)
     if image.is_meta:  # there are no features to compare
         return
-    was_training = backbone.training
-    expected = backbone.eval()(image)
+    was_training = network.training
+    expected = network.eval()(image)
     for change in changes:
-        unchanged = copy.deepcopy(backbone.blocks)
-        change(backbone.blocks)
-        if not all(_close(ours, theirs) for ours, theirs in zip(backbone(image), expected, strict=True)):
-            backbone.blocks = unchanged
-    backbone.train(was_training)
+        unchanged = copy.deepcopy(network)
+        change(network)
+        if not all(_close(ours, theirs) for ours, theirs in zip(network(image), expected, strict=True)):
+            for name, child in unchanged.named_children():
+                setattr(network, name, child)
+    network.train(was_training)
 
 
 def _fold_batch_norm(module: nn.Module) -> None:

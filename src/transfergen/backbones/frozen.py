@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,9 @@ class FrozenConv2d(nn.Module):
             kernel = self._transposed().to(gradient.dtype)
             return F.conv2d(gradient, kernel, None, 1, self._padding_back, groups=self.groups)
         laid_out = self._laid_out(gradient.dtype, shape)
+        if laid_out.transposed is None:
+            kernel = self._transposed().to(gradient.dtype)
+            laid_out.transposed = _lay_out(kernel, self._padding_back, (1, 1), self.groups, list(gradient.shape))
         return _convolve(gradient, laid_out.transposed, None, self._padding_back, (1, 1), self.groups, "none", [])
 
     def _plain(self, maps: Tensor) -> Tensor:
@@ -114,14 +118,9 @@ class FrozenConv2d(nn.Module):
         """For maps of this precision, and of this shape in the first place; any others are taken, too."""
         version = dtype, *((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
         if self._layouts is None or self._layouts.version != version:
-            weight, transposed = self.weight.detach().to(dtype), None
-            if self._padding_back is not None:
-                incoming = [shape[0], self.out_channels, *shape[2:]]
-                kernel = self._transposed().to(dtype)
-                transposed = _lay_out(kernel, self._padding_back, (1, 1), self.groups, incoming)
-            bias = None if self.bias is None else self.bias.detach().to(dtype)
+            weight, bias = self.weight.detach().to(dtype), None if self.bias is None else self.bias.detach().to(dtype)
             kernel = _lay_out(weight, self.padding, self.stride, self.groups, list(shape))
-            self._layouts = _Layouts(kernel, bias, transposed, version)
+            self._layouts = _Layouts(kernel, bias, version)
         return self._layouts
 
 
@@ -146,13 +145,15 @@ def lay_out_once(module: nn.Module) -> None:
         before = getattr(module, name)
 
 
-class _Layouts(NamedTuple):
+@dataclass
+class _Layouts:
     """Weights as oneDNN's kernels take them, in the precision of some maps."""
 
     kernel: Tensor
     bias: Tensor | None
-    transposed: Tensor | None
     version: tuple[Any, ...]
+    transposed: Tensor | None = None
+    """For gradients, from the first one on."""
 
 
 class _FrozenConv2d(torch.autograd.Function):

@@ -1,6 +1,7 @@
 """Networks, and one that is none, that turn images into the features on which distances are measured."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from transfergen.backbones.folding import fold
 from transfergen.backbones.timm import native_state, weights_id
 from transfergen.backbones.vgg import VGG
 from transfergen.backbones.weights import WeightsError, pick, read_state_dict
 from transfergen.images import to_float, to_uint8
 from transfergen.metrics.inception import INPUT_SIZE, WEIGHTS, InceptionV3
+
+CPU_PIXELS = 8 * 224**2
+"""At a time, on a CPU: the maps of many more do not fit its caches, and the system clears memory for them each time."""
+TRIED_AT = 32
+"""Pixels of the image by which `backbones.folding.fold` tells whether features stay as they are."""
 
 
 class Extractor(nn.Module):
@@ -31,13 +38,22 @@ class Extractor(nn.Module):
         dimensions: D.
         weights_id: of pretrained weights, as `backbones.timm.weights_id` gives it; a discriminator on a backbone of the
             same id shares them. None for no or random weights.
+        input_size: pixels to which it resizes images; None if it takes them as they come.
+
+    Attributes:
+        fingerprint: SHA-256 of name and weights, in hex: equal features for equal images, so far as a cache is
+            concerned.
     """
 
-    def __init__(self, net: nn.Module, *, name: str, dimensions: int, weights_id: str | None) -> None:
+    def __init__(
+        self, net: nn.Module, *, name: str, dimensions: int, weights_id: str | None, input_size: int | None = None
+    ) -> None:
         super().__init__()
         self.net = net.requires_grad_(False)
-        self.name, self.dimensions, self.weights_id = name, dimensions, weights_id
+        self.name, self.dimensions, self.weights_id, self.input_size = name, dimensions, weights_id, input_size
         self.train(False)
+        self.fingerprint = self._fingerprint()
+        fold(self, TRIED_AT)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
@@ -47,8 +63,10 @@ class Extractor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32, without gradients."""
         images = to_float(to_uint8(images))
+        pixels = len(images) * (self.input_size or images.shape[-1]) ** 2
+        parts = math.ceil(pixels / CPU_PIXELS) if images.device.type == "cpu" and pixels else 1
         with torch.autocast(images.device.type, enabled=False):
-            return self.features(images)
+            return torch.cat([self.features(part) for part in images.chunk(parts)])
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, R, R) float32 of 8 bits in [-1, 1] -> features (B, D)."""
@@ -58,8 +76,7 @@ class Extractor(nn.Module):
         """Features (B, D) -> the class logits (B, K) of the Inception score; None where there are none."""
         return None
 
-    def fingerprint(self) -> str:
-        """SHA-256 of name and weights, in hex: equal features for equal images, so far as a cache is concerned."""
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.name.encode())
         for name, tensor in self.state_dict().items():
             digest.update(name.encode())
@@ -75,12 +92,12 @@ class PixelFeatures(Extractor):
     """
 
     def __init__(self, *, size: int = 16) -> None:
-        self.size = size
-        super().__init__(nn.Flatten(), name=f"pixels, {size}x{size}", dimensions=3 * size**2, weights_id=None)
+        name = f"pixels, {size}x{size}"
+        super().__init__(nn.Flatten(), name=name, dimensions=3 * size**2, weights_id=None, input_size=size)
 
     def features(self, images: Tensor) -> Tensor:
         """The pixels in [-1, 1], channel by channel."""
-        return cast(Tensor, self.net(_resized(images, self.size, "bilinear")))
+        return cast(Tensor, self.net(_resized(images, self.input_size, "bilinear")))
 
 
 class TimmFeatures(Extractor):
@@ -120,7 +137,7 @@ class TimmFeatures(Extractor):
         if weights != "random":
             with _errors_of_metrics():
                 net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
-        self.input_size, self.interpolation = input_size, interpolation
+        self.interpolation = interpolation
         # Of images in [-1, 1]; the published ones are of [0, 1].
         mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
         source = weights_id(name, weights)
@@ -129,6 +146,7 @@ class TimmFeatures(Extractor):
             name=f"{source or f'{name} of random weights'}, {input_size} px, {interpolation}",
             dimensions=dimensions,
             weights_id=source,
+            input_size=input_size,
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -157,6 +175,7 @@ class VGGFeatures(Extractor):
             name=f"{source or f'{arch} of random weights'}, {cut}, {f'{input_size} px' if input_size else 'own size'}",
             dimensions=net.channels[-1],
             weights_id=source,
+            input_size=input_size,
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -184,7 +203,7 @@ class InceptionFeatures(Extractor):
                 net.load_state_dict(_fitting(read_state_dict(path), net, str(path)), strict=False)
             source = "inception-2015-12-05"
         name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
-        super().__init__(net, name=name, dimensions=2048, weights_id=source)
+        super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
 
     def features(self, images: Tensor) -> Tensor:
         """The last pooling."""
@@ -195,8 +214,8 @@ class InceptionFeatures(Extractor):
         return cast(InceptionV3, self.net).logits(features)
 
 
-def _resized(images: Tensor, size: int, interpolation: str) -> Tensor:
-    if images.shape[-1] == size:
+def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
+    if size in (None, images.shape[-1]):
         return images
     # With antialias, bicubic is Pillow's when it enlarges, too.
     resized = F.interpolate(images, size=(size, size), mode=interpolation, antialias=True)
