@@ -51,8 +51,9 @@ def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module],
         return
     was_training = network.training
     expected = network.eval()(image)
+    shared = {id(t): t for t in (*network.parameters(), *network.buffers())}  # new ones replace them, if any
     for change in changes:
-        unchanged = copy.deepcopy(network)
+        unchanged = copy.deepcopy(network, dict(shared))
         change(network)
         if not all(_close(ours, theirs) for ours, theirs in zip(network(image), expected, strict=True)):
             for name, child in unchanged.named_children():
