@@ -47,7 +47,8 @@ def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module],
     Networks may normalise before they convolve, and maps may have odd sides.
     """
     image = torch.linspace(-1, 1, 3 * resolution**2).view(1, 3, resolution, resolution)
-    if image.is_meta:  # there are no features to compare
+    nothing_to_change = not any(isinstance(module, nn.Conv2d) for module in network.modules())
+    if nothing_to_change or image.is_meta:  # of which there are no features to compare
         return
     was_training = network.training
     expected = network.eval()(image)
