@@ -30,6 +30,11 @@ def processes(words):
     return found
 
 
+def writes(pid, folder):
+    """Whether a process has a file of a folder open."""
+    return any(folder in file.resolve().parents for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
 def until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -60,8 +65,8 @@ def test_each_training_of_a_sweep_is_a_job_and_a_preempted_one_goes_on(tmp_path)
         text=True,
     )
     until(lambda: [f for f in tmp_path.glob("0/csv/*/metrics.csv") if f.stat().st_size > 500])
-    for pid in processes(["submitit.core._submit", str(tmp_path)]):
-        os.kill(pid, signal.SIGUSR2)
+    (preempted,) = (pid for pid in processes(["submitit.core._submit", str(tmp_path)]) if writes(pid, tmp_path / "0"))
+    os.kill(preempted, signal.SIGUSR2)  # the other may not listen yet
     out, err = launch.communicate(timeout=200)
     assert launch.returncode == 0, err
     assert f"best: {tmp_path}" in out
