@@ -85,7 +85,7 @@ def test_lite0_is_the_packages_network_up_to_its_classifier():
     assert not torch.allclose(linear(images), extract(images), atol=1e-2)
 
 
-@pytest.mark.parametrize("build", [partial(TimmFeatures, weights="random", input_size=64), InceptionFeatures])
+@pytest.mark.parametrize("build", [partial(TimmFeatures, input_size=64), InceptionFeatures])
 def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr(extractors, "fold", lambda *_: None)

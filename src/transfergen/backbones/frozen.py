@@ -23,7 +23,8 @@ class FrozenConv2d(nn.Module):
 
     While it is `frozen`, a CPU casts its weights and lays them out for oneDNN's kernels at the first call, not in
     each, and computes the activation in the same kernel; the results are the same to the bit, and the layouts take the
-    memory of the weights twice again. While it trains, on another device, and compiled, it is what it replaces.
+    memory of the weights once again, and once more where gradients pass. While it trains, on another device, and
+    compiled, it is what it replaces.
 
     The gradient of a depthwise convolution of stride 2, if its kernel is of even size with a first row and column of
     zeros and the maps have even sides, is taken as a convolution of stride 1 over a map with zeros in between: for that
