@@ -1,6 +1,6 @@
 """Train a generator: `python train.py --help`."""
 
-from transfergen.train import main
+from transfergen.commands.train import main
 
 if __name__ == "__main__":
     main()

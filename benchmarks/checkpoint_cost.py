@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from transfergen.callbacks import RunFiles
-from transfergen.train import main as train
+from transfergen.commands.train import main as train
+from transfergen.training.callbacks import RunFiles
 
 INTERVAL = 50_000
 SAVES, STEPS = 12, 5

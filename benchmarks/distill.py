@@ -29,9 +29,9 @@ from judgement import (
     side_by_side,
 )
 
-from transfergen.artefacts import load_generator
-from transfergen.callbacks.distillation import latency_ms
 from transfergen.images import to_float
+from transfergen.runs.artefacts import load_generator
+from transfergen.training.callbacks.distillation_report import latency_ms
 
 ROOT = Path(__file__).parents[1]
 

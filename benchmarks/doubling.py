@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/doubling.py --rounds 30
 
 Milliseconds are medians of the backward passes of one process, for maps of the DCGAN and the FastGAN generator that are
-small enough for the products (transfergen.convolutions); the ratio is torch's by the project's.
+small enough for the products (transfergen.networks.layers.resampling); the ratio is torch's by the project's.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfergen.convolutions import doubled
+from transfergen.networks.layers.resampling import doubled
 
 SHAPES = [  # batch, channels in and out, side
     (32, 256, 128, 4),

@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/extractors.py --rounds 9
 
 Milliseconds an image are medians, both in turns in one process, of batches of 64 images, as an evaluation's are by
-default; weights are random (transfergen.metrics.extractors).
+default; weights are random (transfergen.evaluation.extractors).
 """
 
 import argparse
@@ -17,8 +17,8 @@ import torch
 from omegaconf import OmegaConf
 
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.metrics import extractors
-from transfergen.metrics.extractors import Extractor
+from transfergen.evaluation import extractors
+from transfergen.evaluation.extractors import Extractor
 
 BATCH = 64
 METRICS = [("efficientnet_lite0", 32), ("vgg19", 32), ("vgg19", 64), ("inception", 32), ("dinov2", 32)]

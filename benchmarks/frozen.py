@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/frozen.py --rounds 30
 
 Milliseconds are medians, both in turns in one process, of batches of 32: of features without a gradient, as of reals,
-and of features and the gradient that goes back to the images, as of fakes (transfergen.backbones.frozen).
+and of features and the gradient that goes back to the images, as of fakes (transfergen.networks.acceleration.frozen_conv).
 """
 
 import argparse
@@ -16,10 +16,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from transfergen.backbones import folding, frozen
-from transfergen.backbones.base import Backbone
-from transfergen.backbones.timm import TimmBackbone
-from transfergen.backbones.vgg import VGG
+from transfergen.networks.backbones import folding, frozen
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.backbones.timm import TimmBackbone
+from transfergen.networks.backbones.vgg import VGG
 
 TRUNKS: list[tuple[str, Backbone, int]] = [
     ("Lite0, three scales", TimmBackbone(weights="random"), 32),

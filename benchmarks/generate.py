@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from transfergen.artefacts import load_generator, save_generator
-from transfergen.export import example, plain, to_onnx, to_torch_export
-from transfergen.generate import main as generate
-from transfergen.generators.dcgan import DCGAN
-from transfergen.pretrained import Generator
+from transfergen.commands.generate import main as generate
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.runs.artefacts import load_generator, save_generator
+from transfergen.sampling.export import example, plain, to_onnx, to_torch_export
+from transfergen.sampling.pretrained import Generator
 
 BATCH = 64
 
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--latency", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        config = {"_target_": "transfergen.generators.dcgan.DCGAN", "resolution": 64}
+        config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 64}
         save_generator(Path(folder), DCGAN(resolution=64), config, ema=True, images_seen=0)
         if args.latency:
             latencies(Path(folder), 4 * args.rounds)

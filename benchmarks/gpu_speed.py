@@ -18,10 +18,10 @@ from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig
 
-import transfergen.train  # noqa: F401  registers the resolver of the run directory
+import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.run import build_module
-from transfergen.trainer import build_trainer
+from transfergen.training.build import build_module
+from transfergen.training.trainer import build_trainer
 
 MODELS = {
     "dcgan": [],

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfergen.artefacts import write
 from transfergen.data.huggingface import huggingface
 from transfergen.data.store import Store, build
 from transfergen.images import to_float
+from transfergen.runs.artefacts import write
 
 CACHE = Path("~/.cache/transfergen/judge.safetensors").expanduser()
 LEAST_ACCURACY = 0.75

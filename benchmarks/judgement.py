@@ -17,17 +17,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-import transfergen.train  # noqa: F401  registers the resolver of the run directory
-from transfergen.callbacks import RateDecay, StopAtImages
+import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.generators.base import Generator, sample
+from transfergen.evaluation.distances import frechet, kernel
+from transfergen.evaluation.extractors import TimmFeatures
+from transfergen.evaluation.neighbours import precision_recall
 from transfergen.images import to_float, to_grid, to_uint8
-from transfergen.metrics.distances import frechet, kernel
-from transfergen.metrics.extractors import TimmFeatures
-from transfergen.metrics.neighbours import precision_recall
-from transfergen.module import GenerativeModule
-from transfergen.run import build_module, fill_in_classes
-from transfergen.trainer import build_trainer
+from transfergen.networks.generators.base import Generator, sample
+from transfergen.training.base_module import GenerativeModule
+from transfergen.training.build import build_module, fill_in_classes
+from transfergen.training.callbacks import RateDecay, StopAtImages
+from transfergen.training.trainer import build_trainer
 
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
 JUDGED = 32

@@ -19,15 +19,21 @@ import torch
 from step_time import paired
 from torch import nn
 
-from transfergen.augment import Augment
-from transfergen.backbones.frozen import set_frozen
-from transfergen.backbones.timm import TimmBackbone
-from transfergen.discriminators.projected import ProjectedDiscriminator
-from transfergen.ema import EMA
-from transfergen.generators.fastgan import FastGAN
-from transfergen.generators.upsampling import UpsampledConv2d
 from transfergen.losses.adversarial import hinge, hinge_d, hinge_g
-from transfergen.step import both_turns, discriminator_turn, generator_turn, gradient_norm, without_weight_gradients
+from transfergen.networks.acceleration.frozen_conv import set_frozen
+from transfergen.networks.backbones.timm import TimmBackbone
+from transfergen.networks.discriminators.projected import ProjectedDiscriminator
+from transfergen.networks.generators.fastgan import FastGAN
+from transfergen.networks.layers.resampling import UpsampledConv2d
+from transfergen.training.augmentation import Augment
+from transfergen.training.ema import EMA
+from transfergen.training.turn_losses import (
+    both_turns,
+    discriminator_turn,
+    generator_turn,
+    gradient_norm,
+    without_weight_gradients,
+)
 
 Networks = tuple[FastGAN, ProjectedDiscriminator]
 
@@ -88,7 +94,7 @@ def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[]
 def project_step(
     g: FastGAN, d: ProjectedDiscriminator, batch: int, *, simultaneous: bool = False
 ) -> Callable[[], None]:
-    """The step of `transfergen.gan`, without Lightning around it."""
+    """The step of `transfergen.training.gan_module`, without Lightning around it."""
     g, d = (n.to(memory_format=torch.channels_last) for n in (g, d))
     d_parameters = list(d.trainable_parameters())
     adam = {"lr": 2e-4, "betas": (0.0, 0.99), "fused": True}

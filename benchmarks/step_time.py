@@ -25,16 +25,16 @@ import torch
 from torch import nn
 from torchvision.models import vgg19
 
-from transfergen.backbones.vgg import VGG, layer_names
 from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
-from transfergen.discriminators.vgg import VGGDiscriminator
-from transfergen.ema import EMA
-from transfergen.generators.dcgan import DCGAN
 from transfergen.images import to_float
 from transfergen.losses.adversarial import bce
-from transfergen.reals import FeatureCache
-from transfergen.step import (
+from transfergen.networks.backbones.vgg import VGG, layer_names
+from transfergen.networks.discriminators.vgg import VGGDiscriminator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.training.ema import EMA
+from transfergen.training.real_features import FeatureCache
+from transfergen.training.turn_losses import (
     discriminator_turn,
     generator_turn,
     gradient_norm,
@@ -91,7 +91,7 @@ class Variant:
 
 
 class ProjectStep:
-    """The training step of `transfergen.gan`, without Lightning around it, with a stopwatch on its parts."""
+    """The training step of `transfergen.training.gan_module`, without Lightning around it, with a stopwatch on its parts."""
 
     def __init__(self, batch: int, cut: str, variant: Variant) -> None:
         self.d = VGGDiscriminator(VGG(cut=cut, weights="random"), resolution=RESOLUTION)

@@ -86,7 +86,7 @@ def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300
 
 def train(run_dir, *overrides, small=True):
     """The same within this process: exit code and what was printed. Seconds faster."""
-    from transfergen.train import main
+    from transfergen.commands.train import main
 
     directory = [f"hydra.run.dir={run_dir}"] if run_dir is not None else []
     arguments = [*directory, *(SMALL if small else []), *overrides]

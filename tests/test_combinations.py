@@ -8,12 +8,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, SMALL_MODELS, command, train, vgg11
 
-import transfergen.train  # noqa: F401  registers the resolver of the run directory
-from transfergen import artefacts
+import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.generators.base import sample
-from transfergen.run import build_module, fill_in_classes
-from transfergen.trainer import build_trainer
+from transfergen.networks.generators.base import sample
+from transfergen.runs import artefacts
+from transfergen.training.build import build_module, fill_in_classes
+from transfergen.training.trainer import build_trainer
 
 
 def options(group, *without):
@@ -118,12 +118,12 @@ TWO_RANKS = """
 import json, os, sys
 import torch
 from hydra import compose, initialize_config_dir
-import transfergen.train
+import transfergen.commands.train
 from transfergen.config import CONF_DIR
 from omegaconf import OmegaConf
-from transfergen.module import GenerativeModule
-from transfergen.ranks import of_all_ranks
-from transfergen.run import train
+from transfergen.training.base_module import GenerativeModule
+from transfergen.distributed import of_all_ranks
+from transfergen.training.fit import train
 from pathlib import Path
 
 models, out = json.loads(sys.argv[1]), Path(sys.argv[2])

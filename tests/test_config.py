@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-import transfergen.train  # noqa: F401  registers the resolver of the run directory
-from transfergen.config import CONF_DIR, instantiate, resumed
+import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
+from transfergen.config import CONF_DIR, instantiate
+from transfergen.runs.resume import resumed
 
 
 def composed(*overrides):
@@ -222,7 +223,13 @@ def test_reference_settings_are_the_designs():
 
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "torch.load", "transfergen.artefacts.os.getpid", "transfergen.generate.Path", "lightning.nothing"],
+    [
+        "os.system",
+        "torch.load",
+        "transfergen.runs.artefacts.os.getpid",
+        "transfergen.commands.generate.Path",
+        "lightning.nothing",
+    ],
 )
 def test_target_from_elsewhere_is_refused_before_anything_is_called(target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.convolutions import MOST_POSITIONS, DoublingConv2d, WholeMapConv2d, doubled
+from transfergen.networks.layers.resampling import MOST_POSITIONS, DoublingConv2d, WholeMapConv2d, doubled
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
 
-from transfergen.trainer import build_trainer
+from transfergen.training.trainer import build_trainer
 
 LIST_RANKS = """
 import os, sys, torch
-from transfergen.gan import GAN
-from transfergen.train import main
+from transfergen.training.gan_module import GAN
+from transfergen.commands.train import main
 
 end, step = GAN.on_train_end, GAN.training_step
 seen = []

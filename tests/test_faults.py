@@ -132,8 +132,8 @@ def test_memory_does_not_grow_over_2000_steps_and_event_files_stay_small(tmp_pat
     watched = tmp_path / "watch.py"
     watched.write_text(
         "import resource, sys\n"
-        "from transfergen.callbacks import StopAtImages\n"
-        "from transfergen.train import main\n"
+        "from transfergen.training.callbacks import StopAtImages\n"
+        "from transfergen.commands.train import main\n"
         "before = StopAtImages.on_train_batch_end\n"
         "def batch_end(self, trainer, module, *rest):\n"
         "    if module.images_seen % (8 * 500) == 0:\n"

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, train
 
-from transfergen.generate import main as generate
+from transfergen.commands.generate import main as generate
 
 FILES = [ROOT / "train.py", *sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

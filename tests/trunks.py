@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from transfergen.backbones.base import Backbone
+from transfergen.networks.backbones.base import Backbone
 
 
 def trunk(widths=(4, 6, 8)):

@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from transfergen.backbones.timm import TimmBackbone
-from transfergen.backbones.vgg import VGG
-from transfergen.discriminators.dcgan import DCGANDiscriminator
-from transfergen.discriminators.projected import ProjectedDiscriminator
-from transfergen.discriminators.resnet import ResNetDiscriminator
-from transfergen.discriminators.vgg import VGGDiscriminator
 from transfergen.losses.adversarial import wasserstein_d
 from transfergen.losses.penalties import GradientPenalty, interpolated, zero_centred
-from transfergen.step import mean_logits
+from transfergen.networks.backbones.timm import TimmBackbone
+from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
+from transfergen.networks.discriminators.projected import ProjectedDiscriminator
+from transfergen.networks.discriminators.resnet import ResNetDiscriminator
+from transfergen.networks.discriminators.vgg import VGGDiscriminator
+from transfergen.training.turn_losses import mean_logits
 
 
 def images(count=4, size=32, dtype=torch.float32):

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from transfergen import artefacts
-from transfergen.backbones.vgg import VGG
-from transfergen.discriminators.base import Discriminator
-from transfergen.generators.dcgan import DCGAN
 from transfergen.losses.perceptual import perceptual_distance
+from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.runs import artefacts
 from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.strategy import Pairs
 
@@ -16,7 +16,7 @@ TEACHER = {"resolution": 32, "z_dim": 8, "width": 8}
 @pytest.fixture
 def teacher(tmp_path):
     network = DCGAN(**TEACHER).eval()
-    config = {"_target_": "transfergen.generators.dcgan.DCGAN", **TEACHER}
+    config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **TEACHER}
     artefacts.save_generator(tmp_path, network, config, ema=True, images_seen=1)
     return tmp_path, network
 

@@ -89,7 +89,7 @@ def build(
             errors, kept, animations = decode(pictures, pixels, fit=fit, damaged=damaged, max_megapixels=max_megapixels)
         except DamagedPictureError as error:
             raise ValueError(
-                f"cannot read {error}; remove it, or set data.damaged=skip (python -m transfergen.check lists all)"
+                f"cannot read {error}; remove it, or set data.damaged=skip (python -m transfergen.commands.check lists all)"
             ) from error
         _report(pictures, errors, animations, max_damaged)
         return kept

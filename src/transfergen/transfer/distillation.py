@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfergen.backbones.base import Backbone
-from transfergen.backbones.folding import fold
-from transfergen.discriminators.base import Discriminator
-from transfergen.generators.base import Generator
 from transfergen.losses.perceptual import perceptual_distance
-from transfergen.transfer.source import load_source_generator
+from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.base import Generator
+from transfergen.transfer.initialisation import load_source_generator
 from transfergen.transfer.strategy import Pairs, Strategy
 
 

@@ -4,9 +4,9 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-from transfergen.discriminators.base import Discriminator
-from transfergen.generators.base import Generator
-from transfergen.hidden import Hides
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.unregistered import Hides
 
 Mode = Literal["frozen", "tuned", "last_k", "gradual"]
 

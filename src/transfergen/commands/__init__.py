@@ -1,0 +1,1 @@
+"""The commands of `transfergen`: each reads its config, makes one call and says what came out."""

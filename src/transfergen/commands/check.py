@@ -1,0 +1,111 @@
+"""`python -m transfergen.commands.check`, `transfergen-check`: read every picture before training does."""
+
+import json
+import sys
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from transfergen.commands import cli
+
+SHOWN = 10
+"""Names of damaged pictures and of duplicates on the screen; all of them are in the JSON."""
+
+
+def main() -> None:
+    """The command."""
+    cli.main("check", _task)
+
+
+def _task(config: DictConfig) -> None:
+    if config.format not in ("table", "json"):
+        raise ValueError(f"format={config.format}: choose table or json")
+    from transfergen.config import instantiate
+    from transfergen.data.inspection import inspect, leaked, summary, warnings
+    from transfergen.data.pictures import Split
+
+    data = instantiate(config.data)
+    names: tuple[Split, ...] = ("train", "test")
+    pictures = {name: data.pictures(name) for name in names}
+    found = {
+        name: inspect(pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures")
+        for name in names
+    }
+    leaks = leaked(found["train"], found["test"])
+    splits: dict[Split, dict[str, Any]] = {name: summary(pictures[name], found[name]) for name in names}
+    result: dict[str, Any] = {
+        "path": config.data.path,
+        "splits": splits,
+        "in_both_splits": [pictures["test"].name(i) for i in leaks],
+        "warnings": warnings(splits, len(leaks), resolution=data.resolution),
+        "errors": _errors(splits, data),
+    }
+    if config.format == "json":
+        print(json.dumps(result))
+    else:
+        _show(result, data)
+    if result["errors"]:
+        sys.exit(cli.USER_ERROR)
+
+
+def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
+    """What training would refuse."""
+    lines = []
+    for name, split in splits.items():
+        damaged, total = len(split["damaged"]), split["pictures"]
+        if damaged and data.damaged == "error":
+            lines.append(
+                f"{damaged:,} of {total:,} {name} pictures cannot be read: remove them, or set data.damaged=skip"
+            )
+        elif damaged > data.max_damaged * total:
+            lines.append(
+                f"{damaged:,} of {total:,} {name} pictures cannot be read, more than the part "
+                f"data.max_damaged={data.max_damaged:g}"
+            )
+    readable = splits["train"]["pictures"] - len(splits["train"]["damaged"])
+    if readable < data.batch_size:
+        lines.append(
+            f"{readable:,} training pictures are fewer than data.batch_size={data.batch_size}: set at most that"
+        )
+    return lines
+
+
+def _show(result: dict[str, Any], data: Any) -> None:
+    from transfergen.data.inspection import what_becomes_of
+
+    screen = Console()
+    for name, split in result["splits"].items():
+        table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
+        for mode, count in split["modes"].items():
+            table.add_row(mode, f"{count:,}", what_becomes_of(mode))
+        odd = split["pictures"] - len(split["damaged"]) - split["square"]
+        if odd:
+            table.add_row("not square", f"{odd:,}", f"data.fit={data.fit}")
+        if split["damaged"]:
+            table.add_row("damaged", f"{len(split['damaged']):,}", f"data.damaged={data.damaged}")
+        for label, count in split["classes"].items():
+            table.add_row(f"class {escape(label)}", f"{count:,}", "")
+        screen.print(table)
+        ranges = (
+            f"{side} {{min:,}} to {{max:,}} px, median {{median:,}}".format(**split[side])
+            for side in ("width", "height")
+        )
+        screen.print("; ".join(ranges) + f"; all become {data.resolution} px", highlight=False)
+        lists = {"damaged": split["damaged"], "the same": [" = ".join(group) for group in split["duplicates"]]}
+        for what, lines in lists.items():
+            for line in lines[:SHOWN]:
+                screen.print(f"{what}: {escape(line)}", highlight=False, soft_wrap=True)
+            if len(lines) > SHOWN:
+                screen.print(f"{what}: {len(lines) - SHOWN:,} more (format=json lists all)")
+    for kind in ("warnings", "errors"):
+        for line in result[kind]:
+            screen.print(f"{kind[:-1]}: {escape(line)}", highlight=False, soft_wrap=True)
+    if not result["errors"]:
+        screen.print("training will take all that can be read", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""From the command line to a config, and from an error to one line."""
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+
+from transfergen.config import CONF_DIR
+from transfergen.errors import SignalError
+
+
+def _run_dir(resume: str | None, fresh: str) -> str:
+    """Hydra's run directory: that of the run to go on with, or a fresh one."""
+    if resume in (None, "auto"):
+        return fresh
+    path = Path(resume).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"resume={resume}: there is no such folder; give that of a run")
+    return str(path)
+
+
+def _hydra_dir(resume: str | None) -> str:
+    """Where in it Hydra writes what it composed: a run that goes on keeps the command that it began with."""
+    return ".hydra" if resume in (None, "auto") else ".hydra/resumed"
+
+
+OmegaConf.register_new_resolver("run_dir", _run_dir)
+OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
+
+USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+
+def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
+    """Run `task` on the config that the command line composes; a user's mistake ends in one line and exit code 2."""
+    wants_traceback = os.environ.get(_FULL_ERROR)
+
+    def guarded(config: DictConfig) -> object:
+        _restore(wants_traceback)
+        try:
+            return task(config)
+        except OmegaConfBaseException as error:
+            _exit(USER_ERROR, error, _explain(error))
+        except (ValueError, OSError) as error:
+            _exit(USER_ERROR, error)
+        except FloatingPointError as error:
+            _exit(DIVERGED, error)
+        except KeyboardInterrupt:
+            _exit(INTERRUPTED, KeyboardInterrupt("interrupted"))
+        except SignalError as error:
+            if int(os.environ.get("LOCAL_RANK", "0")):  # rank 0 tells: another's code would have it killed
+                sys.exit(0)
+            _exit(128 + error.number, error)
+        except RuntimeError as error:
+            if "by peer" not in str(error):
+                raise
+            line = "another process of this run has ended; the last checkpoint is good: resume=RUN_DIR goes on"
+            _exit(RANK_LOST, error, line)
+
+    die_with_parent()
+    os.environ[_FULL_ERROR] = "1"  # Hydra then hands its own errors on and prints nothing
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+    except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+        _restore(wants_traceback)
+        _exit(USER_ERROR, error, _explain(error))
+    finally:
+        _restore(wants_traceback)
+
+
+def die_with_parent() -> None:
+    """Let a process that Lightning started as another rank end when the one that started it does."""
+    if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_directory() -> Path:
+    """Where Hydra has this job write.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    path = Path(HydraConfig.get().runtime.output_dir)
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"hydra.run.dir={path}: cannot write there; choose another folder")
+    return path
+
+
+def is_sweep() -> bool:
+    """Whether Hydra runs several jobs in this process."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def overrides() -> list[str]:
+    """The command line's own overrides, without Hydra's."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def choices() -> dict[str, str | None]:
+    """The groups that only select, and what of each was chosen."""
+    chosen = HydraConfig.get().runtime.choices
+    return {group: chosen.get(group) for group in ("model", "experiment")}
+
+
+def plain(config: DictConfig) -> DictConfig:
+    """The config with every interpolation resolved, Hydra's own among them."""
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    assert isinstance(resolved, DictConfig)
+    with open_dict(resolved):
+        resolved.pop("resume", None)
+    return resolved
+
+
+def _restore(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_FULL_ERROR, None)
+    else:
+        os.environ[_FULL_ERROR] = value
+
+
+def _exit(code: int, error: BaseException, message: str | None = None) -> NoReturn:
+    if os.environ.get(_FULL_ERROR) == "1":
+        raise error
+    line = " ".join((message or str(error)).split())
+    print(f"transfergen: {line or type(error).__name__}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's message in one line, with the nearest name that exists."""
+    if isinstance(error, OSError) and error.filename:  # Hydra's own errors are OSErrors too
+        return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        name, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
+        near = _nearest(wrong, error.options)
+        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(error.options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: set {error.full_key}=VALUE"
+    if isinstance(error, InterpolationResolutionError):  # of our own resolver
+        return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
+    key = re.search(r"Could not override '([\w./@]+)'", text)
+    if key:
+        known, group = _all_keys(), key[1].split(".")[0]
+        why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
+        near = "" if key[1] in known else _nearest(key[1], known)
+        return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
+    return text.split("\nSet the environment", maxsplit=1)[0]
+
+
+def _nearest(wrong: str, options: Sequence[str]) -> str:
+    close = get_close_matches(wrong, options, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _all_keys() -> list[str]:
+    """Every group, and every key that some file of the config directory sets, with its group in front."""
+    keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
+    for file in CONF_DIR.rglob("*.yaml"):
+        group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
+        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.load(file))}
+    return sorted(keys)
+
+
+def _dotted(node: object, prefix: str = "") -> list[str]:
+    if not isinstance(node, DictConfig):
+        return [prefix] if prefix else []
+    names = []
+    for key in map(str, node):
+        value = None if OmegaConf.is_interpolation(node, key) else node._get_node(key)
+        names += _dotted(value, f"{prefix}.{key}" if prefix else key)
+    return names

@@ -1,0 +1,174 @@
+"""Sweeps: a trial that fails does not end the others, one that is done is not done again, and a report of all."""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from transfergen.commands import cli
+
+log = logging.getLogger(__name__)
+
+PENALTY = 1e9
+"""What a sweeper is told of a trial that failed: worse than any, and finite, since Optuna gives up on NaN."""
+TRIAL, REPORT, PLOT = "trial.json", "sweep.json", "sweep.png"
+
+
+def trials_left(storage: str, study: str, total: int) -> int:
+    """How many of `total` trials a study in a database still lacks: those that a killed sweep had finished count."""
+    file = Path(storage.removeprefix("sqlite:///"))
+    if storage.startswith("sqlite:///") and not file.exists():
+        return total
+    import optuna
+
+    if study not in {each.study_name for each in optuna.get_all_study_summaries(storage)}:
+        return total
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    return max(0, total - sum(trial.state.is_finished() for trial in trials))
+
+
+OmegaConf.register_new_resolver("trials_left", trials_left)
+
+
+def trial(run_dir: Path, composed: str, overrides: list[str], train: Callable[[Path | None], float]) -> float:
+    """One trial of a sweep. Whatever it raises is logged, and kept in its folder.
+
+    Args:
+        run_dir: of this trial. If a sweep was killed here, the trial goes on.
+        composed: its config.
+        overrides: what tells it from the others.
+        train: from a checkpoint, if there is one -> the metric, the smaller the better.
+
+    Raises:
+        ValueError: the folder holds another trial.
+    """
+    from transfergen.runs import artefacts
+    from transfergen.runs.checkpoint import last_good
+
+    done, before = run_dir / TRIAL, run_dir / artefacts.COMPOSED
+    if before.exists() and before.read_text() != composed:
+        raise ValueError(f"hydra.sweep.dir={run_dir.parent}: holds a sweep with other settings; choose another folder")
+    if done.exists():
+        result = json.loads(done.read_text())
+        if result["error"] is None:
+            log.info(f"trial {run_dir.name} is done already")
+            return float(result["value"])
+    start, error, value = time.time(), None, PENALTY
+    try:
+        value = train(last_good((run_dir / artefacts.LAST_CHECKPOINT).parent))
+        if not math.isfinite(value):
+            error, value = f"its metric is {value}", PENALTY
+    except cli.SignalError:
+        raise
+    except Exception as problem:  # another setting may do well, whatever became of this one
+        error = " ".join(str(problem).split()) or type(problem).__name__
+        log.error(f"trial {run_dir.name} failed: {error}", exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
+    about = {"value": value, "error": error, "overrides": overrides, "started": start, "seconds": time.time() - start}
+    artefacts.write_json(done, about)
+    return value
+
+
+class SweepReport(Callback):
+    """Hydra's callback: a table and a plot of a sweep's trials once it has ended.
+
+    Raises:
+        SystemExit: all have failed.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """The sweep's folder, for a database in it."""
+        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """All that is on disk, of earlier parts of the sweep too."""
+        from transfergen.runs.artefacts import write_json
+
+        folder = Path(config.hydra.sweep.dir)
+        trials = collect(folder)
+        if not trials:
+            return
+        write_json(folder / REPORT, {"trials": trials})
+        Console().print(_table(trials))
+        good = [each for each in trials if each["error"] is None]
+        if not good:
+            line = f"transfergen: all {len(trials)} trials failed, the first by: {trials[0]['error']}"
+            print(line, file=sys.stderr)
+            sys.exit(cli.USER_ERROR)
+        plot(trials, folder / PLOT)
+        print(f"best: {folder / good[0]['name']}; all of it: {folder / REPORT}, {folder / PLOT}")
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """The trials of a sweep's folder, the best first and those that failed last."""
+    trials = [{"name": file.parent.name} | json.loads(file.read_text()) for file in folder.glob(f"*/{TRIAL}")]
+    return sorted(trials, key=lambda each: (each["error"] is not None, each["value"], each["started"]))
+
+
+def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
+    """Settings that are not the same in all trials: key -> value in each, None where a trial does not give it."""
+    given = [dict(o.split("=", 1) for o in each["overrides"] if not o.startswith("trials=")) for each in trials]
+    keys = sorted({key for each in given for key in each})
+    values = {key: [each.get(key) for each in given] for key in keys}
+    return {key: column for key, column in values.items() if len(set(column)) > 1}
+
+
+def plot(trials: list[dict[str, Any]], path: Path) -> None:
+    """The metric over the trials in their order, with the best so far, and over each setting that was varied."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    good = sorted((each for each in trials if each["error"] is None), key=lambda each: each["started"])
+    values = [each["value"] for each in good]
+    columns = varied(good)
+    figure = Figure(figsize=(4 * (1 + len(columns)), 3.5), layout="constrained")
+    axes = figure.subplots(1, 1 + len(columns), squeeze=False)[0]
+    axes[0].plot(values, "o", label="trial")
+    axes[0].plot([min(values[: i + 1]) for i in range(len(values))], label="best so far")
+    axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set(xlabel="trial", ylabel="metric, smaller is better")
+    axes[0].legend()
+    for axis, (key, column) in zip(axes[1:], columns.items(), strict=True):
+        numbers = _numbers(column)
+        axis.plot([str(value) for value in column] if numbers is None else numbers, values, "o")
+        if numbers is not None and min(numbers) > 0 and max(numbers) >= 5 * min(numbers):
+            axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        elif numbers is not None:
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.set(xlabel=key)
+    figure.savefig(path, dpi=120)
+
+
+def _numbers(column: list[str | None]) -> list[float] | None:
+    try:
+        return [float(value) for value in column]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _short(value: str | None) -> str:
+    try:
+        return f"{float(value or ''):.4g}"
+    except ValueError:
+        return value or ""
+
+
+def _table(trials: list[dict[str, Any]]) -> Table:
+    columns = varied(trials)
+    table = Table("trial", *map(escape, columns), "metric", "minutes")
+    for i, each in enumerate(trials):
+        outcome = f"{each['value']:.4g}" if each["error"] is None else escape(f"failed: {each['error']}")
+        cells = [escape(_short(column[i])) for column in columns.values()]
+        table.add_row(each["name"], *cells, outcome, f"{each['seconds'] / 60:.1f}")
+    return table

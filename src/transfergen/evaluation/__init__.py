@@ -1,0 +1,1 @@
+"""Features of images, and the distances, precision and recall that follow from them."""

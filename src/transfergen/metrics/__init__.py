@@ -1,1 +1,0 @@
-"""How close generated images are to real ones: pure functions on features."""

@@ -1,0 +1,1 @@
+"""Networks, one architecture a file. They know nothing of Lightning or Hydra."""

@@ -1,0 +1,1 @@
+"""What makes a frozen network fast on a CPU."""

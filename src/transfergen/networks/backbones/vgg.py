@@ -1,0 +1,117 @@
+"""VGG11 to VGG19 by torchvision, cut at any named layer. Simonyan and Zisserman 2015, arXiv:1409.1556."""
+
+import re
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+from torchvision.models.vgg import cfgs, make_layers
+
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.weights import Download, pick, read_state_dict
+
+# torchvision's file names carry the first eight digits of the SHA-256; here are those that are known in full.
+_FULL_SHA256 = {"dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"}
+
+
+_LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # the columns of the paper's table 1
+
+
+class VGG(Backbone):
+    """The convolutional trunk of a VGG, up to and with the layer `cut`, which is a tap.
+
+    A block ends at each pooling and at each tap.
+
+    Args:
+        arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, as vgg19_bn.
+        cut: the last layer, in the paper's numbering: conv3_4, relu3_4, pool3 and so on.
+        taps: layers before it whose outputs are wanted too, ascending.
+        weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in
+            torchvision's naming, which needs to hold the layers up to the cut only.
+        input_size: pixels to which images are resized first; None leaves them as they are.
+
+    Raises:
+        ValueError: no such arch, cut or tap, or weights that cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        arch: str = "vgg19",
+        cut: str = "pool4",
+        taps: tuple[str, ...] = (),
+        weights: str = "imagenet",
+        input_size: int | None = None,
+    ) -> None:
+        if not re.fullmatch(r"vgg(11|13|16|19)(_bn)?", arch):
+            raise ValueError(f"backbone.arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
+        features = make_layers(cfgs[_LAYOUT[arch.removesuffix("_bn")]], batch_norm=arch.endswith("_bn"))
+        names = layer_names(features)
+        if cut not in names:
+            raise ValueError(f"backbone.cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
+        tapped = [*taps, cut]
+        if not set(taps) <= set(names) or tapped != sorted(set(tapped), key=names.index):
+            raise ValueError(
+                f"backbone.taps={list(taps)}: give layers of {arch} before backbone.cut={cut}, ascending; it has "
+                f"{', '.join(names)}"
+            )
+        length = names.index(cut) + 1
+        features, names = features[:length], names[:length]
+        self._load(features, arch, weights)
+        blocks, start, ends = [], 0, []
+        for end, name in enumerate(names, start=1):
+            if name.startswith("pool") or name in tapped:
+                if isinstance(features[start], nn.ReLU):
+                    features[start].inplace = False  # what it is given is a tap
+                blocks.append(features[start:end])
+                ends.append(name)
+                start = end
+        before = {name: names[: names.index(name) + 1] for name in tapped}
+        super().__init__(
+            blocks,
+            taps=[ends.index(name) for name in tapped],
+            channels=[
+                [m.out_channels for m in features[: len(layers)] if isinstance(m, nn.Conv2d)][-1]
+                for layers in before.values()
+            ],
+            strides=[2 ** sum(name.startswith("pool") for name in layers) for layers in before.values()],
+            input_size=input_size,
+        )
+        self.pretrained = weights != "random"
+
+    @staticmethod
+    def _load(features: nn.Sequential, arch: str, weights: str) -> None:
+        if weights == "random":
+            for layer in features:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                    nn.init.zeros_(cast(Tensor, layer.bias))
+            return
+        if weights == "imagenet":
+            url = get_model_weights(arch).DEFAULT.url
+            prefix = Path(url).stem.rsplit("-", 1)[-1]
+            path = Download(url, _FULL_SHA256.get(prefix, prefix)).fetch()
+        else:
+            path = Path(weights).expanduser()
+        state = {name.removeprefix("features."): tensor for name, tensor in read_state_dict(path).items()}
+        # Counters of batches, absent from old files, do nothing here: momentum is not None.
+        wanted = {name: t for name, t in features.state_dict().items() if not name.endswith("num_batches_tracked")}
+        features.load_state_dict(pick(state, wanted, str(path)), strict=False)
+
+
+def layer_names(features: nn.Sequential) -> list[str]:
+    """The paper's name of each layer of torchvision's trunk: conv1_1, relu1_1, ..., pool5. Batch norm is bn1_1."""
+    names, block, conv = [], 1, 0
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            conv += 1
+            names.append(f"conv{block}_{conv}")
+        elif isinstance(layer, nn.BatchNorm2d):
+            names.append(f"bn{block}_{conv}")
+        elif isinstance(layer, nn.ReLU):
+            names.append(f"relu{block}_{conv}")
+        else:
+            names.append(f"pool{block}")
+            block, conv = block + 1, 0
+    return names

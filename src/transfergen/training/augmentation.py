@@ -1,0 +1,184 @@
+"""Differentiable augmentation of what the discriminator sees, reals and fakes alike, of fixed or adaptive probability.
+
+The transforms are DiffAugment's (Zhao 2020, arXiv:2006.10738), the adaptive probability is ADA's (Karras 2020,
+arXiv:2006.06676). While enough images pass a transform untouched, fakes match the reals after it only if they match
+them before it, so that augmentation does not leak into samples (section 2.2 there).
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from transfergen.distributed import ranks
+
+
+class Augment(nn.Module):
+    """Images (B, 3, R, R) in [-1, 1] -> augmented ones of the same shape and dtype; colours may leave [-1, 1].
+
+    In this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout. What moves in from
+    outside and what is cut out is 0, a mid grey. Each of the six is applied to each image with probability `p`,
+    independently; 0 for its strength, or False, turns it off. DiffAugment's p is 1, and it does not mirror.
+
+    Args:
+        colour: strength; at 1, brightness moves by up to 0.5, saturation is scaled by 0 to 2, contrast by 0.5 to 1.5.
+        translation: the farthest move, as a fraction of R, along both axes.
+        cutout: side of the square that is cut out, as a fraction of R; its centre is anywhere in the image.
+        flip: whether half of the images that mirroring is applied to swap left and right.
+        p: probability.
+
+    Raises:
+        ValueError: a number that is not in [0, 1].
+    """
+
+    p: Tensor
+
+    def __init__(
+        self,
+        *,
+        colour: float = 1.0,
+        translation: float = 0.125,
+        cutout: float = 0.5,
+        flip: bool = False,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, value in {"colour": colour, "translation": translation, "cutout": cutout, "p": p}.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"augment.{name}={value}: set a number from 0 to 1")
+        self.colour, self.translation, self.cutout, self.flip = colour, translation, cutout, flip
+        self.register_buffer("p", torch.tensor(float(p)), persistent=False)  # a resumed run's config decides
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether no transform is on, so that the features of a real image never change."""
+        return not (self.colour or self.translation or self.cutout or self.flip)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, R, R) -> augmented ones. Draws from the global generator of their device."""
+        if self.is_identity:
+            return images
+        images = images.contiguous()  # channels_last takes half as long again, on a CPU
+        size, device = images.shape[-1], images.device
+        gates, draws = torch.split(torch.rand(13, len(images), device=device), [6, 7])
+        chosen = gates < self.p
+        if self.colour:
+            images = recolour(images, *(self.colour * (2 * draws[:3] - 1) * chosen[:3]))
+        if self.flip or self.translation:
+            reach = int(self.translation * size + 0.5)
+            shifts = ((draws[3:5] * (2 * reach + 1)).long() - reach) * chosen[4]
+            images = move(images, (gates[3] < self.p / 2) & self.flip, shifts)
+        if self.cutout:
+            side = int(self.cutout * size + 0.5)
+            corners = (draws[5:7] * (size + 1 - side % 2)).long() - side // 2
+            images = cut_out(images, corners, side * chosen[5])
+        return images
+
+    def update(self, real_logits: Tensor, images: int) -> None:
+        """Leaves `p`, which is fixed, as it is."""
+
+
+class AdaptiveAugment(Augment):
+    """The same with a `p` that follows how far the discriminator overfits. Karras 2020, arXiv:2006.06676, eq. 1.
+
+    Overfitting is r_t = E[sign D(real)]: 0 where the discriminator cannot tell, 1 where it is sure of every real. `p`
+    starts at 0, rises while r_t is above its target and falls while it is below. Two deviations: `p` is bounded above,
+    and moves with every batch by an exponential average over about 4, where ADA moves it with every 4th by their mean.
+
+    Args:
+        colour, translation, cutout, flip: see Augment.
+        target: r_t to steer for.
+        adapt_images: real images in which `p` can go from 0 to 1.
+        max_p: `p` never passes it; leaks are unlikely below 0.8 (section 2.2).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    overfitting: Tensor
+
+    def __init__(
+        self,
+        *,
+        colour: float = 1.0,
+        translation: float = 0.125,
+        cutout: float = 0.5,
+        flip: bool = False,
+        target: float = 0.6,
+        adapt_images: int = 500_000,
+        max_p: float = 0.8,
+    ) -> None:
+        super().__init__(colour=colour, translation=translation, cutout=cutout, flip=flip, p=0.0)
+        if not (0 < target < 1 and 0 < max_p <= 1 and adapt_images >= 1):
+            raise ValueError(
+                f"augment.target={target}, augment.max_p={max_p}, augment.adapt_images={adapt_images}: "
+                "set target between 0 and 1, max_p above 0 and up to 1, adapt_images to 1 or more"
+            )
+        self.target, self.adapt_images, self.max_p = target, adapt_images, max_p
+        self.register_buffer("p", torch.zeros(()))
+        self.register_buffer("overfitting", torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, real_logits: Tensor, images: int) -> None:
+        """Move `p` by the logits (B, N) of this rank's augmented reals, `images` over all ranks. Waits for no device.
+
+        To be called on all ranks, whose `p` stays the same.
+        """
+        mean_sign = real_logits.float().sign().mean()
+        world = ranks()[1]
+        if world > 1:
+            dist.all_reduce(mean_sign)
+            mean_sign /= world
+        self.overfitting.lerp_(mean_sign, 1 / 4)
+        self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
+
+
+def none() -> Augment:
+    """Images as they are. Runs saved earlier name it in their config."""
+    return Augment(colour=0, translation=0, cutout=0)
+
+
+def flip() -> Augment:
+    """Mirroring alone, of every other image. Runs saved earlier name it in their config."""
+    return Augment(colour=0, translation=0, cutout=0, flip=True)
+
+
+def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
+    """Images (B, 3, R, R) with their colours changed by amounts (B,) in [-1, 1]; 0 changes nothing.
+
+    Half of `brightness` is added; then the distance from the pixel's mean is scaled by 1 + `saturation`; then that from
+    the image's mean by 1 + `contrast` / 2. The three, one after the other, are one affine map, which is computed here.
+    """
+    amounts = torch.stack([brightness / 2, 1 + saturation, 1 + contrast / 2]).to(images.dtype)
+    added, saturation, contrast = amounts[..., None, None, None]
+    grey = images.mean(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    shift = contrast * (1 - saturation) * grey + ((1 - contrast) * mean + added)
+    return torch.addcmul(shift, images, contrast * saturation)
+
+
+def move(images: Tensor, mirrored: Tensor, shifts: Tensor) -> Tensor:
+    """Images (B, C, R, R), the `mirrored` (B,) ones with left and right swapped, then moved; 0 comes in from outside.
+
+    `shifts` (2, B) are whole pixels, downwards and to the right.
+    """
+    size = images.shape[-1]
+    here = torch.arange(size, device=images.device)
+    source = here - shifts[..., None]
+    inside = (source >= 0) & (source < size)
+    rows, columns = source.clamp(0, size - 1)
+    columns = torch.where(mirrored[:, None], size - 1 - columns, columns)
+    pixels = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    moved = images.flatten(2).gather(2, pixels).view_as(images)
+    return moved * _product(inside).to(images.dtype)
+
+
+def cut_out(images: Tensor, corners: Tensor, sides: Tensor) -> Tensor:
+    """Images (B, C, R, R), each with a square of 0: its first pixel is at `corners` (2, B), it is `sides` (B,) wide."""
+    from_corner = torch.arange(images.shape[-1], device=images.device) - corners[..., None]
+    inside = (from_corner >= 0) & (from_corner < sides[:, None])
+    return images * (~_product(inside)).to(images.dtype)
+
+
+def _product(along_axes: Tensor) -> Tensor:
+    """Truth along rows and columns (2, B, R) -> truth of pixels (B, 1, R, R)."""
+    return along_axes[0, :, None, :, None] & along_axes[1, :, None, None, :]

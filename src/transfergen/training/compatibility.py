@@ -1,0 +1,58 @@
+"""What does not go together in an adversarial game."""
+
+import logging
+from typing import Any
+
+from transfergen.losses.adversarial import Objective
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.base import Generator
+from transfergen.training.augmentation import AdaptiveAugment, Augment
+from transfergen.transfer.strategy import Strategy
+
+log = logging.getLogger(__name__)
+
+
+def check_game(
+    generator: Generator,
+    discriminator: Any,
+    objective: Objective,
+    augment: Augment,
+    transfer: Strategy,
+    d_steps: int,
+    prediction: float,
+    simultaneous: bool,
+) -> None:
+    """Refuse a combination that makes no sense; warn of a setting that changes nothing.
+
+    Raises:
+        ValueError: names the settings, and what mends it.
+    """
+    if not isinstance(discriminator, Discriminator):  # the nothing that discriminator=none leaves
+        raise ValueError("this objective needs a discriminator; set discriminator=dcgan, or model=vae")
+    if d_steps < 1:
+        raise ValueError(
+            f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
+        )
+    if prediction < 0:
+        raise ValueError(f"optimizer.prediction={prediction}: choose 0 or more; 1 is one more step like the last")
+    if simultaneous and d_steps != 1:
+        raise ValueError(
+            f"optimizer.simultaneous=true updates both networks on each batch, not as optimizer.d_steps={d_steps} has "
+            "it; set optimizer.d_steps=1, or optimizer.simultaneous=false"
+        )
+    if generator.num_classes != discriminator.num_classes:
+        raise ValueError(
+            f"the generator is told of {generator.num_classes} classes and the discriminator of "
+            f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
+            "discriminator.num_classes"
+        )
+    if isinstance(augment, AdaptiveAugment) and objective.boundary is None:
+        raise ValueError(
+            "augment=adaptive goes by how many reals are on their side of the discriminator's boundary, and this "
+            "objective has none; set augment=diffaugment, or objective=bce"
+        )
+    if transfer.trunk != "frozen" and not discriminator.blocks:
+        log.warning(
+            f"transfer.trunk={transfer.trunk} changes nothing: no block of this discriminator is pretrained, and all "
+            "that can train does; transfer.freeze_d freezes its lowest layers"
+        )

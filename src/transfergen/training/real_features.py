@@ -1,0 +1,99 @@
+"""Reals as the discriminator sees them: images, and the frozen blocks' features of them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from transfergen.data.store import Batch, Store
+from transfergen.images import to_float
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.training.augmentation import Augment
+from transfergen.training.turn_losses import Features
+
+
+class Reals:
+    """The training set, for a discriminator.
+
+    Args:
+        store: its pictures.
+        resolution: R, in pixels.
+        discriminator: its frozen blocks compute the features.
+        augment: what images go through before; if there is anything, no features are kept.
+        cache_mib: memory for features; see FeatureCache.
+    """
+
+    def __init__(
+        self, store: Store, resolution: int, discriminator: Discriminator, augment: Augment, *, cache_mib: int
+    ) -> None:
+        self._store, self._resolution = store, resolution
+        self._discriminator, self._augment = discriminator, augment
+        self._cache = FeatureCache(len(store), cache_mib if augment.is_identity else 0)
+
+    def some(self, count: int, seed: int, device: torch.device) -> Tensor:
+        """A choice of images (`count`, 3, R, R) in [-1, 1], the same on all ranks."""
+        return to_float(self._store.some(count, seed).pixels.to(device), self._resolution)
+
+    def images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
+        """Those of a batch, or at some `positions` (N,) in it: (N, 3, R, R) in [-1, 1]."""
+        pixels = batch.pixels
+        if positions is not None and len(positions) < len(pixels):
+            pixels = pixels[positions.to(pixels.device, non_blocking=True)]
+        return to_float(pixels, self._resolution)
+
+    def features(self, batch: Batch) -> Features:
+        """Those of a batch's images, augmented."""
+
+        def compute(positions: Tensor | None) -> Features:
+            return self._discriminator.features(self._augment(self.images(batch, positions)))
+
+        if self._discriminator.frozen_blocks == 0:
+            return compute(None)
+        return self._cache.get(torch.from_numpy(batch.indices), compute)
+
+    def forget(self) -> None:
+        """Features from now on are computed anew: the frozen blocks are others."""
+        self._cache.clear()
+
+
+class FeatureCache:
+    """Features of real images by their index, so that a frozen prefix sees each image once and not once an epoch.
+
+    Only sound where the features of an image never change: a frozen prefix in eval mode, images without augmentation.
+
+    Args:
+        size: number of images in the training set.
+        max_mib: nothing is kept if the features of all of them would take more.
+    """
+
+    def __init__(self, size: int, max_mib: int) -> None:
+        self.size, self.max_bytes = size, max_mib * 2**20
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all: the prefix has changed."""
+        self._store: Features | None = None
+        self._known = torch.zeros(self.size, dtype=torch.bool)
+
+    @torch.no_grad()
+    def get(self, indices: Tensor, compute: Callable[[Tensor], Features]) -> Features:
+        """Features of the images `indices` (B,), on the CPU; `compute` gives those of some positions in the batch."""
+        missing = (~self._known[indices]).nonzero().squeeze(1)
+        if len(missing) == len(indices):
+            fresh = compute(missing)
+            self._put(indices, fresh)
+            return fresh
+        if len(missing):
+            self._put(indices[missing], compute(missing))
+        assert self._store is not None
+        return [store[indices.to(store.device, non_blocking=True)] for store in self._store]
+
+    def _put(self, indices: Tensor, features: Features) -> None:
+        if self._store is None:
+            bytes_an_image = sum(f[0].numel() * f.element_size() for f in features)
+            if bytes_an_image * self.size > self.max_bytes:
+                return
+            self._store = [f.new_empty((self.size, *f.shape[1:])) for f in features]
+        for store, feature in zip(self._store, features, strict=True):
+            store[indices.to(store.device, non_blocking=True)] = feature
+        self._known[indices] = True

@@ -1,0 +1,133 @@
+"""Lightning's Trainer, its strategy and precision chosen from the devices."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.loggers import Logger
+
+from transfergen.runs.checkpoint import SafeCheckpointIO
+from transfergen.training.callbacks import ProgressBar, StatusLine
+
+PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
+"""Not float16: the first overflow, which its scaler expects, would count as divergence."""
+
+for _chatty in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
+for _expected in (
+    ".*in eval mode at the start of training.*",  # the frozen trunk
+    ".*is smaller than the logging interval.*",  # the first batch is logged, and batches count over epochs
+    ".*your dataloader is not resumable.*",  # its sampler is
+    ".*does not have many workers.*",  # batches come out of memory
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
+):
+    warnings.filterwarnings("ignore", _expected)
+
+
+def build_trainer(
+    *,
+    run_dir: Path,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Logger],
+    accelerator: str = "auto",
+    devices: int | str | list[int] = "auto",
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    precision: str = "auto",
+    **others: Any,
+) -> Trainer:
+    """A Trainer for alternating, manual optimisation.
+
+    Several devices get DistributedDataParallel that looks for unused weights, since each turn uses one network's.
+    `precision=auto` is bf16-mixed on a GPU that has it and 32-true elsewhere. `others` go to Lightning as they are.
+
+    Raises:
+        ValueError: an accelerator or a device that is not there, or a combination that Lightning refuses.
+    """
+    accelerator, available = _accelerator(accelerator)
+    if devices == "auto":
+        devices = 1 if accelerator == "cpu" else -1
+    count, highest = _count(devices, available)
+    if highest > available:
+        raise ValueError(
+            f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
+            f"trainer.devices={available}, or another trainer"
+        )
+    if strategy in ("auto", "ddp") and count * num_nodes > 1:
+        strategy = "ddp_find_unused_parameters_true"
+    if precision == "auto":
+        precision = (
+            "bf16-mixed"
+            if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "32-true"
+        )
+    if str(precision) not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
+    if others.get("log_every_n_steps", 1) < 1:
+        raise ValueError(
+            f"trainer.log_every_n_steps={others['log_every_n_steps']}: at least 1; logger=none logs nothing"
+        )
+    if accelerator == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
+    bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+            default_root_dir=run_dir,
+            callbacks=[*callbacks, bar],
+            logger=list(loggers),
+            enable_progress_bar=isinstance(bar, ProgressBar),
+            enable_checkpointing=False,  # RunFiles does it, counted in images
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the order of samples knows of ranks
+            num_sanity_val_steps=0,
+            plugins=[SafeCheckpointIO()],
+            **others,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def _accelerator(name: str) -> tuple[str, int]:
+    """Its name in Lightning, and how many devices of it there are."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores}
+    if name == "auto":
+        name = next(kind for kind in counts if counts[kind])
+    name = "cuda" if name == "gpu" and not counts["mps"] else name
+    if name == "gpu":
+        name = "mps"
+    if name not in counts:
+        if name not in AcceleratorRegistry.available_accelerators():
+            raise ValueError(f"trainer.accelerator={name}: choose auto, cpu, gpu or mps")
+        return name, sys.maxsize
+    if not counts[name]:
+        raise ValueError(f"trainer.accelerator={name}: this machine has none; set trainer=cpu or trainer=auto")
+    return name, counts[name]
+
+
+def _count(devices: int | str | list[int], available: int) -> tuple[int, int]:
+    """How many devices are asked for, and how many there must be for that."""
+    if isinstance(devices, list):
+        return len(devices), max(devices, default=0) + 1
+    if devices in (-1, "-1"):
+        return available, available
+    try:
+        count = int(devices)
+    except ValueError:
+        raise ValueError(f"trainer.devices={devices}: give a number, a list of indices, or auto") from None
+    if count < 1:
+        raise ValueError(f"trainer.devices={devices}: at least 1")
+    return count, count

@@ -1,0 +1,204 @@
+"""Variational autoencoders as LightningModules: alone, and in a game with a discriminator."""
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from transfergen.data.store import Batch
+from transfergen.images import to_float
+from transfergen.losses.divergence import Elbo, Posterior
+from transfergen.losses.perceptual import perceptual_distance
+from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.unregistered import Hides
+from transfergen.training.base_module import GenerativeModule, OptimizerFactory
+from transfergen.training.gan_module import GAN
+
+
+class Coding(NamedTuple):
+    """Images, the distributions of their latents, and what is decoded from a draw."""
+
+    images: Tensor
+    """(B, 3, R, R) in [-1, 1]."""
+    posterior: Posterior
+    decoded: Tensor
+    """(B, 3, R, R) in [-1, 1]."""
+
+
+class Autoencoding(Hides, GenerativeModule):
+    """What both variants share: an encoder in front of the generator, which decodes, and the terms of the bound."""
+
+    encoder: nn.Module
+    elbo: Elbo
+
+    def _take_encoder(self, encoder: object, elbo: Elbo, backbone: object) -> None:
+        """Check what an autoencoder is made of, and keep it.
+
+        Raises:
+            ValueError: no encoder, one of other latents, or no trunk for the perceptual term.
+        """
+        if not isinstance(encoder, nn.Module):  # the nothing that encoder=none leaves
+            raise ValueError("a VAE needs an encoder; set encoder=dcgan")
+        if encoder.z_dim != self.generator.z_dim:
+            raise ValueError(
+                f"encoder.z_dim={encoder.z_dim}: the generator's latents have {self.generator.z_dim} numbers; set "
+                f"encoder.z_dim={self.generator.z_dim}"
+            )
+        if elbo.perceptual and not isinstance(backbone, Backbone):
+            raise ValueError(
+                f"objective.perceptual={elbo.perceptual}: there is no pretrained trunk to compare features of; set "
+                "backbone=vgg19_multiscale, or objective.perceptual=0"
+            )
+        self.encoder, self.elbo = encoder, elbo
+        self._trunk = (self.hide(cast(Backbone, backbone)),) if elbo.perceptual else ()
+        for trunk in self._trunk:
+            fold(trunk, self.generator.resolution)
+
+    def _coded(self, batch: Batch) -> Coding:
+        """One draw for each image. Kingma 2014, arXiv:1312.6114, equation 10."""
+        images = to_float(batch.pixels, self.generator.resolution)
+        posterior = Posterior(*self.encoder(images))
+        noise = self._randomness.latents(len(images), self.generator.z_dim)
+        z = posterior.mean + (posterior.log_variance / 2).exp() * noise
+        return Coding(images, posterior, self.generator(z, self._classes(batch)))
+
+    def _classes(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.generator.num_classes else None
+
+    def _elbo_terms(self, coding: Coding) -> dict[str, Tensor]:
+        images, posterior, decoded = coding
+        terms = self.elbo.terms(images, decoded, posterior, self.images_seen)
+        for trunk in self._trunk:
+            with torch.no_grad():
+                wanted = trunk(images)
+            terms["perceptual"] = self.elbo.perceptual * perceptual_distance(trunk(decoded), wanted)
+        return terms
+
+    def _elbo_curves(self, coding: Coding) -> dict[str, Tensor]:
+        return self.elbo.curves(coding.images, coding.decoded, coding.posterior, self.images_seen)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, R, R) in [-1, 1] -> the means of their latents (B, Z), in eval mode."""
+        was_training = self.encoder.training
+        self.encoder.eval()
+        mean, _ = self.encoder(images.to(self.device))
+        self.encoder.train(was_training)
+        return cast(Tensor, mean)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, Z), and classes (B,) -> images (B, 3, R, R) of the generator that samples are taken of."""
+        sampler: Generator = self.sampler
+        was_training = sampler.training
+        sampler.eval()
+        images: Tensor = sampler(z, y)
+        sampler.train(was_training)
+        return images
+
+
+class VAE(Autoencoding):
+    """A variational autoencoder. Kingma 2014, arXiv:1312.6114; Rezende 2014, arXiv:1401.4082.
+
+    Args:
+        generator: decodes.
+        encoder: images -> mean and log-variance of their latents.
+        objective: the bound.
+        backbone: trunk of the perceptual term, if that has a weight.
+        g_optimizer: a function from parameters to an optimizer, for both networks.
+        ema_halflife_images, ema_rampup, seed: see GenerativeModule.
+
+    Raises:
+        ValueError: no encoder, one of other latents, or no trunk for the perceptual term.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        encoder: nn.Module,
+        objective: Elbo,
+        *,
+        backbone: Backbone | None = None,
+        g_optimizer: OptimizerFactory,
+        ema_halflife_images: float = 10_000,
+        ema_rampup: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
+        self._take_encoder(encoder, objective, backbone)
+        self.g_optimizer = g_optimizer
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """One, of both networks."""
+        return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        images = len(batch.pixels) * self.trainer.world_size
+        batches_seen = self.images_seen // images
+        coding = self._coded(batch)
+        terms = self._elbo_terms(coding)
+        curves = self._elbo_curves(coding)
+        loss = torch.stack(list(terms.values())).sum()
+        if (regularization := self.generator.regularization()) is not None:
+            loss = loss + regularization
+        norm = self._update(optimizer, loss, [*self.generator.parameters(), *self.encoder.parameters()], "VAE")
+        self.images_seen += images
+        if self.ema:
+            self.ema.update(self.generator, images=images, images_seen=self.images_seen)
+        if batches_seen % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            curves |= {"loss/generator": loss, "gradient_norm/generator": norm}
+            curves |= {f"loss/{name}": term for name, term in terms.items()}
+            self._log_curves(curves, {}, {"loss": "loss/generator", "elbo": "elbo"})
+
+
+class VAEGAN(Autoencoding, GAN):
+    """A variational autoencoder whose generator also plays against a discriminator. Larsen 2016, arXiv:1512.09300.
+
+    The fakes are, one half each, decoded from a batch's own latents and from N(0, 1). Unlike in the paper, the
+    adversarial gradient reaches the encoder too, and what replaces the error of pixels by one of features is a
+    pretrained network, beside the error of pixels.
+
+    Args:
+        encoder: images -> mean and log-variance of their latents.
+        elbo: the bound, and the weights of the other terms.
+        backbone: trunk of the perceptual term, if that has a weight.
+        game: the arguments of GAN.
+
+    Raises:
+        ValueError: see VAE and GAN; or a transfer strategy with losses of its own.
+    """
+
+    def __init__(
+        self, generator: Generator, encoder: nn.Module, elbo: Elbo, *, backbone: Backbone | None = None, **game: Any
+    ) -> None:
+        assert elbo.game is not None
+        GAN.__init__(self, generator, objective=elbo.game, **game)
+        if self.transfer.has_terms:
+            raise ValueError(
+                "transfer: this strategy has losses of its own, which a VAE has no place for; set "
+                "transfer=feature_extraction or transfer=fine_tuning"
+            )
+        self._take_encoder(encoder, elbo, backbone)
+
+    def _fakes(self, batch: Batch, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._coding = self._coded(batch)
+        half = len(batch.pixels) // 2
+        z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
+        sampled = self.generator(z[half:], None if y is None else y[half:])
+        return z, torch.cat([self._coding.decoded[:half], sampled])
+
+    def _own_terms(self) -> dict[str, Tensor]:
+        self._last_curves |= self._elbo_curves(self._coding)
+        return self._elbo_terms(self._coding)
+
+    def _adversarial_weight(self) -> float:
+        return self.elbo.adversarial
+
+    def _g_parameters(self) -> list[nn.Parameter]:
+        return [*self.generator.parameters(), *self.encoder.parameters()]

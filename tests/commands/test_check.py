@@ -1,0 +1,56 @@
+"""The command, as somebody with a folder of pictures meets it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import called
+
+from transfergen.commands.check import main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 256, (70, 64, 3), np.uint8)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def test_sound_folder_is_shown_with_what_becomes_of_it(folder):
+    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8")
+    assert code == 0, err
+    for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64 px"):
+        assert words in out
+    assert "training will take all that can be read" in out
+
+
+def test_damage_is_an_error_and_a_choice_and_all_of_it_is_in_the_json(folder):
+    for i in range(12):
+        (folder / "cat" / f"{i}.png").write_bytes(b"<html>")
+    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8")
+    assert code == 2
+    assert "train pictures cannot be read: remove them, or set data.damaged=skip" in out
+    assert "more (format=json lists all)" in out
+    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8", "data.damaged=skip", "format=json")
+    assert code == 2
+    result = json.loads(out)
+    assert sum(len(split["damaged"]) for split in result["splits"].values()) == 12
+    assert "more than the part data.max_damaged=0.01" in result["errors"][0]
+    skipping = ["data.batch_size=8", "data.damaged=skip", "data.max_damaged=1", "format=json"]
+    code, out, _ = called(main, f"data.path={folder}", *skipping)
+    assert (code, json.loads(out)["errors"]) == (0, [])
+
+
+def test_too_few_pictures_and_other_sources(folder):
+    code, out, _ = called(main, f"data.path={folder}")
+    assert code == 2
+    assert "36 training pictures are fewer than data.batch_size=128: set at most that" in out
+    code, out, err = called(main, "data=shapes", "data.source.train=20", "data.source.test=5", "data.batch_size=8")
+    assert code == 0, err
+    code, _, err = called(main, f"data.path={folder / 'nowhere'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is no such folder" in err

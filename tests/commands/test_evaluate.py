@@ -1,0 +1,244 @@
+"""The command on a run and on folders: table, JSON, picture, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from runs import called, train
+
+from transfergen.commands.evaluate import main
+from transfergen.commands.report import read_run
+from transfergen.data.shapes import shapes
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert train(folder, "max_images=16", "evaluation.every_images=8", f"data.cache_dir={folder / 'cache'}")[0] == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Drawn shapes, others, and noise: 12 pictures of 32 px each."""
+    root = tmp_path_factory.mktemp("folders")
+    rng = np.random.default_rng(0)
+    for name in ("shapes", "others", "noise"):
+        (root / name).mkdir()
+        for i in range(12):
+            drawn = shapes(None, "train" if name == "shapes" else "test", size=32).open(i)
+            picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) if name == "noise" else drawn
+            picture.save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where features of folders are kept
+
+
+def evaluate(*arguments):
+    return called(main, *arguments)
+
+
+def by_name(result):
+    return {entry["name"]: entry["value"] for entry in result["metrics"]}
+
+
+def test_run_gets_a_table_a_file_and_a_picture(run_dir):
+    code, out, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=3")
+    assert code == 0, err
+    result = json.loads((run_dir / "evaluation.json").read_text())
+    assert "nearest_distance_ratio" in by_name(result)
+    for name, value in by_name(result).items():
+        assert name in out
+        assert f"{value:.4g}" in out
+    assert str(run_dir / "evaluation.json") in out
+    assert Image.open(run_dir / "neighbours.png").size == (6 * 34 + 2, 3 * 34 + 2)
+    found = result["neighbours"]["samples"]
+    assert len(found) == 3
+    assert [row["distances"][0] for row in found] == sorted(row["distances"][0] for row in found)
+    assert all(row["distances"] == sorted(row["distances"]) and len(row["nearest"]) == 5 for row in found)
+    assert all(1_000_000 <= row["sample"] < 1_000_016 for row in found)
+
+
+def test_numbers_are_those_of_the_end_of_the_training(run_dir):
+    code, out, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=0", "format=json", "data.cache_dir=null")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert len(out.splitlines()) == 1
+    trained = json.loads((run_dir / "metrics.json").read_text())
+    assert (result["checkpoint"], result["images_seen"], result["resolution"]) == ("last", 16, 32)
+    assert result["metrics"] == trained["metrics"]
+    assert json.loads((run_dir / "evaluation.json").read_text()) == result
+
+
+def test_best_generator_of_a_run_and_settings_act(run_dir, tmp_path):
+    settings = [f"run={run_dir}", "metrics=pixels", "neighbours=0", "format=json", f"out={tmp_path / 'e.json'}"]
+    code, out, err = evaluate(*settings, "checkpoint=best", "split=train", "count=9", "seed=5")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    kept = json.loads((run_dir / "best" / "metrics.json").read_text())
+    assert (result["checkpoint"], result["images_seen"]) == ("best", kept["images_seen"])
+    for entry in result["metrics"]:
+        about = (entry["generated"], entry["real"], entry["split"], entry["seed"])
+        assert about == (9, 9, "train", 5)
+
+
+def test_a_file_keeps_what_was_measured_otherwise_and_not_what_training_has_replaced(run_dir, tmp_path):
+    folder, kept = tmp_path / "run", tmp_path / "run" / "evaluation.json"
+    shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("evaluation.json"))
+
+    def counts_after(*options):
+        code, out, err = evaluate(f"run={folder}", "metrics=pixels", "neighbours=0", "format=json", *options)
+        assert code == 0, err
+        file, shown = json.loads(kept.read_text()), json.loads(out.splitlines()[-1])
+        earlier = file.pop("earlier", [])
+        assert file == shown
+        return [(r["checkpoint"], r["metrics"][0]["generated"]) for r in (file, *earlier)]
+
+    assert counts_after("count=9") == [("last", 9)]
+    assert counts_after("count=8") == [("last", 8), ("last", 9)]
+    assert counts_after("count=9") == [("last", 9), ("last", 8)]
+    assert counts_after("count=9", "checkpoint=best") == [("best", 9), ("last", 9), ("last", 8)]
+    assert len(read_run(folder, "run").entries) > 3 * len(json.loads(kept.read_text())["metrics"])
+    about = json.loads((folder / "generator.json").read_text())
+    (folder / "generator.json").write_text(json.dumps(about | {"images_seen": 32}))
+    assert counts_after("count=9") == [("last", 9), ("best", 9)]
+    kept.write_text("[]")
+    assert counts_after("count=9") == [("last", 9)]
+
+
+def test_neighbours_among_more_training_images_than_references(run_dir, tmp_path):
+    settings = [f"run={run_dir}", "metrics=pixels", f"out={tmp_path / 'e.json'}", "split=train", "references=4"]
+    code, _, err = evaluate(*settings, "count=40", "neighbours=2")
+    assert code == 0, err
+    found = json.loads((tmp_path / "e.json").read_text())["neighbours"]
+    assert found["references"] == 40
+
+
+def test_weights_shared_with_the_runs_discriminator_are_told_of_without_building_it(run_dir, tmp_path, caplog):
+    for name in ("generator.json", "generator.safetensors"):
+        (tmp_path / name).write_bytes((run_dir / name).read_bytes())
+    config = OmegaConf.load(run_dir / "config.yaml")
+    config.discriminator.backbone = {"_target_": "nowhere.X", "name": "tf_efficientnet_lite0", "weights": "lite0.pth"}
+    config.data.source.test = 4
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    code, out, err = evaluate(f"run={tmp_path}", "format=json", "neighbours=0")
+    assert code == 0, err
+    for entry in json.loads(out.splitlines()[-1])["metrics"]:
+        assert entry["shares_weights_with_discriminator"] == "tf_efficientnet_lite0.in1k"
+    assert "share the weights tf_efficientnet_lite0.in1k" in caplog.text
+    assert "biased upwards" in caplog.text
+
+
+def test_folders_of_anybodys_pictures_are_compared(folders, tmp_path):
+    def distance(fake, *options):
+        code, out, err = evaluate(
+            f"fake={folders / fake}",
+            f"real={folders / 'shapes'}",
+            "metrics=pixels",
+            "format=json",
+            f"out={tmp_path / 'e.json'}",
+            *options,
+        )
+        assert code == 0, err
+        return json.loads(out.splitlines()[-1])
+
+    same = distance("shapes")
+    first = Image.open(same["neighbours"]["samples"][0]["sample"])
+    picture = np.asarray(Image.open(tmp_path / "neighbours.png"))
+    for left in (2, 2 + 34):  # the sample, and its nearest
+        assert np.array_equal(picture[2:34, left : left + 32], np.asarray(first))
+    others, noise = distance("others"), distance("noise")
+    assert by_name(same)["frechet_distance"] == pytest.approx(0, abs=1e-6)
+    assert by_name(same)["kernel_distance"] < by_name(others)["kernel_distance"] < by_name(noise)["kernel_distance"]
+    assert by_name(same)["precision"] == by_name(same)["recall"] == 1
+    for row in same["neighbours"]["samples"]:  # copies are found, by name
+        assert row["sample"] == row["nearest"][0]
+        assert row["distances"][0] == 0
+    assert (same["resolution"], distance("shapes", "data.resolution=64")["resolution"]) == (32, 64)
+
+
+def test_pictures_may_be_of_any_size_and_mode_and_number(folders, tmp_path):
+    for i, (size, mode) in enumerate([((40, 30), "L"), ((30, 52), "RGBA"), ((30, 30), "RGB"), ((9, 12), "P")]):
+        Image.new(mode, size).save(tmp_path / f"{i}.png")
+    out = tmp_path / "out" / "e.json"
+    code, _, err = evaluate(f"fake={tmp_path}", f"real={folders / 'noise'}", "metrics=pixels", f"out={out}", "count=10")
+    assert code == 0, err
+    result = json.loads(out.read_text())
+    assert result["resolution"] == 30
+    assert {(entry["generated"], entry["real"], entry["seed"]) for entry in result["metrics"]} == {(4, 10, None)}
+
+
+def test_damaged_pictures_can_be_left_out_and_the_others_keep_their_names(folders, tmp_path):
+    (tmp_path / "fake").mkdir()
+    for file in (folders / "noise").glob("*.png"):
+        (tmp_path / "fake" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "fake" / "1.png").write_bytes(b"")
+    arguments = [f"fake={tmp_path / 'fake'}", f"real={folders / 'noise'}", f"out={tmp_path / 'e.json'}"]
+    code, _, err = evaluate(*arguments, "metrics=pixels", "data.damaged=skip")
+    assert code == 2
+    assert "data.max_damaged=0.01" in err
+    code, _, err = evaluate(*arguments, "metrics=pixels", "data.damaged=skip", "data.max_damaged=0.5")
+    assert code == 0, err
+    samples = json.loads((tmp_path / "e.json").read_text())["neighbours"]["samples"]
+    assert len(samples) == 8
+    assert all(Path(sample["sample"]).name == Path(sample["nearest"][0]).name for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["run=RUN_DIR", "fake=FOLDER", "real=FOLDER"]),
+        (["run=RUN", "fake=FOLDERS/noise"], ["either"]),
+        (["fake=FOLDERS/noise"], ["real=FOLDER"]),
+        (["run=nowhere"], ["run=nowhere", "no such folder"]),
+        (["run=RUN/best"], ["config.yaml"]),
+        (["run=RUN", "checkpoint=worst"], ["checkpoint=worst", "best"]),
+        (["run=RUN", "split=holdout"], ["split=holdout"]),
+        (["run=RUN", "format=xml"], ["format=xml", "json"]),
+        (["run=RUN", "count=1"], ["count=1"]),
+        (["run=RUN", "count=null"], ["count=None", "whole number"]),
+        (["run=RUN", "device=abacus"], ["device=abacus"]),
+        (["run=RUN", "data.resolution=64"], ["data.resolution=64", "fake="]),
+        (["run=RUN", "metrics=beauty"], ["metrics=beauty", "inception"]),
+        (["run=RUN", "metrics=dinov2"], ["https://huggingface.co/", "metrics.weights="]),
+        (["fake=FOLDERS", "real=nowhere"], ["real=nowhere", "no such folder"]),
+        (["fake=FOLDERS/empty", "real=FOLDERS/noise"], ["fake=", "no picture"]),
+        (["fake=FOLDERS/mixed", "real=FOLDERS/noise"], ["subfolders", "mixed/images"]),
+        (["fake=FOLDERS/broken", "real=FOLDERS/noise"], ["0.png"]),
+        (["fake=FOLDERS/single", "real=FOLDERS/noise"], ["1 samples"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistake_gets_one_line(run_dir, folders, arguments, words):
+    picture = (folders / "noise" / "0.png").read_bytes()
+    for name, content in {
+        "mixed/grid": picture,
+        "mixed/images/0": picture,
+        "broken/0": b"",
+        "single/0": picture,
+    }.items():
+        (folders / name).parent.mkdir(parents=True, exist_ok=True)
+        (folders / f"{name}.png").write_bytes(content)
+    (folders / "empty").mkdir(exist_ok=True)
+    given = [a.replace("RUN", str(run_dir)).replace("FOLDERS", str(folders)) for a in arguments]
+    default = [] if any(a.startswith("metrics=") for a in given) else ["metrics=pixels"]
+    code, _, err = evaluate(*given, *default)
+    assert code == 2, err
+    (line,) = err.strip().splitlines()
+    assert line.startswith("transfergen: ")
+    assert all(word in line for word in words), line
+
+
+def test_best_generator_that_was_not_kept_is_refused(run_dir, tmp_path):
+    for name in ("generator.json", "generator.safetensors", "config.yaml"):
+        (tmp_path / name).write_bytes((run_dir / name).read_bytes())
+    code, _, err = evaluate(f"run={tmp_path}", "checkpoint=best")
+    assert code == 2
+    assert "evaluation.every_images" in err

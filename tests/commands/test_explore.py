@@ -1,0 +1,104 @@
+"""The page to explore: its pictures, and a click in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import ANY_MODEL, SMALL_MODELS, called, train
+
+from transfergen import Generator
+from transfergen.commands.explore import between, enlarged, main, page, samples, training_pictures
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    code, _, err = train(folder, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=64", small=False)
+    assert code == 0, err
+    return folder
+
+
+def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):
+    generator = Generator.from_pretrained(run_dir)
+    grid = samples(generator, 3, 4, 2.0, None)
+    np.testing.assert_array_equal(grid, generator.grid(range(3, 7)))
+    assert not np.array_equal(grid, samples(generator, 3, 4, 0.2, None))
+
+
+def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir):
+    generator = Generator.from_pretrained(run_dir)
+    start, middle, end = (between(generator, 1, 2, part, None) for part in (0, 0.5, 1))
+    for image, seed in ((start, 1), (end, 2)):
+        expected = generator([seed])[0]
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 1
+    assert not np.array_equal(middle, start)
+    large = enlarged(middle)
+    assert large.size == (480, 480)
+    np.testing.assert_array_equal(np.asarray(large)[::15, ::15], middle)
+
+
+def test_nearest_training_pictures_are_beside_the_image_and_their_absence_is_told(run_dir, tmp_path):
+    generator = Generator.from_pretrained(run_dir)
+    sheet = training_pictures(generator, run_dir, 64)(5)
+    assert sheet.size == (6 * 34 + 2, 34 + 2)
+    first = np.asarray(sheet)[2:34, 2:34]
+    np.testing.assert_array_equal(first, np.asarray(generator([5])[0]))
+    with pytest.raises(ValueError, match=r"no config\.yaml in it"):
+        training_pictures(generator, tmp_path, 64)
+    pytest.importorskip("gradio")
+    shown = page(generator, "The training pictures cannot be read: gone").get_config_file()
+    assert any("gone" in str(part["props"].get("value")) for part in shown["components"])
+
+
+def test_without_a_run_or_gradio_one_line_says_what_to_do(monkeypatch, run_dir):
+    code, _, err = called(main)
+    assert (code, "run=RUN_DIR is missing" in err) == (2, True)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    code, _, err = called(main, f"run={run_dir}")
+    assert (code, "pip install 'transfergen[explore]'" in err) == (2, True)
+
+
+@pytest.fixture
+def address(run_dir):
+    pytest.importorskip("gradio")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transfergen.commands.explore", f"run={run_dir}", f"port={port}"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        url = server.stdout.readline().split()[0]
+        assert url == f"http://127.0.0.1:{port}"
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_click_in_a_browser_changes_the_picture(address):
+    browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+    with browsers.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium, args=flags)
+        tab = browser.new_page(viewport={"width": 1000, "height": 1000})
+        tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
+        picture = tab.locator("#grid img")
+        picture.wait_for(timeout=60_000)
+        before = picture.get_attribute("src")
+        tab.locator("#seed input").fill("1000")
+        tab.locator("#show").click()
+        tab.wait_for_function("before => document.querySelector('#grid img').src != before", arg=before, timeout=60_000)
+        after = urllib.request.urlopen(picture.get_attribute("src")).read()
+        assert after != urllib.request.urlopen(before).read()
+        if "TRANSFERGEN_SCREENSHOT" in os.environ:
+            tab.screenshot(path=Path(os.environ["TRANSFERGEN_SCREENSHOT"]))
+        browser.close()

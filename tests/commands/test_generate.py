@@ -1,0 +1,157 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import called, train
+from safetensors.torch import load_file
+
+from transfergen.commands.generate import main
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert train(folder, "max_images=16")[0] == 0
+    return folder
+
+
+def generate(out, **settings):
+    code, _, err = called(main, *(f"{key}={value}" for key, value in ({"out": out} | settings).items()))
+    assert code == 0, err
+    return {file.name: np.asarray(Image.open(file)) for file in sorted((out / "images").glob("*.png"))}
+
+
+def test_images_are_numbered_and_in_a_grid(run_dir, tmp_path):
+    images = generate(tmp_path / "out", run=run_dir, num=5)
+    assert list(images) == [f"{i:06d}.png" for i in range(5)]
+    assert all(image.shape == (32, 32, 3) for image in images.values())
+    assert Image.open(tmp_path / "out" / "grid.png").size == (3 * 34 + 2, 2 * 34 + 2)
+
+
+def test_same_seed_gives_the_same_images_whatever_the_number_and_the_batch(run_dir, tmp_path):
+    a = generate(tmp_path / "a", run=run_dir, num=6, seed=3)
+    b = generate(tmp_path / "b", run=run_dir, num=4, seed=3, batch_size=3)
+    c = generate(tmp_path / "c", run=run_dir, num=4, seed=4)
+    for name in b:
+        assert np.abs(a[name].astype(int) - b[name]).max() <= 1  # a batch of another size rounds differently
+    assert np.abs(a["000001.png"].astype(int) - c["000000.png"]).max() <= 1
+    assert not np.array_equal(a["000000.png"], c["000000.png"])
+
+
+def test_several_devices_share_the_images_out(run_dir, tmp_path):
+    generate(tmp_path / "one", run=run_dir, num=11, batch_size=3)
+    generate(tmp_path / "two", run=run_dir, num=11, batch_size=3, devices=2, device="cpu")
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path / n / "images").iterdir()} for n in ("one", "two"))
+    assert len(one) == 11
+    assert one == two
+    for i in (3, 4, 5):  # a whole batch: one of another size rounds differently
+        (tmp_path / "two" / "images" / f"{i:06d}.png").unlink()
+    generate(tmp_path / "two", run=run_dir, num=11, batch_size=3, devices=2)
+    assert (tmp_path / "two" / "images" / "000004.png").read_bytes() == one["000004.png"]
+
+
+def test_truncation_changes_the_images(run_dir, tmp_path):
+    plain = generate(tmp_path / "plain", run=run_dir, num=1)
+    truncated = generate(tmp_path / "truncated", run=run_dir, num=1, truncation=0.1)
+    assert not np.array_equal(plain["000000.png"], truncated["000000.png"])
+
+
+def refusal(out, **settings):
+    code, _, err = called(main, *(f"{key}={value}" for key, value in ({"out": out} | settings).items()))
+    assert code == 2
+    assert err.count("\n") == 1, err
+    return err
+
+
+def test_what_is_no_run_is_refused(run_dir, tmp_path):
+    assert "run=RUN_DIR" in refusal(tmp_path / "out")
+    assert "no such folder" in refusal(tmp_path / "out", run=tmp_path / "nowhere")
+    assert "generator.json" in refusal(tmp_path / "out", run=tmp_path)
+    assert "num=0" in refusal(tmp_path / "out", run=run_dir, num=0)
+    assert "truncation=0" in refusal(tmp_path / "out", run=run_dir, truncation=0)
+    assert "classes=[3]: this generator has 0" in refusal(tmp_path / "out", run=run_dir, classes="[3]")
+
+
+def test_damaged_or_foreign_files_are_refused(run_dir, tmp_path):
+    for name in ("generator.json", "generator.safetensors"):
+        (tmp_path / name).write_bytes((run_dir / name).read_bytes())
+    about = json.loads((tmp_path / "generator.json").read_text())
+    about["generator"]["width"] = 16
+    (tmp_path / "generator.json").write_text(json.dumps(about))
+    assert "another architecture" in refusal(tmp_path / "out", run=tmp_path)
+    about["generator"] = {"_target_": "os.system", "command": "true"}
+    (tmp_path / "generator.json").write_text(json.dumps(about))
+    assert "refused" in refusal(tmp_path / "out", run=tmp_path)
+    (tmp_path / "generator.json").write_text("{")
+    assert "damaged" in refusal(tmp_path / "out", run=tmp_path)
+
+
+def test_what_is_there_is_not_made_again_and_other_settings_are_refused(run_dir, tmp_path):
+    whole = generate(tmp_path / "out", run=run_dir, num=6)
+    images = tmp_path / "out" / "images"
+    (images / "000004.png").unlink()
+    (images / ".000004.png.part").write_bytes(b"cut off")
+    kept = {file.name: file.stat().st_mtime_ns for file in images.glob("*.png")}
+    again = generate(tmp_path / "out", run=run_dir, num=6)
+    assert again.keys() == whole.keys()
+    assert all((images / name).stat().st_mtime_ns == time for name, time in kept.items())
+    assert np.abs(again["000004.png"].astype(int) - whole["000004.png"]).max() <= 1
+    assert not list(images.glob(".*"))
+    assert "holds images of another seed" in refusal(tmp_path / "out", run=run_dir, num=6, seed=1)
+
+
+def test_archive_has_the_same_images_and_is_there_only_when_it_is_whole(run_dir, tmp_path):
+    folder = generate(tmp_path / "out", run=run_dir, num=5)
+    code, _, err = called(main, f"run={run_dir}", "num=5", f"out={tmp_path / 'all.zip'}")
+    assert code == 0, err
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == list(folder)
+        for name in folder:
+            np.testing.assert_array_equal(np.asarray(Image.open(archive.open(name))), folder[name])
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_interpolation_goes_from_seed_to_seed_as_gif_and_film(run_dir, tmp_path):
+    av = pytest.importorskip("av")
+    out = tmp_path / "out"
+    code, _, err = called(main, f"run={run_dir}", "interpolate=[1,2,3]", "frames=4", f"out={out}")
+    assert code == 0, err
+    with Image.open(out / "interpolation.gif") as gif:
+        assert gif.n_frames == 9 + 7  # there and back
+    with av.open(out / "interpolation.mp4") as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 9
+    ends = [generate(tmp_path / str(seed), run=run_dir, num=1, seed=seed)["000000.png"] for seed in (1, 3)]
+    for frame, end in zip((frames[0], frames[-1]), ends, strict=True):
+        assert np.abs(frame.astype(int) - end).mean() < 12  # H.264 and its colours lose some
+    assert "give two seeds or more" in refusal(out, run=run_dir, interpolate="[1]")
+
+
+def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir, tmp_path):
+    picture, out = tmp_path / "mine.jpg", tmp_path / "out"
+    Image.new("RGB", (50, 40), "red").save(picture)
+    code, _, err = called(main, f"run={run_dir}", f"invert={picture}", "steps=20", f"out={out}")
+    assert code == 0, err
+    sheet = np.asarray(Image.open(out / "inversion.png"))
+    assert sheet.shape == (36, 70, 3)
+    assert np.abs(sheet[2:34, 2:34].astype(int) - (254, 0, 0)).max() <= 2
+    assert load_file(out / "latent.safetensors")["z"].shape == (1, 100)
+    assert "cannot read it" in refusal(out, run=run_dir, invert=tmp_path / "nowhere.png")
+
+
+def test_generators_file_and_the_best_one_are_sources_too(run_dir, tmp_path):
+    a = generate(tmp_path / "a", run=run_dir, num=2)
+    b = generate(tmp_path / "b", run=run_dir / "generator.safetensors", num=2)
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert "best: there is no such folder" in refusal(tmp_path / "c", run=run_dir, checkpoint="best")
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(run_dir, tmp_path):
+    (tmp_path / "generator.json").write_bytes((run_dir / "generator.json").read_bytes())
+    content = bytearray((run_dir / "generator.safetensors").read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "generator.safetensors").write_bytes(content)
+    assert "generator.safetensors is damaged: its SHA-256" in refusal(tmp_path / "out", run=tmp_path)

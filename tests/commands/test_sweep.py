@@ -1,0 +1,106 @@
+"""Sweeps: what becomes of trials that fail, that were killed, and that are done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, command, train
+
+from transfergen.commands.sweep import PENALTY, collect, plot, trial, trials_left, varied
+
+SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "evaluation.count=16", "max_images=8"]
+
+
+def sweep(folder, *overrides):
+    return train(None, "-m", *SMALL, f"hydra.sweep.dir={folder}", *overrides, small=False)
+
+
+def test_a_trial_that_diverges_does_not_end_the_sweep_and_is_in_the_table(tmp_path):
+    code, out, err = sweep(tmp_path, "optimizer.generator.lr=1e-4,1e30,2e-4", "max_images=32")
+    assert code == 0, err
+    assert "not finite" in " ".join(out.split())
+    trials = json.loads((tmp_path / "sweep.json").read_text())["trials"]
+    assert [each["error"] is None for each in trials] == [True, True, False]
+    assert trials[0]["value"] <= trials[1]["value"] < trials[2]["value"] == PENALTY
+    assert trials[2]["name"] == "1"
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
+
+
+def test_a_sweep_whose_trials_all_fail_says_why_and_ends_with_an_error(tmp_path):
+    code, _, err = sweep(tmp_path, "generator.width=8,16", "data.batch_size=1000")
+    assert code == 2
+    assert "all 2 trials failed, the first by: data.batch_size=1000: there are 64 training images" in err
+
+
+def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_path):
+    assert sweep(tmp_path, "seed=1,2")[0] == 0
+    (tmp_path / "1" / "trial.json").unlink()  # as if it had been killed in the second
+    kept = [(tmp_path / number / "checkpoints" / "last.ckpt").stat().st_mtime_ns for number in "01"]
+    code, _, err = sweep(tmp_path, "seed=1,2", "trainer.max_epochs=400")
+    assert code == 2
+    assert "holds a sweep with other settings; choose another folder" in err
+    code, _, err = sweep(tmp_path, "seed=1,2,3")
+    assert code == 0, err
+    assert len(collect(tmp_path)) == 3
+    assert (tmp_path / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept[0]
+
+
+def test_a_metric_that_is_no_number_is_a_failure_with_a_finite_value(tmp_path):
+    assert trial(tmp_path, "", [], lambda begun: float("nan")) == PENALTY
+    assert json.loads((tmp_path / "trial.json").read_text())["error"] == "its metric is nan"
+    assert trial(tmp_path, "", [], lambda begun: 2.0) == 2.0  # failed ones are tried again
+    assert trial(tmp_path, "", [], lambda begun: 3.0) == 2.0  # and others are done
+
+
+def test_settings_that_differ_are_found_and_plotted(tmp_path):
+    about = {"error": None, "seconds": 1.0, "name": "x"}
+    trials = [
+        {"value": 2.0, "started": 1.0, "overrides": ["lr=1e-4", "model=dcgan", "trials=2"], **about},
+        {"value": 1.0, "started": 2.0, "overrides": ["lr=1e-2", "model=dcgan", "ema.rampup=0", "trials=3"], **about},
+    ]
+    assert varied(trials) == {"ema.rampup": [None, "0"], "lr": ["1e-4", "1e-2"]}
+    plot(trials, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_killed_search_goes_on_from_its_database(tmp_path):
+    search = ["-m", "experiment=sweep", *SMALL, f"hydra.sweep.dir={tmp_path}"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *search, "trials=50"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=env,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("*/trial.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    before = 100 - trials_left(storage, "transfergen", 100)
+    assert before >= 1
+    ran = command(None, *search, f"trials={before + 2}")
+    assert ran.returncode == 0, ran.stderr
+    assert trials_left(storage, "transfergen", before + 2) == 0
+    assert len(collect(tmp_path)) in (before + 2, before + 3)  # one may have ended after the database was last told
+
+
+def test_an_extra_that_is_missing_is_named(tmp_path):
+    blocked = tmp_path / "hydra_plugins"
+    blocked.mkdir()
+    (blocked / "__init__.py").write_text("")  # a package of that name hides the namespace with the plugins
+    ran = command(None, "-m", "experiment=sweep", env={"PYTHONPATH": str(tmp_path)})
+    assert ran.returncode == 2
+    assert "pip install 'transfergen[sweep]'" in ran.stderr
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///{}/none.db"])
+def test_without_a_database_all_trials_are_left(tmp_path, storage):
+    assert trials_left(storage.format(tmp_path), "transfergen", 7) == 7

@@ -1,0 +1,180 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import poly_mmd
+
+from transfergen.data.shapes import shapes
+from transfergen.evaluation import distances
+from transfergen.evaluation.distances import frechet, inception_score, kernel, sliced_wasserstein
+
+
+class Given(nn.Module):
+    """Stands for torchmetrics' network, so that it takes features as they are."""
+
+    num_features = 24
+
+    def forward(self, features):
+        return features
+
+
+def correlated(count, dimensions=24, seed=0):
+    """Features (N, D) like a network's: never negative, correlated, some channels dead."""
+    mixing = torch.randn(dimensions, dimensions, generator=torch.Generator().manual_seed(seed))
+    features = (torch.randn(count, dimensions) @ mixing + 1).relu()
+    features[:, :3] = 0
+    return features
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """So few entries at once that the matrices of these tests take several blocks, the last one smaller."""
+    monkeypatch.setattr(distances, "ENTRIES", 400)
+
+
+def test_a_set_and_itself_in_another_order_are_at_no_distance():
+    a = torch.randn(50, 8)
+    assert sliced_wasserstein(a, a[torch.randperm(50)]).item() == 0
+
+
+def test_on_a_line_it_is_the_best_pairing_found_by_trying_all():
+    a, b = torch.randn(6, 1), torch.randn(6, 1)
+    best = min((a - b[list(order)]).square().mean().sqrt().item() for order in permutations(range(6)))
+    assert sliced_wasserstein(a, b).item() == pytest.approx(best, rel=1e-5)
+
+
+def test_a_shift_along_one_axis_costs_its_length_over_the_root_of_the_dimension():
+    a = torch.randn(100, 16, dtype=torch.double)
+    shift = torch.zeros(16, dtype=torch.double)
+    shift[3] = 5.0
+    # Sorting keeps a constant shift, so the squared distance is the mean of (5 d_3)^2 over unit vectors d: 25 / 16.
+    assert sliced_wasserstein(a, a + shift, projections=20_000).item() == pytest.approx(5 / 4, rel=0.03)
+
+
+def test_scaling_by_two_costs_the_root_of_the_mean_square_over_the_dimension():
+    a = torch.randn(200, 4, dtype=torch.double)
+    expected = (a.square().sum(1).mean() / 4).sqrt().item()
+    assert sliced_wasserstein(a, 2 * a, projections=20_000).item() == pytest.approx(expected, rel=0.03)
+
+
+def test_same_seed_same_number_other_seed_other_directions():
+    a, b = torch.randn(20, 8), torch.randn(20, 8)
+    assert sliced_wasserstein(a, b) == sliced_wasserstein(a, b)
+    assert sliced_wasserstein(a, b, seed=1) != sliced_wasserstein(a, b)
+
+
+@pytest.mark.parametrize("distance", [sliced_wasserstein, frechet, kernel])
+def test_noise_is_further_from_pictures_than_their_blur(distance):
+    source = shapes(None, "train", size=32, train=100)
+    pictures = np.stack([np.asarray(source.open(i)) for i in range(100)])
+    real: Tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1
+    blurred = F.interpolate(F.avg_pool2d(real, 8), size=32, mode="bilinear")
+    noise = torch.rand_like(real) * 2 - 1
+    to_blur, to_noise = (distance(real.flatten(1), other.flatten(1)) for other in (blurred, noise))
+    assert to_blur != 0  # the unbiased estimate may be below
+    assert max(to_blur, 0) < to_noise
+
+
+def test_sets_of_different_size_are_refused():
+    with pytest.raises(ValueError, match=r"\(3, 2\) and \(4, 2\)"):
+        sliced_wasserstein(torch.zeros(3, 2), torch.zeros(4, 2))
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is singular")
+@pytest.mark.parametrize(("real", "fake"), [(200, 170), (40, 300), (15, 20)])  # the last: fewer than dimensions
+def test_frechet_is_torchmetrics_and_scipys(real, fake):
+    a, b = correlated(real), correlated(fake, seed=1)
+    found = frechet(a, b).item()
+    metric = FrechetInceptionDistance(feature=Given(), input_img_size=(24,)).set_dtype(torch.double)
+    metric.update(a, real=True)
+    metric.update(b, real=False)
+    assert found == pytest.approx(metric.compute().item(), rel=1e-6)
+    x, y = a.double().numpy(), b.double().numpy()
+    cov_x, cov_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_x @ cov_y).real.trace()
+    shift = np.square(x.mean(0) - y.mean(0)).sum()
+    assert found == pytest.approx(shift + cov_x.trace() + cov_y.trace() - 2 * root, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [20, 100])
+def test_frechet_does_not_mind_dimensions_that_say_nothing(count):
+    """The same numbers in 8 dimensions and turned in 64, where they are fewer, or their covariance has no root."""
+    a, b = torch.randn(count, 8).double(), (2 * torch.randn(count + 10, 8) + 1).double()
+    turned = torch.linalg.qr(torch.randn(64, 8).double()).Q
+    assert frechet(a @ turned.T, b @ turned.T).item() == pytest.approx(frechet(a, b).item(), rel=1e-9)
+
+
+def test_frechet_of_a_set_and_itself_is_nothing_and_of_a_shift_its_square():
+    a = correlated(100).double()
+    assert 0 <= frechet(a, a[torch.randperm(100)]).item() < 1e-9
+    assert frechet(a, a + 2).item() == pytest.approx(24 * 4)
+    assert frechet(a, 3 * a - 2 * a.mean(0)).item() == pytest.approx(4 * a.var(0).sum().item())
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_kernel_is_torchmetrics():
+    a, b = correlated(110), correlated(110, seed=1)
+    assert kernel(a, b).item() == pytest.approx(poly_mmd(a.double(), b.double()).item(), rel=1e-6)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_kernel_of_sets_of_different_size_is_the_mean_over_pairs():
+    a, b = correlated(30).double(), correlated(47, seed=1).double()
+
+    def mean(x, y):
+        pairs = [(u @ v / 24 + 1) ** 3 for i, u in enumerate(x) for j, v in enumerate(y) if x is not y or i != j]
+        return torch.stack(pairs).mean().item()
+
+    assert kernel(a, b).item() == pytest.approx(mean(a, a) + mean(b, b) - 2 * mean(a, b), rel=1e-9)
+
+
+def test_kernel_is_unbiased_where_frechet_is_biased():
+    population = correlated(4000)
+    draws = [population[torch.randperm(4000)[:60]].split(30) for _ in range(100)]
+    kernels = torch.stack([kernel(*draw) for draw in draws])
+    assert kernels.mean().abs() < 3 * kernels.std() / 10
+    assert kernels.min() < 0
+    large = frechet(*population.split(2000))
+    assert all(frechet(*draw) > 5 * large for draw in draws)
+
+
+def test_inception_score_is_the_number_of_classes_told_apart():
+    sure = 100 * torch.eye(10).repeat(12, 1)
+    assert inception_score(sure, splits=3)[0].item() == pytest.approx(10)
+    assert inception_score(sure[:, torch.randperm(10)], splits=1)[0].item() == pytest.approx(10)
+    assert inception_score(torch.zeros(120, 10))[0].item() == pytest.approx(1)
+    assert inception_score(sure[::10])[0].item() == pytest.approx(1)  # always the same class
+    one_a_split = sure[torch.arange(120).view(12, 10).T.flatten()]
+    assert inception_score(one_a_split, splits=10)[0].item() == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `InceptionScore`", "ignore:std")
+def test_inception_score_is_torchmetrics():
+    logits = 3 * torch.randn(150, 24)
+    metric = InceptionScore(feature=Given(), splits=1)
+    metric.update(logits)
+    assert inception_score(logits, splits=1)[0].item() == pytest.approx(metric.compute()[0].item(), rel=1e-5)
+    assert inception_score(logits) == inception_score(logits.double())
+    scores = [inception_score(part, splits=1)[0].item() for part in logits.split(50)]
+    found = [value.item() for value in inception_score(logits, splits=3)]
+    assert found == pytest.approx([np.mean(scores), np.std(scores)])
+
+
+@pytest.mark.parametrize("distance", [frechet, kernel])
+@pytest.mark.parametrize(
+    ("a", "b", "message"), [((1, 4), (9, 4), "1 and 9"), ((9, 4), (1, 4), "9 and 1"), ((9, 4), (9, 5), "4 and of 5")]
+)
+def test_sets_without_a_distance_are_refused(distance, a, b, message):
+    with pytest.raises(ValueError, match=message):
+        distance(torch.zeros(a), torch.zeros(b))
+
+
+def test_inception_score_of_fewer_samples_than_splits_is_refused():
+    with pytest.raises(ValueError, match=r"10 splits .* not 9"):
+        inception_score(torch.zeros(9, 4))

@@ -1,0 +1,230 @@
+import copy
+import time
+from functools import partial
+
+import pytest
+import timm
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from transfergen.config import CONF_DIR, instantiate
+from transfergen.evaluation import extractors
+from transfergen.evaluation.extractors import InceptionFeatures, PixelFeatures, TimmFeatures, VGGFeatures
+from transfergen.evaluation.inception import InceptionV3
+from transfergen.images import to_float, to_uint8
+from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
+from transfergen.networks.backbones.timm import TimmBackbone, native_state, weights_id
+
+DIMENSIONS = {"pixels": 768, "efficientnet_lite0": 1280, "dinov2": 384, "vgg19": 512, "inception": 2048}
+
+
+def pictures(count=2, size=32):
+    return to_float(torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8))
+
+
+def vary(net):
+    """Weights that keep features from fading with depth, and statistics that a forgotten buffer would show."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, FrozenConv2d)):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+
+
+@pytest.mark.parametrize("metrics", [file.stem for file in (CONF_DIR / "metrics").glob("*.yaml")])
+def test_each_yaml_gives_a_frozen_extractor_of_what_it_declares(metrics):
+    config = OmegaConf.load(CONF_DIR / "metrics" / f"{metrics}.yaml")
+    if "weights" in config:
+        config.weights = "random"
+    extract = instantiate(config)
+    assert extract.dimensions == DIMENSIONS[metrics]
+    vary(extract)
+    images = pictures().requires_grad_()
+    features = extract(images)
+    assert (features.shape, features.dtype) == ((2, extract.dimensions), torch.float32)
+    assert features.isfinite().all()
+    assert not torch.equal(features[0], features[1])
+    assert not features.requires_grad
+    assert not any(p.requires_grad for p in extract.parameters())
+    extract.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(extract(images), features)
+    logits = extract.score_logits(features)
+    assert logits.shape == (2, 1008) if metrics == "inception" else logits is None
+
+
+def test_samples_count_as_the_files_written_of_them():
+    images = 2.5 * torch.rand(4, 3, 16, 16) - 1.25
+    extract = PixelFeatures()
+    assert torch.equal(extract(images), to_float(to_uint8(images)).flatten(1))
+
+
+def test_pixels_are_the_image_in_the_small():
+    images = pictures(size=64)
+    assert torch.allclose(PixelFeatures(size=32)(images[:1, :, :32, :32]), images[:1, :, :32, :32].flatten(1))
+    flat = torch.tensor([-1.0, 0.6, 1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    small = PixelFeatures(size=4)(flat).view(3, 16)
+    assert torch.allclose(small, torch.tensor([[-1.0], [0.6], [1.0]]).expand(3, 16), atol=1e-6)
+
+
+def test_lite0_is_the_packages_network_up_to_its_classifier():
+    extract = TimmFeatures()
+    full = timm.create_model("tf_efficientnet_lite0").eval()
+    full.load_state_dict(native_state("tf_efficientnet_lite0", "package"))
+    images = pictures()
+    large = F.interpolate(images, size=(224, 224), mode="bicubic", antialias=True).clamp(-1, 1)  # std and mean are 0.5
+    with torch.no_grad():
+        torch.testing.assert_close(full.classifier(extract(images)), full(large), rtol=1e-3, atol=1e-3)
+    linear = TimmFeatures(interpolation="bilinear")
+    assert not torch.allclose(linear(images), extract(images), atol=1e-2)
+
+
+@pytest.mark.parametrize("build", [partial(TimmFeatures, input_size=64), InceptionFeatures])
+def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(extractors, "fold", lambda *_: None)
+        before.setattr(extractors, "CPU_PIXELS", 10**9)
+        plain = build(weights="random")
+        vary(plain)
+        images = pictures(count=3)
+        expected = plain(images)
+    extract = copy.deepcopy(plain)
+    fold(extract, 32)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in extract.modules())
+    monkeypatch.setattr(extractors, "CPU_PIXELS", 2 * extract.input_size**2)
+    torch.testing.assert_close(extract(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_vits_features_are_its_class_token_at_another_size_than_it_was_made_for(tmp_path):
+    name = "vit_tiny_patch16_224"
+    full = timm.create_model(name).eval()
+    nn.init.normal_(full.pos_embed)
+    save_file(full.state_dict(), tmp_path / "vit.safetensors")
+    extract = TimmFeatures(name=name, weights=str(tmp_path / "vit.safetensors"), input_size=224)
+    images = pictures(size=224)
+    with torch.no_grad():  # mean and std are 0.5
+        torch.testing.assert_close(extract(images), full.forward_features(images)[:, 0], rtol=1e-4, atol=1e-4)
+        small = TimmFeatures(name=name, weights=str(tmp_path / "vit.safetensors"), input_size=64)
+        resized = timm.create_model(name, img_size=64).eval()
+        resized.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(full.state_dict(), resized))
+        images = pictures(size=64)
+        torch.testing.assert_close(small(images), resized.forward_features(images)[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_vggs_features_are_the_mean_of_the_layer_and_the_file_may_end_there(vgg_weights):
+    extract = VGGFeatures(cut="relu3_4", weights=str(vgg_weights))
+    images = pictures()
+    layer = extract.net(images)[-1]
+    assert layer.shape == (2, 256, 8, 8)
+    torch.testing.assert_close(extract(images), layer.flatten(2).mean(2))
+    enlarged = VGGFeatures(cut="relu3_4", weights=str(vgg_weights), input_size=64)
+    assert not torch.allclose(enlarged(images), extract(images), atol=1e-2)
+    with pytest.raises(ValueError, match=r"^metrics\.weights=.*weights of another architecture"):
+        VGGFeatures(weights=str(vgg_weights))
+
+
+def test_inception_is_torch_fidelitys_resize_and_all(tmp_path):
+    net = InceptionV3()
+    vary(net)
+    file = tmp_path / "inception.pth"
+    torch.save(net.state_dict(), file)
+    theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], str(file))
+    loaded = InceptionFeatures(weights=str(file))
+    for size in (40, 320):  # enlarged and reduced
+        images = pictures(count=1, size=size)
+        features, logits = theirs(to_uint8(images))
+        assert features.std() > 0.1
+        torch.testing.assert_close(loaded(images), features)
+        torch.testing.assert_close(loaded.score_logits(features), logits)
+    assert loaded.weights_id == "inception-2015-12-05"
+    state = net.state_dict()
+    del state["Mixed_7c.branch_pool.bn.running_var"]
+    torch.save(state, file)
+    with pytest.raises(
+        ValueError, match=r"^metrics\.weights=.*1 of .* missing, Mixed_7c\.branch_pool\.bn\.running_var"
+    ):
+        InceptionFeatures(weights=str(file))
+
+
+def test_networks_of_the_same_weights_are_known_by_one_id(vgg_weights):
+    assert TimmFeatures().weights_id == weights_id("tf_efficientnet_lite0.in1k", "imagenet") is not None
+    assert VGGFeatures(cut="relu1_1", weights=str(vgg_weights)).weights_id == weights_id("vgg19", "hub") is not None
+    assert weights_id("vgg19", "imagenet") != weights_id("vgg19_bn", "imagenet")
+    assert weights_id("mine", "mine.pth") == "mine"
+    for extract in (TimmFeatures(weights="random"), VGGFeatures(weights="random"), PixelFeatures()):
+        assert extract.weights_id is None
+
+
+def test_a_fingerprint_tells_apart_what_gives_other_features(vgg_weights, tmp_path):
+    def vgg(**settings):
+        return VGGFeatures(**{"cut": "relu2_2", "weights": str(vgg_weights)} | settings)
+
+    first = vgg().fingerprint
+    assert vgg().fingerprint == first
+    state = load_file(vgg_weights)
+    state["features.0.bias"][3] += 1e-3
+    save_file(state, tmp_path / vgg_weights.name)
+    changed = vgg(weights=str(tmp_path / vgg_weights.name))
+    others = [vgg(cut="pool2"), vgg(input_size=64), vgg(weights="random"), vgg(weights="random"), changed]
+    assert len({first, *(other.fingerprint for other in others)}) == 6
+    assert PixelFeatures(size=8).fingerprint != PixelFeatures().fingerprint == PixelFeatures().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("build", "facts"),
+    [
+        (InceptionFeatures, ("https://github.com/toshas/", "weights-inception-2015-12-05", "SHA-256 6726825d0af5f7")),
+        (VGGFeatures, ("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "SHA-256 dcbb9e9d")),
+        (
+            lambda: TimmFeatures(name="vit_small_patch14_dinov2.lvd142m", weights="hub"),
+            ("https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors",),
+        ),
+    ],
+)
+def test_weights_that_no_network_brings_are_asked_for_in_one_line(build, facts, tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"^cannot download") as refused:
+        build()
+    assert time.monotonic() - start < 10
+    for fact in (*facts, "metrics.weights=FILE", "metrics.weights=random"):
+        assert fact in str(refused.value)
+    assert "backbone." not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: TimmFeatures(name="resnet19"), r"^metrics\.name=resnet19"),
+        (lambda: TimmFeatures(name="resnet18"), r"^metrics\.weights=package: .*set metrics\.weights=imagenet"),
+        (lambda: TimmFeatures(interpolation="nearest"), r"^metrics\.interpolation=nearest: choose"),
+        (
+            lambda: TimmFeatures(name="vit_tiny_patch16_224", input_size=100, weights="random"),
+            r"metrics\.input_size=100",
+        ),
+        (lambda: VGGFeatures(cut="relu9_1"), r"^metrics\.cut=relu9_1"),
+        (lambda: VGGFeatures(arch="vgg12"), r"^metrics\.arch=vgg12"),
+        (lambda: InceptionFeatures(weights="nowhere.pth"), r"^metrics\.weights=nowhere\.pth: there is no such file"),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_its_override(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_a_backbones_own_errors_keep_its_name():
+    with pytest.raises(ValueError, match=r"backbone\.weights=FILE"):
+        TimmBackbone(name="resnet18", taps=(1,), weights="hub")

@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from transfergen.networks.encoders.dcgan import DCGANEncoder
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+def test_images_become_a_mean_and_a_log_variance_for_each_number_of_the_latent(resolution):
+    encoder = DCGANEncoder(resolution=resolution, z_dim=7, width=4)
+    mean, log_variance = encoder(torch.randn(2, 3, resolution, resolution))
+    assert mean.shape == log_variance.shape == (2, 7)
+    (mean.sum() + 2 * log_variance.sum()).backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+    assert not torch.equal(mean, log_variance)
+
+
+def test_other_resolutions_are_refused():
+    with pytest.raises(ValueError, match=r"takes 32, 64, 128 or 256 px, not 48; set data\.resolution=64"):
+        DCGANEncoder(resolution=48)

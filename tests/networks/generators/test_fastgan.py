@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from transfergen.networks.generators.fastgan import GLU, Excitation, FastGAN, Noise
+
+
+def test_channels_are_those_of_the_paper_with_a_second_convolution_in_every_other_block():
+    generator = FastGAN(resolution=256)
+    convolutions = [m for m in generator.blocks.modules() if isinstance(m, nn.Conv2d)]
+    outputs = [512, 512, 256, 128, 128, 128, 64, 64, 32]
+    assert [m.in_channels for m in convolutions] == [1024, 512, 512, 256, 128, 128, 128, 64, 64]
+    assert [m.out_channels for m in convolutions] == [2 * c for c in outputs]  # the gates' half
+    assert all(m.bias is None for m in convolutions)
+    assert [len(m.constant[0, 0]) for m in generator.modules() if isinstance(m, Noise)] == [8, 8, 32, 32, 128, 128]
+
+
+@pytest.mark.parametrize(
+    ("resolution", "skips"), [(32, {32: 4}), (64, {64: 4}), (128, {64: 4, 128: 8}), (256, {64: 4, 128: 8, 256: 16})]
+)
+def test_low_maps_scale_the_channels_of_high_ones(resolution, skips):
+    generator = FastGAN(resolution=resolution, width=4)
+    z = torch.randn(2, 256)
+    seen = {}
+    for size, module in generator.excitations.items():
+        module.register_forward_hook(lambda m, args, out, size=int(size): seen.update({size: (args[0], out)}))
+    generator(z)
+    assert {size: low.shape[-1] for size, (low, _) in seen.items()} == skips
+    for _, factors in seen.values():
+        assert ((factors > 0) & (factors < 1)).all()
+        assert (factors[0] != factors[1]).all()  # each image has its own
+    for module in generator.excitations.values():
+        module.register_forward_hook(lambda m, args, out: torch.zeros_like(out))
+    assert not generator(z).any()  # no channel gets past a gate that is shut
+
+
+def test_excitation_has_the_whole_low_map_in_view():
+    excitation = Excitation(3, 5)
+    low = torch.randn(1, 3, 8, 8, requires_grad=True)
+    factors = excitation(low)
+    assert factors.shape == (1, 5, 1, 1)
+    factors.sum().backward()
+    assert low.grad.all()
+
+
+def noisy(**settings):
+    generator = FastGAN(resolution=32, width=4, **settings)
+    for module in generator.modules():
+        if isinstance(module, Noise):
+            nn.init.ones_(module.factor)
+    return generator
+
+
+def test_noise_is_new_at_each_pass_in_training_and_constant_in_eval_mode():
+    generator, z = noisy(), torch.randn(4, 256)
+    assert not torch.equal(generator(z), generator(z))
+    generator.eval()
+    images = generator(z)
+    assert torch.equal(images, generator(z))
+    torch.testing.assert_close(images[1:2], generator(z[1:2]))  # whatever else is in the batch
+    loaded = noisy().eval()
+    loaded.load_state_dict(generator.state_dict())
+    assert torch.equal(images, loaded(z))  # the noise is saved with the weights
+    for module in generator.modules():
+        if isinstance(module, Noise):
+            nn.init.zeros_(module.factor)
+    assert not torch.equal(images, generator(z))
+
+
+def test_noise_is_one_map_for_all_channels_of_an_image_and_starts_from_nothing():
+    noise, maps = Noise(6), torch.zeros(3, 4, 6, 6)
+    assert torch.equal(noise(maps), maps)
+    nn.init.constant_(noise.factor, 2.0)
+    added = noise(maps)
+    assert torch.equal(added, added[:, :1].expand_as(added))
+    assert not torch.equal(added[0], added[1])
+    assert added.std().item() == pytest.approx(2, rel=0.3)
+
+
+def test_gated_linear_unit_is_torchs():
+    maps = torch.randn(2, 6, 3, 3)
+    torch.testing.assert_close(GLU()(maps), F.glu(maps, dim=1))
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128])
+def test_first_images_are_neither_flat_nor_saturated(resolution):
+    images = FastGAN(resolution=resolution, width=8)(torch.randn(16, 256))
+    assert 0.15 < images.std() < 0.7
+    assert images.std(dim=0).mean() > 0.15  # images differ
+    assert (images.abs() > 0.98).float().mean() < 0.1
+
+
+def test_a_resolution_it_cannot_make_is_refused_with_the_override():
+    with pytest.raises(ValueError, match=r"not 48; set data\.resolution=64"):
+        FastGAN(resolution=48)

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from transfergen.networks.layers.attention import SelfAttention, check_attention
+
+
+@pytest.fixture
+def attention():
+    layer = SelfAttention(16).double()
+    nn.init.constant_(layer.gain, 0.7)
+    return layer
+
+
+def by_hand(layer, maps):
+    """The paper's equations 1 to 3, with the pooling of its code: a softmax over all positions i for each j."""
+    query = layer.query(maps).flatten(2)
+    key, value = (F.max_pool2d(convolution(maps), 2).flatten(2) for convolution in (layer.key, layer.value))
+    scores = torch.einsum("bci,bcj->bij", key, query)
+    weights = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
+    gathered = torch.einsum("bci,bij->bcj", value, weights).unflatten(2, maps.shape[2:])
+    return maps + layer.gain * layer.out(gathered)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_it_is_the_papers_softmax_written_out_in_its_gradients_too(attention, memory_format):
+    maps = (2 * torch.randn(3, 16, 6, 4, dtype=torch.float64)).to(memory_format=memory_format).requires_grad_()
+    expected = by_hand(attention, maps)
+    result = attention(maps)
+    assert (expected - maps).abs().mean() > 0.1
+    torch.testing.assert_close(result, expected)
+    inputs, outer = [maps, *attention.parameters()], torch.randn_like(expected)
+    torch.testing.assert_close(torch.autograd.grad(result, inputs, outer), torch.autograd.grad(expected, inputs, outer))
+
+
+def test_it_starts_as_the_identity_and_its_gain_learns():
+    layer = SelfAttention(16)
+    maps = torch.randn(2, 16, 4, 4)
+    assert torch.equal(layer(maps), maps)
+    layer(maps).square().sum().backward()
+    assert layer.gain.grad != 0
+
+
+def test_channels_are_the_papers():
+    layer = SelfAttention(64)
+    shapes = [tuple(p.shape[:2]) for p in layer.parameters() if p.ndim > 1]
+    assert shapes == [(8, 64), (8, 64), (32, 64), (64, 32)]
+
+
+def test_each_position_sees_all_others_and_images_do_not_mix(attention):
+    maps = torch.randn(2, 16, 4, 4, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(attention(maps)[0, :, 0, 0].sum(), maps)
+    # Of each 2x2, what the maximum is taken from in one of the channels: all but certainly each of the four.
+    assert (gradient[0].abs().sum(dim=0) > 0).sum() > 8
+    assert not gradient[1].any()
+
+
+def test_a_size_that_no_maps_have_is_refused_with_those_there_are():
+    check_attention("generator", None, [8, 16, 32])
+    check_attention("generator", 32, [8, 16, 32])
+    with pytest.raises(ValueError, match=r"generator\.attention=64: its maps are 8, 16, 32 px; set generator\.atten"):
+        check_attention("generator", 64, [8, 16, 32])

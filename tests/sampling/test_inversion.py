@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch import nn
+
+from transfergen.networks.generators.base import latents
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.resnet import ResNet
+from transfergen.sampling.inversion import invert
+
+
+def varied(network, *classes):
+    """The network with weights that make its images differ, and statistics that belong to them."""
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter)
+        elif name.endswith("weight"):
+            nn.init.ones_(parameter)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(latents(range(256), network.z_dim), *classes)
+    return network.eval().requires_grad_(False)
+
+
+def test_image_of_the_generator_is_found_again():
+    network = varied(DCGAN(resolution=32, width=8, z_dim=16))
+    pictures = network(latents([1001, 1002], 16))
+    random = network(latents(range(200), 16))
+    nearest = torch.stack([(random - picture).square().mean(dim=(1, 2, 3)).min() for picture in pictures])
+    z, error = invert(network, pictures, steps=300)
+    assert z.shape == (2, 16)
+    torch.testing.assert_close(error, (network(z) - pictures).square().mean(dim=(1, 2, 3)))
+    assert (error < nearest / 4).all()
+
+
+def test_prior_keeps_latents_near_the_middle():
+    network = varied(DCGAN(resolution=32, width=8, z_dim=16))
+    picture = -torch.ones(1, 3, 32, 32)
+    free, held = (invert(network, picture, steps=100, prior=prior)[0].norm() for prior in (0.0, 1.0))
+    assert held < free / 2
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_conditional_generator_searches_within_the_class(label):
+    network = varied(ResNet(resolution=32, width=4, z_dim=16, num_classes=2), torch.randint(2, (256,)))
+    labels = torch.tensor([label])
+    picture = network(latents([1001], 16), labels)
+    _, right = invert(network, picture, steps=100, labels=labels)
+    _, wrong = invert(network, picture, steps=100, labels=1 - labels)
+    assert right < wrong

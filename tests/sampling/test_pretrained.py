@@ -1,0 +1,88 @@
+"""A generator outside of training: `from transfergen import Generator`."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transfergen import Generator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.resnet import ResNet
+from transfergen.runs.artefacts import save_generator, write_json
+from transfergen.sampling.pretrained import slerp
+
+CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_generator(tmp_path / "run", DCGAN(resolution=32, width=4), CONFIG, ema=True, images_seen=1234)
+    entry = {"name": "kernel_distance", "value": 0.5, "extractor": "pixels", "generated": 16, "real": 16}
+    write_json(tmp_path / "run" / "metrics.json", {"metrics": [entry | {"split": "test"}]})
+    return tmp_path / "run"
+
+
+def test_seeds_become_pictures_whatever_is_asked_for_beside_them(folder):
+    generator = Generator.from_pretrained(folder)
+    one, two = generator(seeds=[1, 2])
+    assert (one.size, one.mode) == ((32, 32), "RGB")
+    again = np.asarray(generator(seeds=[5, 2], batch_size=1)[1]).astype(int)
+    assert np.abs(again - np.asarray(two)).max() <= 1
+    assert not np.array_equal(np.asarray(one), np.asarray(two))
+    assert (generator.z_dim, generator.resolution, generator.num_classes) == (100, 32, 0)
+    with pytest.raises(ValueError, match=r"classes=\[1\]: this generator has 0"):
+        generator([1], classes=[1])
+
+
+def test_saved_and_loaded_again_it_is_the_same_with_a_card_that_says_what_it_is(folder, tmp_path):
+    generator = Generator.from_pretrained(folder)
+    generator.save_pretrained(tmp_path / "saved")
+    names = {file.name for file in (tmp_path / "saved").iterdir()}
+    assert names == {"README.md", "generator.json", "generator.safetensors", "grid.png", "metrics.json"}
+    again = Generator.from_pretrained(str(tmp_path / "saved" / "generator.safetensors"))
+    assert torch.equal(again.pixels([3]), generator.pixels([3]))
+    card = (tmp_path / "saved" / "README.md").read_text()
+    for words in ("32x32 images", "DCGAN", "1,234 images", "| kernel_distance | 0.5 | pixels | 16 | 16 test |"):
+        assert words in card
+    assert Image.open(tmp_path / "saved" / "grid.png").size == (8 * 34 + 2, 8 * 34 + 2)
+
+
+def test_conditional_generator_gives_the_class_that_is_asked_for(tmp_path):
+    settings = {"resolution": 32, "width": 4, "num_classes": 3}
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **settings}
+    network = ResNet(**settings)
+    for parameter in network.parameters():  # a fresh one makes no difference between classes
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    save_generator(tmp_path, network, config, ema=False, images_seen=1)
+    generator = Generator.from_pretrained(tmp_path)
+    assert torch.equal(generator.pixels([4], classes=[1]), generator.pixels([4]))  # 4 modulo 3
+    assert not torch.equal(generator.pixels([4], classes=[2]), generator.pixels([4]))
+
+
+def test_what_is_nowhere_is_said_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="there is no such folder"):
+        Generator.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="run=owner/model: no such folder, and not to be had from the hub"):
+        Generator.from_pretrained("owner/model", local_files_only=True)
+
+
+def test_way_between_latents_stays_on_the_sphere_and_meets_both_ends():
+    a, b = torch.randn(2, 100)
+    b = b / b.norm() * a.norm()
+    way = slerp(a, b, torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(way[[0, 2]], torch.stack([a, b]))
+    torch.testing.assert_close(way.norm(dim=1), a.norm().expand(3))
+    assert (way[1] @ a / a.norm() ** 2) == pytest.approx(float(way[1] @ b / a.norm() ** 2), rel=1e-4)
+
+
+def test_neither_lightning_nor_hydra_is_imported(folder):
+    code = (
+        "import sys; from transfergen import Generator\n"
+        f"Generator.from_pretrained({str(folder)!r})(seeds=[1])\n"
+        "print({name.split('.')[0] for name in sys.modules} & {'lightning', 'hydra', 'omegaconf', 'timm', 'datasets'})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "set()", ran.stderr

@@ -1,0 +1,275 @@
+"""Whole runs: what they leave behind, how they go on, what stops them."""
+
+import csv
+import json
+import operator
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from transfergen.runs.artefacts import load_generator
+
+TWO_EPOCHS = ["trainer.max_epochs=2"]
+GROWING = ["discriminator.start_images=16", "discriminator.every_images=72"]  # one joins in each of two epochs
+ADAPTIVE = ["augment=adaptive", "augment.target=0.01", "augment.adapt_images=200", "optimizer.discriminator.lr=2e-3"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs, 128 images."""
+    run_dir = tmp_path_factory.mktemp("run")
+    code, out, err = train(run_dir, *TWO_EPOCHS, "samples.every_images=64")
+    assert code == 0, err
+    return run_dir, out
+
+
+def checkpoint(run_dir):
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_run_directory_holds_all_that_is_needed_and_its_path_is_printed(finished):
+    run_dir, out = finished
+    assert str(run_dir / "grid.png") in out
+    for name in ("config.yaml", "checkpoints/last.ckpt", "generator.safetensors", "generator.json", "grid.png"):
+        assert (run_dir / name).stat().st_size > 0
+    assert sorted(file.name for file in (run_dir / "samples").iterdir()) == [
+        "000000064.png",
+        "000000128.png",
+        "reals.png",
+    ]
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert metrics["images_seen"] == 128
+    assert metrics["metrics"][0]["split"] == "test"
+    assert metrics["metrics"][0]["real"] == metrics["metrics"][0]["generated"] == 16
+    assert not list(run_dir.rglob("*.part"))
+
+
+def test_curves_and_pictures_are_over_images_seen(finished):
+    run_dir, _ = finished
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    expected = {
+        "loss/discriminator",
+        "loss/generator",
+        "logits/real",
+        "logits/fake",
+        "accuracy/real",
+        "accuracy/fake",
+        "gradient_norm/discriminator",
+        "gradient_norm/generator",
+        "images_per_second",
+        "metrics/sliced_wasserstein",
+        "metrics/kernel_distance",
+        "metrics/recall",
+        "samples/diversity",
+    }
+    assert expected <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss/generator")] == list(range(8, 129, 8))
+    assert [event.step for event in events.Images("samples")] == [64, 128]
+    assert [event.step for event in events.Images("reals")] == [0]
+    assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
+    assert "config/text_summary" in events.Tags()["tensors"]
+    with next((run_dir / "csv").rglob("metrics.csv")).open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss/generator"]]
+    assert steps == list(range(8, 129, 8))
+
+
+def test_saved_generator_is_the_moving_average_of_the_checkpoint(finished):
+    run_dir, _ = finished
+    state = checkpoint(run_dir)["state_dict"]
+    weight = "layers.0.weight"
+    saved = load_file(run_dir / "generator.safetensors")[weight]
+    assert torch.equal(saved, state[f"ema.network.{weight}"])
+    assert not torch.equal(saved, state[f"generator.{weight}"])
+    assert load_generator(run_dir)(torch.zeros(1, 100)).shape == (1, 3, 32, 32)
+
+
+def test_without_a_moving_average_the_plain_generator_is_saved(tmp_path):
+    assert train(tmp_path, "ema.halflife_images=0", "max_images=16")[0] == 0
+    saved = load_file(tmp_path / "generator.safetensors")["layers.0.weight"]
+    assert torch.equal(saved, checkpoint(tmp_path)["state_dict"]["generator.layers.0.weight"])
+    assert json.loads((tmp_path / "generator.json").read_text())["ema"] is False
+
+
+RESUMED = {
+    "1:1": SMALL,
+    "2:1": [*SMALL, "optimizer.d_steps=2"],
+    "tuned": [*SMALL, "transfer=fine_tuning"],
+    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.prediction=1"],
+    "simultaneous": [*SMALL, "optimizer.simultaneous=true", "optimizer.prediction=1"],
+    "muon": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer=muon_projected"],
+    "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
+}
+
+
+@pytest.mark.parametrize("images", [64, 40], ids=["at-an-epochs-end", "within-an-epoch"])
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
+def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path, options, images):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, *options, *TWO_EPOCHS, small=False)[0] == 0
+    assert train(parts, *options, *TWO_EPOCHS, f"max_images={images}", small=False)[0] == 0
+    half = checkpoint(parts)
+    code, _, err = train(None, f"resume={parts}", "max_images=128", small=False)
+    assert code == 0, err
+
+    a, b = checkpoint(whole), checkpoint(parts)
+    if options is RESUMED["vision-aided"]:
+        assert [len(state["state_dict"]["discriminator._extra_state"]) for state in (half, b)] == [1, 2]
+        assert half["state_dict"]["augment.p"] > 0
+    assert half["transfergen"]["images_seen"] == images
+    assert a["transfergen"]["images_seen"] == b["transfergen"]["images_seen"] == 128
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, value in a["state_dict"].items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(value, b["state_dict"][name]), name
+    moved = [
+        n for n, t in half["state_dict"].items() if n.startswith("generator") and not torch.equal(t, b["state_dict"][n])
+    ]
+    assert moved
+    for ours, theirs in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
+        for key, state in ours["state"].items():
+            for name, value in state.items():
+                assert torch.equal(value, theirs["state"][key][name]), name
+    for ours, theirs in zip(a["transfergen"]["rng"], b["transfergen"]["rng"], strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_resume_auto_starts_a_run_and_then_goes_on_with_it_and_with_its_time(tmp_path, monkeypatch):
+    run_dir, seconds = tmp_path / "run", [0.0]
+    for expected in (64, 128):
+        ticks_when_read = SimpleNamespace(perf_counter=count().__next__)
+        monkeypatch.setattr("transfergen.training.base_module.time", ticks_when_read)
+        code, _, err = train(run_dir, "resume=auto", f"trainer.max_epochs={expected // 64}")
+        assert code == 0, err
+        assert checkpoint(run_dir)["transfergen"]["images_seen"] == expected
+        seconds.append(json.loads((run_dir / "metrics.json").read_text())["seconds"])
+        assert seconds[-1] >= checkpoint(run_dir)["transfergen"]["seconds"] > seconds[-2]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.max_epochs=1", "the run has reached its end, 64 images; set a larger trainer.max_epochs"),
+        ("augment=adaptive", "the checkpoint is of other networks: 2 of"),
+        ("augment=adaptive", "resume with the run's own augment."),
+    ],
+)
+def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, line):
+    assert train(tmp_path, "trainer.max_epochs=1")[0] == 0
+    before = (tmp_path / "metrics.json").read_bytes()
+    code, _, err = train(None, f"resume={tmp_path}", override, small=False)
+    assert code == 2
+    assert line in err
+    assert (tmp_path / "metrics.json").read_bytes() == before
+
+
+def test_discriminator_is_updated_each_batch_and_the_generator_each_second(tmp_path):
+    assert train(tmp_path, "optimizer.d_steps=2", "trainer.max_epochs=1")[0] == 0
+    d_state, g_state = checkpoint(tmp_path)["optimizer_states"]
+    assert next(iter(d_state["state"].values()))["step"] == 8
+    assert next(iter(g_state["state"].values()))["step"] == 4
+
+
+def test_generator_is_updated_even_where_an_epoch_is_one_batch(tmp_path):
+    assert train(tmp_path, "optimizer.d_steps=2", "data.source.train=10", "trainer.max_epochs=4")[0] == 0
+    _, g_state = checkpoint(tmp_path)["optimizer_states"]
+    assert next(iter(g_state["state"].values()))["step"] == 2
+
+
+def trunk_weights(run_dir):
+    state = checkpoint(run_dir)["state_dict"]
+    return {n: t for n, t in state.items() if n.startswith("discriminator.backbone") and n.endswith("weight")}
+
+
+@pytest.mark.parametrize(
+    ("options", "training_blocks"),
+    [
+        (["transfer=feature_extraction"], set()),
+        (["transfer=fine_tuning"], {"0", "1", "2"}),
+        (["transfer=fine_tuning", "transfer.trunk=last_k", "transfer.last_k=2"], {"1", "2"}),
+        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"], {"1", "2"}),
+        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=24"], {"2"}),
+    ],
+)
+def test_strategy_decides_which_blocks_of_the_trunk_move(tmp_path, options, training_blocks):
+    for images in (8, 40):
+        code, _, err = train(tmp_path / str(images), *options, f"max_images={images}")
+        assert code == 0, err
+    first, last = trunk_weights(tmp_path / "8"), trunk_weights(tmp_path / "40")
+    moved = {name.split(".")[3] for name in first if not torch.equal(first[name], last[name])}
+    assert moved == training_blocks
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.discriminator.lr=1e30", "optimizer.generator.lr=1e30"], ids=["discriminator", "generator"]
+)
+def test_divergence_stops_the_run_before_the_update_and_keeps_the_last_checkpoint(tmp_path, override):
+    assert train(tmp_path, "trainer.max_epochs=1")[0] == 0
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    code, _, err = train(None, f"resume={tmp_path}", "trainer.max_epochs=3", override, small=False)
+    assert code == 3
+    assert "not finite" in err
+    assert "optimizer.discriminator.lr" in err
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_max_images_ends_within_an_epoch(tmp_path):
+    assert train(tmp_path, "max_images=24")[0] == 0
+    assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24
+
+
+def test_settings_change_what_they_name(tmp_path):
+    code, _, err = train(
+        tmp_path, "max_images=16", "samples.count=9", "objective.saturating=true", "channels_last=false"
+    )
+    assert code == 0, err
+    assert Image.open(tmp_path / "grid.png").size == (3 * 34 + 2, 3 * 34 + 2)
+    assert json.loads((tmp_path / "metrics.json").read_text())["training"]["loss/generator"] < 0
+
+
+def test_real_cifar10_against_real_vgg19(tmp_path, cifar10_parquet, vgg_weights):
+    code, _, err = train(
+        tmp_path,
+        "model=vgg_disc",
+        "data=huggingface",
+        f"data.path={cifar10_parquet}",
+        "backbone.cut=relu3_4",
+        f"backbone.weights={vgg_weights}",
+        "data.batch_size=4",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        small=False,
+    )
+    assert code == 0, err
+    assert Image.open(tmp_path / "grid.png").size == (8 * 66 + 2, 8 * 66 + 2)
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"][0]["real"] == 2000
+
+
+@pytest.mark.parametrize("name", ["none", "flip"])
+def test_a_run_goes_on_whose_config_names_the_augmentation_as_it_was_before(tmp_path, name):
+    assert train(tmp_path, f"augment={name}", "max_images=16")[0] == 0
+    composed = OmegaConf.load(tmp_path / ".composed.yaml")
+    composed.config.augment = {"_target_": f"transfergen.training.augmentation.{name}"}
+    OmegaConf.save(composed, tmp_path / ".composed.yaml")
+    code, _, err = train(None, f"resume={tmp_path}", "max_images=24", small=False)
+    assert code == 0, err
+    assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24
+
+
+def test_a_run_from_before_prediction_goes_on_without(tmp_path):
+    assert train(tmp_path, "max_images=16")[0] == 0
+    for name in ("config.yaml", ".composed.yaml"):
+        lines = (tmp_path / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.lstrip().startswith("prediction:")]
+        assert len(kept) == len(lines) - 1
+        (tmp_path / name).write_text("".join(kept))
+    code, _, err = train(None, f"resume={tmp_path}", "max_images=24", small=False)
+    assert code == 0, err
+    assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torch import nn
+
+from transfergen.training.muon import ADAMS_RMS, Muon, orthogonalised
+
+
+def with_singular_values(values, columns):
+    rows = len(values)
+    left, _ = torch.linalg.qr(torch.randn(rows, rows))
+    right, _ = torch.linalg.qr(torch.randn(columns, rows))
+    return left, right, left @ torch.diag(values) @ right.T
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_singular_values_become_nearly_equal_and_their_vectors_stay(scale):
+    values = torch.logspace(0, -1.5, 24)
+    left, right, matrix = with_singular_values(values, 200)
+    result = left.T @ orthogonalised(scale * matrix[None])[0] @ right
+    assert 0.6 < result.diagonal().min() < result.diagonal().max() < 1.3
+    assert (result - torch.diag(result.diagonal())).abs().max() < 0.02
+
+
+def test_directions_without_gradient_gain_no_more_than_rounding():
+    _, _, matrix = with_singular_values(torch.tensor([1.0] * 8 + [0.0] * 56), 500)
+    values = torch.linalg.svdvals(orthogonalised(matrix[None])[0])
+    assert values[:8].min() > 0.6
+    assert values[8:].max() < 0.3
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.ConvTranspose2d(8, 4, 4), nn.ConvTranspose2d(256, 16, 4), nn.Conv2d(4, 256, 3), nn.Linear(16, 8)]
+)
+def test_an_update_of_a_matrix_is_as_large_as_adams_in_either_memory_format(layer):
+    gradient = torch.randn_like(layer.weight)
+    updated = []
+    for channels_last in {False, layer.weight.ndim == 4}:
+        weight = nn.Parameter(torch.zeros_like(layer.weight))
+        if channels_last:
+            weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last))
+        weight.grad = gradient.clone()
+        Muon([weight], lr=0.1).step()
+        updated.append(weight.detach())
+    for weight in updated:
+        assert weight.square().mean().sqrt() == pytest.approx(0.1 * ADAMS_RMS, rel=0.3)
+        assert (weight * gradient).sum() < 0
+        torch.testing.assert_close(weight, updated[0], rtol=0, atol=2**-8 * 0.1)  # products in bfloat16
+
+
+def test_momentum_carries_an_update_on():
+    weight = nn.Parameter(torch.zeros(4, 8))
+    optimizer = Muon([weight], momentum=0.9)
+    weight.grad = torch.randn(4, 8)
+    optimizer.step()
+    first = weight.detach().clone()
+    weight.grad = torch.zeros(4, 8)
+    optimizer.step()
+    assert torch.cosine_similarity((weight - first).flatten(), first.flatten(), dim=0) > 0.99
+
+
+def test_what_has_no_gradient_does_not_move():
+    zero, none = nn.Parameter(torch.ones(4, 8)), nn.Parameter(torch.ones(4, 8))
+    zero.grad = torch.zeros(4, 8)
+    Muon([zero, none]).step()
+    assert (zero == 1).all()
+    assert (none == 1).all()
+
+
+def test_vectors_move_as_by_adam_without_momentum():
+    ours, theirs = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.zeros(8))
+    muon, adam = Muon([ours], lr=0.01, vector_lr=0.5), torch.optim.Adam([theirs], lr=0.005, betas=(0.0, 0.99))
+    for _ in range(5):
+        ours.grad = theirs.grad = torch.randn(8)
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs)

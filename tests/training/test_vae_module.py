@@ -1,0 +1,85 @@
+import csv
+
+import pytest
+import torch
+from PIL import Image
+from runs import ANY_MODEL, SMALL_MODELS, train
+
+from transfergen.networks.generators.base import sample
+from transfergen.runs import artefacts
+
+VAE = [*ANY_MODEL, *SMALL_MODELS["vae"]]
+VAE_GAN = [*ANY_MODEL, *SMALL_MODELS["vae_gan"]]
+
+
+def run(run_dir, *overrides):
+    code, _, err = train(run_dir, *overrides, small=False)
+    assert code == 0, err
+    return torch.load(run_dir / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
+
+
+def curve(run_dir, name):
+    with next((run_dir / "csv").rglob("metrics.csv")).open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_a_vae_learns_its_images_and_its_generator_is_a_run_like_any(tmp_path):
+    state = run(tmp_path, *VAE, "optimizer.generator.lr=2e-3", "max_images=640", "objective.warmup_images=320")
+    elbo, reconstruction = curve(tmp_path, "elbo"), curve(tmp_path, "loss/reconstruction")
+    assert sum(elbo[-5:]) / 5 > sum(elbo[:5]) / 5 + 0.2
+    assert reconstruction[-1] < reconstruction[0]
+    assert curve(tmp_path, "kl/weight")[::20] == pytest.approx([0, 0.5, 1, 1])
+    assert any(name.startswith("encoder.") for name in state)
+    images = sample(artefacts.load_generator(tmp_path), range(2), "cpu")
+    assert images.shape == (2, 3, 32, 32)
+
+
+def test_reconstructions_and_interpolations_are_drawn_of_test_pictures(tmp_path):
+    run(tmp_path, *VAE, "max_images=16", "samples.every_images=8")
+    for what, images in (("reconstructions", 2 * 16), ("interpolations", 4 * 8)):
+        files = sorted(path.name for path in (tmp_path / what).iterdir())
+        assert files == ["000000008.png", "000000016.png"], what
+        grid = Image.open(tmp_path / what / files[0])
+        assert (grid.width // 32) * (grid.height // 32) >= images
+
+
+def test_the_trunk_of_the_perceptual_term_is_neither_trained_nor_saved(tmp_path):
+    state = run(tmp_path, *VAE_GAN, "max_images=16")
+    assert {name.partition(".")[0] for name in state} == {"generator", "ema", "encoder", "discriminator"}
+    for name in ("reconstruction", "kl", "perceptual"):
+        assert len(curve(tmp_path, f"loss/{name}")) == 2
+
+
+@pytest.mark.parametrize("model", [VAE, VAE_GAN])
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, model):
+    whole = run(tmp_path / "whole", *model, "max_images=128")
+    run(tmp_path / "parts", *model, "max_images=64")
+    parts = run(tmp_path / "parts", f"resume={tmp_path / 'parts'}", "max_images=128")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items() if isinstance(value, torch.Tensor))
+
+
+def test_adversarial_loss_counts_by_its_weight(tmp_path):
+    without = run(tmp_path / "without", *VAE_GAN, "objective.adversarial=0", "max_images=8")
+    heavy = run(tmp_path / "heavy", *VAE_GAN, "objective.adversarial=100", "max_images=8")
+    name = "generator.layers.0.weight"
+    assert not torch.equal(without[name], heavy[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([*VAE[:-1], "encoder=none"], "a VAE needs an encoder; set encoder=dcgan"),
+        ([*VAE, "encoder.z_dim=5"], "encoder.z_dim=5: the generator's latents have 100 numbers"),
+        ([*VAE, "objective.perceptual=1"], "set backbone=vgg19_multiscale, or objective.perceptual=0"),
+        (
+            [*ANY_MODEL, "model=dcgan", "discriminator=none"],
+            "this objective needs a discriminator; set discriminator=dcgan",
+        ),
+        ([*ANY_MODEL, *SMALL_MODELS["dcgan"], "encoder=dcgan"], "encoder: a GAN has none; set encoder=none"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_one_line_with_the_override(tmp_path, options, message):
+    code, _, err = train(tmp_path, *options, small=False)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1

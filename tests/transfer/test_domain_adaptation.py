@@ -1,0 +1,150 @@
+import pytest
+import torch
+
+from transfergen.losses.alignment import coral, cross_domain_consistency, mmd
+from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.runs import artefacts
+from transfergen.transfer.domain_adaptation import DomainAdaptation
+from transfergen.transfer.strategy import Pairs
+
+NETWORK = {"resolution": 32, "z_dim": 8, "width": 4}
+ALL = {"mmd": 2.0, "coral": 3.0, "reversal": 0.5, "consistency": 4.0, "ewc": 5.0}
+NONE = dict.fromkeys(ALL, 0.0)
+
+
+@pytest.fixture
+def source(tmp_path):
+    network = DCGAN(**NETWORK).eval()
+    config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **NETWORK}
+    artefacts.save_generator(tmp_path, network, config, ema=True, images_seen=1)
+    return tmp_path, network
+
+
+def trunk():
+    return VGG(arch="vgg11", cut="relu2_1", taps=["relu1_1"], weights="random")
+
+
+def attached(folder, generator, **settings):
+    strategy = DomainAdaptation(source=str(folder), backbone=trunk(), **settings)
+    strategy.attach(generator, Discriminator())
+    return strategy
+
+
+def pairs(generator, count=6):
+    z = torch.randn(count, 8)
+    return Pairs(z, None, generator(z), torch.rand(count, 3, 32, 32) * 2 - 1)
+
+
+def test_the_generator_starts_as_the_source(source):
+    folder, network = source
+    generator = DCGAN(**NETWORK)
+    attached(folder, generator)
+    z = torch.randn(2, 8)
+    torch.testing.assert_close(generator.eval()(z), network(z))
+
+
+def test_each_term_is_its_weight_times_its_loss_and_reaches_the_generator_alone(source):
+    folder, network = source
+    generator = DCGAN(**NETWORK)
+    strategy = attached(folder, generator, **ALL)
+    strategy.start(generator, Discriminator())
+    batch = pairs(generator)
+    strategy.head.requires_grad_(False)
+    terms = strategy.generator_terms(generator, Discriminator(), batch)
+    assert list(terms) == ["mmd", "coral", "reversal", "consistency", "ewc"]
+    fake, real = strategy._features(batch.fake), strategy._features(batch.real)
+    torch.testing.assert_close(terms["mmd"], 2 * mmd(fake, real))
+    torch.testing.assert_close(terms["coral"], 3 * coral(fake, real))
+    before = strategy._features(network(batch.z))
+    torch.testing.assert_close(terms["consistency"], 4 * cross_domain_consistency(before, fake))
+    assert terms["ewc"].item() == 0
+    sum(terms.values()).backward()
+    assert all(p.grad is not None for p in generator.parameters())
+    assert all(p.grad is None for p in (*strategy.source.parameters(), *strategy.parameters()))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_term_of_no_weight_is_left_out(source, name):
+    generator = DCGAN(**NETWORK)
+    strategy = attached(source[0], generator, **{**NONE, name: 1.0})
+    assert list(strategy.generator_terms(generator, Discriminator(), pairs(generator))) == [name]
+    assert strategy.has_terms
+    assert not attached(source[0], generator, **NONE).has_terms
+
+
+def test_head_and_generator_pull_in_opposite_directions(source):
+    generator = DCGAN(**NETWORK)
+    strategy = attached(source[0], generator, **{**NONE, "reversal": 1.0})
+    batch = pairs(generator)
+    images = batch.fake.detach().requires_grad_(True)
+    strategy.generator_terms(generator, Discriminator(), batch._replace(fake=images))["reversal"].backward()
+    logits_before = strategy.head(strategy._features(images)).mean()
+    stepped = images.detach() - 1e3 * images.grad  # the generator's turn: the head's opinion of the fakes rises
+    assert strategy.head(strategy._features(stepped)).mean() > logits_before
+    optimizer = torch.optim.SGD(strategy.head.parameters(), lr=0.1)
+    losses = []
+    for _ in range(20):
+        (loss,) = strategy.discriminator_terms(Discriminator(), batch._replace(fake=batch.fake.detach())).values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_consolidation_grows_with_the_distance_from_the_source_and_is_part_of_a_checkpoint(source):
+    generator = DCGAN(**NETWORK)
+    strategy = attached(source[0], generator, **{**NONE, "ewc": 1.0})
+    strategy.start(generator, Discriminator())
+    state = strategy.state_dict()
+    assert len(state) == len(list(generator.parameters()))
+    assert all(fisher.sum() > 0 for fisher in state.values())
+    values = []
+    for _ in range(2):
+        with torch.no_grad():
+            generator.layers[0].weight += 0.1
+        (value,) = strategy.generator_terms(generator, Discriminator(), pairs(generator)).values()
+        values.append(value.item())
+    assert values[1] == pytest.approx(4 * values[0], rel=1e-4)
+
+
+def test_the_source_is_frozen_and_moved_but_not_saved(source):
+    strategy = attached(source[0], DCGAN(**NETWORK)).double().train()
+    assert not strategy.state_dict()
+    assert {p.dtype for p in strategy.source.parameters()} == {torch.double}
+    assert not strategy.source.training
+
+
+def test_mmd_alone_moves_the_generators_features_to_the_targets(source):
+    generator = DCGAN(**NETWORK)
+    strategy = attached(source[0], generator, **{**NONE, "mmd": 1.0})
+    optimizer = torch.optim.Adam(generator.parameters(), lr=3e-3)
+    real = torch.full((16, 3, 32, 32), -0.5) + 0.1 * torch.randn(16, 1, 1, 1)
+    distances = []
+    for _ in range(25):
+        batch = pairs(generator, 16)._replace(real=real)
+        (loss,) = strategy.generator_terms(generator, Discriminator(), batch).values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        means = [strategy._features(images).mean(dim=0) for images in (batch.fake, real)]
+        distances.append((means[0] - means[1]).norm().item())
+    assert distances[-1] < 0.7 * distances[0]
+
+
+def test_a_source_that_is_another_network_is_refused(source):
+    with pytest.raises(
+        ValueError, match=r"transfer\.source=.*DCGAN of 32 px.*\(8, 16, 4, 4\), expected \(8, 32, 4, 4\)"
+    ):
+        attached(source[0], DCGAN(**{**NETWORK, "width": 8}))
+
+
+def test_bad_settings_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"transfer\.mmd=-1"):
+        DomainAdaptation(source="x", mmd=-1)
+    with pytest.raises(ValueError, match=r"transfer\.consistency=1\.0: .*set backbone=efficientnet_lite0"):
+        DomainAdaptation(source="x", backbone={})
+    with pytest.raises(ValueError, match=r"transfer\.source=.*no generator\.json"):
+        attached(tmp_path, DCGAN(**NETWORK))

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transfergen.networks.generators.base import Generator, latents
+from transfergen.transfer.ewc import BATCH, BATCHES, consolidation, fisher_information
+
+
+class Linear(Generator):
+    """Pixels that are linear in the latent: of each weight, (dx / dw)^2 is the square of one number of the latent."""
+
+    z_dim, resolution = 3, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(12, 3))
+        self.bias = nn.Parameter(torch.randn(12))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return (z @ self.weight.T + self.bias).view(-1, 3, 2, 2)
+
+
+def test_fisher_information_of_a_linear_generator_is_known():
+    weight, bias = fisher_information(Linear())
+    z = latents(range(BATCHES * BATCH), 3)
+    # 12 pixels, of which each weight moves one; the estimate's noise is from products of different images.
+    torch.testing.assert_close(bias.mean().item(), 1 / 12, rtol=0.1, atol=0)
+    expected = z.square().mean(dim=0) / 12
+    torch.testing.assert_close(weight.mean(dim=0), expected, rtol=0.25, atol=0)
+    again = fisher_information(Linear())
+    assert torch.equal(again[1], bias)
+
+
+def test_consolidation_by_hand():
+    value = consolidation(
+        [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])],
+        [torch.tensor([1.0, 0.0]), torch.tensor([[1.0]])],
+        [torch.tensor([9.0, 0.5]), torch.tensor([[2.0]])],
+    )
+    assert value.item() == pytest.approx(0.5 * 4 + 2 * 4)
