@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 from transfergen.commands.train import main as train
-from transfergen.training.callbacks import RunFiles
+from transfergen.training.callbacks import Checkpointing
 
 INTERVAL = 50_000
 SAVES, STEPS = 12, 5
@@ -30,15 +30,15 @@ def main() -> None:
     overrides = sys.argv[1:] or ["experiment=quickstart"]
     saves: list[float] = []
     steps: list[float] = []
-    save = RunFiles.save
+    save = Checkpointing.save
     clock = {"batch": 0.0, "images": 0, "count": 0}
 
-    def timed_save(self: RunFiles, *arguments: Any) -> None:
+    def timed_save(self: Checkpointing, *arguments: Any) -> None:
         start = time.perf_counter()
         save(self, *arguments)
         saves.append(time.perf_counter() - start)
 
-    def timed_batch_end(self: RunFiles, trainer: Any, module: Any, *rest: Any) -> None:
+    def timed_batch_end(self: Checkpointing, trainer: Any, module: Any, *rest: Any) -> None:
         now = time.perf_counter()
         if clock["images"]:
             steps.append((now - clock["batch"]) / (module.images_seen - clock["images"]))
@@ -51,8 +51,8 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(RunFiles, "save", timed_save),
-        mock.patch.object(RunFiles, "on_train_batch_end", timed_batch_end),
+        mock.patch.object(Checkpointing, "save", timed_save),
+        mock.patch.object(Checkpointing, "on_train_batch_end", timed_batch_end),
         mock.patch.object(sys, "argv", ["train.py", *overrides, f"hydra.run.dir={folder}", "evaluation.count=16"]),
         contextlib.redirect_stdout(io.StringIO()),
     ):

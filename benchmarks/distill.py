@@ -74,8 +74,8 @@ def main() -> None:
     module, points, _ = judged_training(config, data, moments, "images", grids["student"])
 
     teacher = load_generator(run_dir)
-    measure = Measure(to_float(data.test_set.some(SAMPLES).pixels), args.data)
-    networks = {"teacher": teacher, "student": module.sampler}
+    measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels), args.data)
+    networks = {"teacher": teacher, "student": module.ema_generator}
     numbers = {"teacher": measure(teacher, grids["teacher"]), "student": points[-1]}
     latencies = latency_ms(networks)
     parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}

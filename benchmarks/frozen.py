@@ -4,7 +4,8 @@
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/frozen.py --rounds 30
 
 Milliseconds are medians, both in turns in one process, of batches of 32: of features without a gradient, as of reals,
-and of features and the gradient that goes back to the images, as of fakes (transfergen.networks.acceleration.frozen_conv).
+and of features and the gradient that goes back to the images, as of fakes
+(transfergen.networks.acceleration.frozen_conv).
 """
 
 import argparse
@@ -49,7 +50,7 @@ def main() -> None:
     plainly = partial(patch.object, frozen, "_has_kernels", return_value=False)
     for name, trunk, size in TRUNKS:
         trunk.requires_grad_(False).to(memory_format=torch.channels_last)
-        folding.fold(trunk.eval(), size)
+        folding.fold_batchnorm(trunk.eval(), size)
         images = (torch.rand(BATCH, 3, size, size) * 2 - 1).contiguous(memory_format=torch.channels_last)
         for precision in (torch.bfloat16, torch.float32):
             for backward in (False, True):

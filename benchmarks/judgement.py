@@ -25,8 +25,8 @@ from transfergen.evaluation.neighbours import precision_recall
 from transfergen.images import to_float, to_grid, to_uint8
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.build import build_module, fill_in_classes
-from transfergen.training.callbacks import RateDecay, StopAtImages
+from transfergen.training.build import build_module, set_num_classes
+from transfergen.training.callbacks import LinearLRDecay, StopAtImages
 from transfergen.training.trainer import build_trainer
 
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
@@ -109,7 +109,7 @@ class Judgement(Callback):
             return
         self._trained_s = trained_s
         point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
-        self.points.append(point | self.measure(pl_module.sampler, self.grid))
+        self.points.append(point | self.measure(pl_module.ema_generator, self.grid))
         print(json.dumps(self.points[-1]), flush=True)
         trainer.should_stop |= len(self.points) == len(self.moments)
         self._since = time.perf_counter()
@@ -136,8 +136,8 @@ def judged_training(
         What was trained, the points, and the measure that took them.
     """
     seed_everything(config.seed, verbose=False)
-    fill_in_classes(config, data.class_count)  # type: ignore[attr-defined]
-    test = data.test_set.some(SAMPLES).pixels  # type: ignore[attr-defined]
+    set_num_classes(config, data.class_count)  # type: ignore[attr-defined]
+    test = data.test_set.sample_images(SAMPLES).pixels  # type: ignore[attr-defined]
     measure = Measure(to_float(test, config.data.resolution), config.data.path, second_opinion=second_opinion)
     module = build_module(config)
     grid.parent.mkdir(parents=True, exist_ok=True)
@@ -146,9 +146,9 @@ def judged_training(
     callbacks: list[Callback] = [judgement]
     if config.max_images is not None:
         callbacks.insert(0, StopAtImages(config.max_images))
-    if config.decay_from_images is not None:
+    if config.lr_decay.start_images is not None:
         callbacks.append(
-            RateDecay(config.decay_from_images, config.decay_until_images or config.max_images, config.decay_to)
+            LinearLRDecay(**config.lr_decay | {"end_images": config.lr_decay.end_images or config.max_images})
         )
     trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
     trainer.fit(module, datamodule=data)

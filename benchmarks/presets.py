@@ -19,7 +19,7 @@ from time_to_quality import first_pictures
 
 PICTURES = {"few_shot": 100, "small": 1000}
 RATES = ["optimizer.generator.lr=2e-4", "optimizer.discriminator.lr=2e-4"]
-PUBLISHED = ["objective=hinge", "discriminator.joint=false", "augment.cutout=0.5", *RATES]
+PUBLISHED = ["objective=hinge", "discriminator.joint_batchnorm=false", "augment.cutout=0.5", *RATES]
 BATCHES = {"few_shot": [], "small": ["data.batch_size=64"]}
 
 

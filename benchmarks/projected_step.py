@@ -25,7 +25,7 @@ from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.generators.fastgan import FastGAN
 from transfergen.networks.layers.resampling import UpsampledConv2d
-from transfergen.training.augmentation import Augment
+from transfergen.training.augmentation import Augmentation
 from transfergen.training.ema import EMA
 from transfergen.training.turn_losses import (
     both_turns,
@@ -68,7 +68,7 @@ def plain_step(g: FastGAN, d: ProjectedDiscriminator, batch: int) -> Callable[[]
     d_parameters = list(d.heads.parameters())
     d_optimizer = torch.optim.Adam(d_parameters, lr=2e-4, betas=(0.0, 0.99))
     g_optimizer = torch.optim.Adam(g.parameters(), lr=2e-4, betas=(0.0, 0.99))
-    augment, ema = Augment(), copy.deepcopy(g)
+    augment, ema = Augmentation(), copy.deepcopy(g)
     real = torch.rand(batch, 3, g.resolution, g.resolution) * 2 - 1
 
     def step() -> None:
@@ -99,7 +99,7 @@ def project_step(
     d_parameters = list(d.trainable_parameters())
     adam = {"lr": 2e-4, "betas": (0.0, 0.99), "fused": True}
     d_optimizer, g_optimizer = torch.optim.Adam(d_parameters, **adam), torch.optim.Adam(g.parameters(), **adam)
-    objective, augment, ema = hinge(), Augment(), EMA(g, halflife_images=10_000)
+    objective, augment, ema = hinge(), Augmentation(), EMA(g, halflife_images=10_000)
     images = torch.rand(batch, 3, g.resolution, g.resolution) * 2 - 1
     seen = 0
 

@@ -91,7 +91,7 @@ class Variant:
 
 
 class ProjectStep:
-    """The training step of `transfergen.training.gan_module`, without Lightning around it, with a stopwatch on its parts."""
+    """The training step without Lightning around it, with a stopwatch on its parts."""
 
     def __init__(self, batch: int, cut: str, variant: Variant) -> None:
         self.d = VGGDiscriminator(VGG(cut=cut, weights="random"), resolution=RESOLUTION)

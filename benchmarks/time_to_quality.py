@@ -37,17 +37,17 @@ from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
-JOINT = ["discriminator.joint=true", "data.batch_size=32"]
+JOINT = ["discriminator.joint_batchnorm=true", "data.batch_size=32"]
 FAST = ["optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=1e-3"]  # trials.md
 WHOLE = ["model=projected", *LITE0, *FAST, *JOINT, "augment.cutout=0"]
 PAIRED = ["objective=relativistic", "objective.penalty.r1=0", "objective.penalty.r2=0"]
-SLOWLY = [*WHOLE, *PAIRED, "decay_from_images=100000", "max_images=550000"]
+SLOWLY = [*WHOLE, *PAIRED, "lr_decay.start_images=100000", "max_images=550000"]
 VGG = ["backbone=vgg19_multiscale", "backbone.cut=relu3_4", "backbone.taps=[relu1_2,relu2_2]"]
 VGG_FILE = "backbone.weights={vgg}"
-AT_ONCE = ["optimizer.prediction=1", "optimizer.simultaneous=true"]
+AT_ONCE = ["optimizer.extrapolation=1", "optimizer.simultaneous=true"]
 MUON = [
-    *("optimizer=muon_projected", "optimizer.generator.lr=6e-3", "optimizer.generator.vector_lr=0.08"),
-    *("decay_from_images=20000", "decay_until_images=600000", "decay_to=0.1"),
+    *("optimizer=muon_projected", "optimizer.generator.lr=6e-3", "optimizer.generator.fallback_lr_scale=0.08"),
+    *("lr_decay.start_images=20000", "lr_decay.end_images=600000", "lr_decay.final_factor=0.1"),
 ]
 DCGAN_FAST = ["model=dcgan", "optimizer.generator.lr=5e-4", "optimizer.discriminator.lr=5e-4"]
 LITE0_JOINS = ["model=vision_aided", "discriminator.backbones.vgg19=null"]
@@ -62,7 +62,7 @@ BESIDE_PIXELS = [  # a narrow ordinary discriminator, which sees what the trunk'
     *LITE0_JOINS,
     "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]",
     "discriminator.ordinary.width=32",
-    "discriminator.ordinary.joint=true",
+    "discriminator.ordinary.joint_batchnorm=true",
     "optimizer=adam_projected",
     *FAST,
     "data.batch_size=32",
@@ -78,7 +78,7 @@ MODELS: dict[str, list[str]] = {
         "optimizer.discriminator.lr=5e-4",
         "optimizer.discriminator.betas=[0.5,0.999]",
     ],
-    "dcgan_falling": [*DCGAN_FAST, "decay_from_images=150000", "max_images=450000"],
+    "dcgan_falling": [*DCGAN_FAST, "lr_decay.start_images=150000", "max_images=450000"],
     "random_trunk": ["model=projected", *LITE0, "backbone.weights=random"],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", VGG_FILE],
     "vision_aided": [
@@ -92,18 +92,18 @@ MODELS: dict[str, list[str]] = {
     "projected_lite0_fast": ["model=projected", *LITE0, *FAST],
     "projected_lite0_joint": ["model=projected", *LITE0, *FAST, *JOINT],
     "projected_lite0_whole": WHOLE,
-    "projected_lite0_falling": [*WHOLE, *PAIRED, "decay_from_images=70000", "max_images=200000"],
+    "projected_lite0_falling": [*WHOLE, *PAIRED, "lr_decay.start_images=70000", "max_images=200000"],
     "projected_lite0_slowly": SLOWLY,
-    "projected_lite0_predicted": [*SLOWLY, "optimizer.prediction=1"],
+    "projected_lite0_predicted": [*SLOWLY, "optimizer.extrapolation=1"],
     "projected_lite0_at_once": [
         *WHOLE,
         *PAIRED,
-        "decay_from_images=50000",
+        "lr_decay.start_images=50000",
         "max_images=700000",
         *AT_ONCE,
     ],
     "projected_lite0_muon": [*WHOLE, *PAIRED, *MUON, *AT_ONCE],
-    "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "decay_from_images=65000", "max_images=190000"],
+    "joined_lite0_falling": [*BESIDE_PIXELS, *PAIRED, "lr_decay.start_images=65000", "max_images=190000"],
     "projected_vgg19": ["model=projected", *VGG, VGG_FILE],
 }
 LEVELS = (0.01, 0.005, 0.003, 0.002)  # kernel distances on the way, of which `report` tells when they were passed

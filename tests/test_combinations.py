@@ -12,7 +12,7 @@ import transfergen.commands.train  # noqa: F401  registers the resolver of the r
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
-from transfergen.training.build import build_module, fill_in_classes
+from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.trainer import build_trainer
 
 
@@ -99,7 +99,7 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
     config = composed(*overrides)
     data = instantiate(config.data)
     data.setup()
-    fill_in_classes(config, data.class_count)
+    set_num_classes(config, data.class_count)
     for key in {"teacher", "source"} & set(config.transfer):
         config.transfer[key] = str(sources(config))
     module = build_module(config)
@@ -109,9 +109,9 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
     assert all(p.isfinite().all() for p in module.parameters())
     assert any(not torch.equal(p, q) for p, q in zip(before, module.generator.parameters(), strict=True))
     plain = OmegaConf.to_container(config.generator, resolve=True)
-    artefacts.save_generator(tmp_path, module.sampler, plain, ema=True, images_seen=8)
+    artefacts.save_generator(tmp_path, module.ema_generator, plain, ema=True, images_seen=8)
     again = sample(artefacts.load_generator(tmp_path), range(2), "cpu")
-    torch.testing.assert_close(again, sample(module.sampler, range(2), "cpu"), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, sample(module.ema_generator, range(2), "cpu"), atol=1e-5, rtol=1e-5)
 
 
 TWO_RANKS = """
@@ -122,7 +122,7 @@ import transfergen.commands.train
 from transfergen.config import CONF_DIR
 from omegaconf import OmegaConf
 from transfergen.training.base_module import GenerativeModule
-from transfergen.distributed import of_all_ranks
+from transfergen.distributed import all_gather_objects
 from transfergen.training.fit import train
 from pathlib import Path
 
@@ -132,7 +132,7 @@ end = GenerativeModule.on_train_end
 
 def on_train_end(self):
     sums = [float(p.double().abs().sum()) for p in self.parameters()]
-    ended["sums"] = of_all_ranks(sums)
+    ended["sums"] = all_gather_objects(sums)
     end(self)
 
 GenerativeModule.on_train_end = on_train_end
@@ -160,7 +160,7 @@ STRATEGIES = {
         *(f"transfer.{term}=1" for term in ("mmd", "coral", "reversal", "ewc")),
     ],
     "r1": [*SMALL_MODELS["projected"], "objective.penalty.r1=1"],
-    "simultaneous": [*SMALL_MODELS["projected"], "optimizer.simultaneous=true", "optimizer.prediction=1"],
+    "simultaneous": [*SMALL_MODELS["projected"], "optimizer.simultaneous=true", "optimizer.extrapolation=1"],
 }
 
 

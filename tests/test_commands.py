@@ -33,7 +33,7 @@ def test_there_are_commands_to_run():
     assert {line.split()[0] for line in OTHERS} == {"check", "evaluate", "explore", "export", "generate", "report"}
 
 
-def pretrained(overrides, vgg_weights):
+def pretrained_weight_ids(overrides, vgg_weights):
     """Weights from here for each network whose own would be downloaded."""
     vgg = [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
     if "backbone=vgg19_multiscale" in overrides or "model=vae_gan" in overrides:
@@ -111,7 +111,7 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
         instead += ["data=huggingface", f"data.path={few_cifar10}"]
     if "experiment=quickstart" not in overrides:
         overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
-        instead += pretrained(overrides, vgg_weights)
+        instead += pretrained_weight_ids(overrides, vgg_weights)
     directory = [f"hydra.sweep.dir={tmp_path / 'sweep'}"] if "-m" in overrides else []
     run_dir = None if directory else tmp_path / "run"
     code, _, err = train(run_dir, *overrides, *instead, *directory, small=False)
@@ -140,7 +140,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures):
     for theirs, mine in ours.items():
         arguments = [argument.replace(theirs, str(mine)) for argument in arguments]
     few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"], "generate": ["steps=2"]}.get(name, [])
-    code, out, err = called(importlib.import_module(f"transfergen.{name}").main, *arguments, *few)
+    code, out, err = called(importlib.import_module(f"transfergen.commands.{name}").main, *arguments, *few)
     assert code == 0, err
     assert out or list(tmp_path.iterdir()) != [tmp_path / "mine.jpg"]
 

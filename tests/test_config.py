@@ -193,7 +193,7 @@ def test_scales_of_the_projected_discriminator_are_the_backbones_taps():
 def test_each_experiment_composes_and_the_command_line_wins(experiment):
     config = composed(f"experiment={experiment}", "data.batch_size=10", "transfer=fine_tuning", "augment=none")
     assert config.data.batch_size == 10
-    assert config.transfer.trunk == "tuned"
+    assert config.transfer.trunk == "trainable"
     assert instantiate(config.augment).is_identity
     mirrored = instantiate(composed(f"experiment={experiment}", "augment=flip").augment)
     assert (mirrored.flip, mirrored.colour, mirrored.translation, mirrored.cutout) == (True, 0, 0, 0)
@@ -209,7 +209,7 @@ def test_model_selects_and_a_swapped_backbone_inherits_nothing():
 
 def test_tutorial_is_the_plainest_form():
     config = composed("experiment=tutorial")
-    assert (config.transfer.trunk, config.ema.halflife_images) == ("tuned", 0)
+    assert (config.transfer.trunk, config.ema.halflife_images) == ("trainable", 0)
 
 
 def test_reference_settings_are_the_designs():

@@ -34,7 +34,7 @@ main()
 OPTIONS = {
     "feature_extraction": SMALL,
     "fine_tuning": [*SMALL, "transfer=fine_tuning"],
-    "gradual": [*SMALL, "transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"],
+    "gradual": [*SMALL, "transfer=fine_tuning", "transfer.trunk=gradual", "transfer.unfreeze_every_images=16"],
     "vision_aided": [
         *ANY_MODEL,
         *SMALL_MODELS["vision_aided"],
@@ -46,7 +46,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module", params=OPTIONS)
-def ranks(request, tmp_path_factory):
+def rank_and_world_size(request, tmp_path_factory):
     """What each of two ranks has seen and become after an epoch, and the run directory."""
     folder = tmp_path_factory.mktemp(request.param)
     script = folder / "train.py"

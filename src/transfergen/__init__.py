@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transfergen.sampling.pretrained import Generator as Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator as Generator  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:
     """`Generator` is imported when it is asked for: it needs torch, which takes seconds."""
     if name == "Generator":
-        from transfergen.sampling.pretrained import Generator
+        from transfergen.sampling.pretrained import PretrainedGenerator
 
-        return Generator
+        return PretrainedGenerator
     raise AttributeError(f"module transfergen has no attribute {name}")

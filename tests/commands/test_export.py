@@ -65,7 +65,7 @@ class Other(nn.Sequential):
 
 
 def test_an_export_that_makes_other_images_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfergen.commands.export.plain", lambda generator: Other(generator.network))
+    monkeypatch.setattr("transfergen.sampling.export.plain", lambda generator: Other(generator.network))
     code, _, err = called(
         main, f"run={run_of(tmp_path, 'dcgan')}", "format=torch_export", f"out={tmp_path / 'out.pt2'}"
     )

@@ -259,9 +259,9 @@ def test_store_knows_its_length_and_classes(built):
 def test_some_pictures_are_a_fixed_choice_from_the_whole_set():
     pixels = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     store = Store(pixels, of_array("test", pixels, np.arange(50), ()))
-    batch = store.some(10, seed=1)
+    batch = store.sample_images(10, seed=1)
     assert len(set(batch.indices)) == 10
     assert max(batch.indices) > 20
     assert batch.pixels[:, 0, 0, 0].tolist() == batch.labels.tolist() == batch.indices.tolist()
-    assert store.some(10, seed=1).indices.tolist() == batch.indices.tolist()
-    assert len(store.some(100).indices) == 50
+    assert store.sample_images(10, seed=1).indices.tolist() == batch.indices.tolist()
+    assert len(store.sample_images(100).indices) == 50

@@ -16,7 +16,7 @@ from transfergen.evaluation import extractors
 from transfergen.evaluation.extractors import InceptionFeatures, PixelFeatures, TimmFeatures, VGGFeatures
 from transfergen.evaluation.inception import InceptionV3
 from transfergen.images import to_float, to_uint8
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.timm import TimmBackbone, native_state, weights_id
 
@@ -88,14 +88,14 @@ def test_lite0_is_the_packages_network_up_to_its_classifier():
 @pytest.mark.parametrize("build", [partial(TimmFeatures, input_size=64), InceptionFeatures])
 def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(extractors, "fold", lambda *_: None)
+        before.setattr(extractors, "fold_batchnorm", lambda *_: None)
         before.setattr(extractors, "CPU_PIXELS", 10**9)
         plain = build(weights="random")
         vary(plain)
         images = pictures(count=3)
         expected = plain(images)
     extract = copy.deepcopy(plain)
-    fold(extract, 32)
+    fold_batchnorm(extract, 32)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in extract.modules())
     monkeypatch.setattr(extractors, "CPU_PIXELS", 2 * extract.input_size**2)
     torch.testing.assert_close(extract(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())

@@ -14,8 +14,8 @@ from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
-from transfergen.evaluation.measure import LARGER_IS_BETTER, entries, measurable, measure, to_table
-from transfergen.evaluation.shared_weights import pretrained, shared_weights
+from transfergen.evaluation.measure import LARGER_IS_BETTER, measurable, measure, metric_records, to_table
+from transfergen.evaluation.shared_weights import pretrained_weight_ids, shared_weights
 from transfergen.networks.generators.base import latents
 from transfergen.networks.generators.dcgan import DCGAN
 
@@ -130,7 +130,7 @@ def test_everything_that_can_be_measured_is_and_says_where_it_comes_from():
     values = measure(extractor, real, fake)
     assert list(values) == [name for name in LARGER_IS_BETTER if name != "nearest_distance_ratio"]
     assert set(measurable(PixelFeatures(), 40, 40)) == set(LARGER_IS_BETTER) - EVERYTHING_ELSE
-    listed = entries(
+    listed = metric_records(
         values, extractor=extractor, generated=40, real=40, split="test", seed=7, shared_weights="vgg19.tv_in1k"
     )
     assert json.loads(json.dumps(listed)) == listed
@@ -146,7 +146,7 @@ def test_warning_of_bias_is_for_fewer_images_than_dimensions():
     extractor = PixelFeatures(size=2)
     settings = {"extractor": extractor, "split": "test", "seed": 0, "shared_weights": None}
     for images, biased in ((11, True), (12, False)):
-        (entry,) = entries({"frechet_distance": 1.0}, generated=100, real=images, **settings)
+        (entry,) = metric_records({"frechet_distance": 1.0}, generated=100, real=images, **settings)
         assert ("warning" in entry) == biased
 
 
@@ -167,13 +167,13 @@ def test_diversity_is_the_spread_of_samples_as_a_part_of_the_reals():
 def test_pretrained_trunks_are_found_in_a_config_wherever_they_are():
     vgg = {"arch": "vgg19", "cut": "relu3_4", "weights": "file.safetensors"}
     lite0 = {"name": "tf_efficientnet_lite0", "weights": "package"}
-    assert pretrained({"backbone": vgg, "pool": 4}) == {"vgg19.tv_in1k"}
-    assert pretrained({"parts": [{"backbone": vgg}, {"backbones": [lite0]}]}) == {
+    assert pretrained_weight_ids({"backbone": vgg, "pool": 4}) == {"vgg19.tv_in1k"}
+    assert pretrained_weight_ids({"parts": [{"backbone": vgg}, {"backbones": [lite0]}]}) == {
         "vgg19.tv_in1k",
         "tf_efficientnet_lite0.in1k",
     }
-    assert pretrained({"backbone": vgg | {"weights": "random"}}) == set()
-    assert pretrained({"backbone": {"name": "nobody_knows", "weights": "file.pth"}}) == set()
+    assert pretrained_weight_ids({"backbone": vgg | {"weights": "random"}}) == set()
+    assert pretrained_weight_ids({"backbone": {"name": "nobody_knows", "weights": "file.pth"}}) == set()
 
 
 def test_weights_that_extractor_and_discriminator_share_are_named():
@@ -195,7 +195,7 @@ def test_table_holds_each_number_and_what_it_depends_on(capsys):
 
     (real, fake) = torch.randn(2, 10, 768)
     values = measure(PixelFeatures(), real, fake)
-    listed = entries(
+    listed = metric_records(
         values, extractor=PixelFeatures(), generated=10, real=10, split="test", seed=0, shared_weights="vgg19.tv_in1k"
     )
     Console(width=200).print(to_table(listed))
@@ -208,7 +208,7 @@ RANKS = """
 import sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
-from test_evaluation import CPU, Counting, kept, measured
+from test_measure import CPU, Counting, kept, measured
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
 torch.save(measured(rank, folder / f"cache{rank}"), folder / f"rank{rank}.pt")

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.training.augmentation import AdaptiveAugment, Augment, cut_out, flip, move, none, recolour
+from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation, cut_out, flip, move, none, recolour
 
 OFF = {"colour": 0, "translation": 0, "cutout": 0}
 EACH = [{"colour": 1}, {"translation": 0.25}, {"cutout": 0.5}, {"flip": True}]
 
 
 def only(**options):
-    return Augment(**(OFF | options))
+    return Augmentation(**(OFF | options))
 
 
 def pictures(count=64, size=16):
@@ -100,7 +100,7 @@ def test_transforms_and_images_are_drawn_independently():
 
 
 def test_gradients_are_those_of_the_transforms_and_so_are_a_penaltys():
-    augment = Augment(flip=True)
+    augment = Augmentation(flip=True)
 
     def seeded(images):
         torch.manual_seed(1)
@@ -112,7 +112,7 @@ def test_gradients_are_those_of_the_transforms_and_so_are_a_penaltys():
 
 
 def test_the_same_seed_gives_the_same_in_any_memory_format_and_the_next_draw_is_another():
-    augment, images = Augment(flip=True, p=0.5), pictures()
+    augment, images = Augmentation(flip=True, p=0.5), pictures()
     state = torch.get_rng_state()
     first, second = augment(images), augment(images)
     torch.set_rng_state(state)
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_in_any_memory_format_and_the_next_draw_is_
 
 
 def test_precision_is_that_of_the_images_under_autocast_too():
-    augment, images = Augment(flip=True), pictures()
+    augment, images = Augmentation(flip=True), pictures()
     state = torch.get_rng_state()
     expected = augment(images)
     torch.set_rng_state(state)
@@ -131,7 +131,7 @@ def test_precision_is_that_of_the_images_under_autocast_too():
 
 
 def test_it_waits_for_no_device():
-    augment = AdaptiveAugment(flip=True).to("meta")  # tensors without values: reading one raises
+    augment = AdaptiveAugmentation(flip=True).to("meta")  # tensors without values: reading one raises
     assert augment(torch.empty(8, 3, 16, 16, device="meta")).shape == (8, 3, 16, 16)
     augment.update(torch.empty(8, 1, device="meta"), 8)
 
@@ -147,13 +147,13 @@ def test_identity_is_known_and_returns_the_images():
 @pytest.mark.parametrize("options", [{"cutout": 1.5}, {"translation": -0.1}, {"p": 2}], ids=str)
 def test_an_error_names_the_override(options):
     with pytest.raises(ValueError, match=f"augment.{next(iter(options))}="):
-        Augment(**options)
+        Augmentation(**options)
     with pytest.raises(ValueError, match="set target between"):
-        AdaptiveAugment(target=1)
+        AdaptiveAugmentation(target=1)
 
 
 def test_p_rises_while_all_reals_are_recognised_to_its_bound_and_falls_when_none_is():
-    augment = AdaptiveAugment(adapt_images=1000)
+    augment = AdaptiveAugmentation(adapt_images=1000)
     sure, unsure = torch.rand(50, 1) + 0.1, torch.tensor([1.0, -1.0] * 25)[:, None]
     for _ in range(10):
         augment.update(sure, 100)
@@ -173,17 +173,17 @@ def test_p_rises_while_all_reals_are_recognised_to_its_bound_and_falls_when_none
 
 
 def test_fixed_p_is_not_moved_and_not_saved_so_that_a_resumed_runs_config_decides():
-    augment = Augment(p=0.3)
+    augment = Augmentation(p=0.3)
     augment.update(torch.ones(8, 1), 10**6)
     assert augment.p.item() == pytest.approx(0.3)
     assert not augment.state_dict()
 
 
 def test_a_restored_adaptive_one_goes_on_as_the_saved_one_would():
-    augment = AdaptiveAugment(adapt_images=1000)
+    augment = AdaptiveAugmentation(adapt_images=1000)
     for _ in range(8):
         augment.update(torch.ones(8, 1), 100)
-    restored = AdaptiveAugment(adapt_images=1000)
+    restored = AdaptiveAugmentation(adapt_images=1000)
     restored.load_state_dict(augment.state_dict())
     for one in (augment, restored):
         one.update(torch.tensor([[1.0], [-1.0]]), 100)
@@ -194,10 +194,10 @@ def test_a_restored_adaptive_one_goes_on_as_the_saved_one_would():
 def test_two_ranks_agree_on_p(tmp_path):
     code = """
 import sys, torch, torch.distributed as dist
-from transfergen.training.augmentation import AdaptiveAugment
+from transfergen.training.augmentation import AdaptiveAugmentation
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-augment = AdaptiveAugment(adapt_images=1000)
+augment = AdaptiveAugmentation(adapt_images=1000)
 for _ in range(10):
     augment.update(torch.tensor([[1.0], [1.0], [1.0], [1.0 - 2 * rank]]), 100)  # 1 and 0.5, which are 0.75
 print(augment.overfitting.item(), augment.p.item())
@@ -241,7 +241,7 @@ def play(real_augment, fake_augment, images, weights, lr):
 
 @pytest.mark.parametrize("options", EACH[:3], ids=lambda o: next(iter(o)))
 def test_augmentation_does_not_leak_into_samples_unless_the_fakes_go_without(options):
-    augment = only(**options, p=AdaptiveAugment().max_p)
+    augment = only(**options, p=AdaptiveAugmentation().max_p)
 
     def share_of_wrong_values(fake_augment):
         samples = nn.Parameter(torch.randn(16, 3, 8, 8) / 2)
@@ -252,7 +252,7 @@ def test_augmentation_does_not_leak_into_samples_unless_the_fakes_go_without(opt
     assert share_of_wrong_values(none()) > 0.15  # holes, shifts and wrong colours, as in the augmented reals
 
 
-@pytest.mark.parametrize(("p", "lowest", "highest"), [(AdaptiveAugment().max_p, 0.9, 1), (1.0, 0.1, 0.9)])
+@pytest.mark.parametrize(("p", "lowest", "highest"), [(AdaptiveAugmentation().max_p, 0.9, 1), (1.0, 0.1, 0.9)])
 def test_mirroring_does_not_leak_below_p_1_where_nothing_tells_the_hands_apart(p, lowest, highest):
     samples, weights = torch.stack([REAL, REAL.flip(-1)]), nn.Parameter(torch.zeros(2))
     play(only(flip=True, p=p), only(flip=True, p=p), samples, weights, lr=0.1)

@@ -101,9 +101,9 @@ def test_without_a_moving_average_the_plain_generator_is_saved(tmp_path):
 RESUMED = {
     "1:1": SMALL,
     "2:1": [*SMALL, "optimizer.d_steps=2"],
-    "tuned": [*SMALL, "transfer=fine_tuning"],
-    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.prediction=1"],
-    "simultaneous": [*SMALL, "optimizer.simultaneous=true", "optimizer.prediction=1"],
+    "trainable": [*SMALL, "transfer=fine_tuning"],
+    "projected": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer.extrapolation=1"],
+    "simultaneous": [*SMALL, "optimizer.simultaneous=true", "optimizer.extrapolation=1"],
     "muon": [*ANY_MODEL, *SMALL_MODELS["projected"], "optimizer=muon_projected"],
     "vision-aided": [*ANY_MODEL, *SMALL_MODELS["vision_aided"], *GROWING, *ADAPTIVE],
 }
@@ -194,8 +194,8 @@ def trunk_weights(run_dir):
         (["transfer=feature_extraction"], set()),
         (["transfer=fine_tuning"], {"0", "1", "2"}),
         (["transfer=fine_tuning", "transfer.trunk=last_k", "transfer.last_k=2"], {"1", "2"}),
-        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=16"], {"1", "2"}),
-        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.thaw_every_images=24"], {"2"}),
+        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.unfreeze_every_images=16"], {"1", "2"}),
+        (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.unfreeze_every_images=24"], {"2"}),
     ],
 )
 def test_strategy_decides_which_blocks_of_the_trunk_move(tmp_path, options, training_blocks):
@@ -267,7 +267,7 @@ def test_a_run_from_before_prediction_goes_on_without(tmp_path):
     assert train(tmp_path, "max_images=16")[0] == 0
     for name in ("config.yaml", ".composed.yaml"):
         lines = (tmp_path / name).read_text().splitlines(keepends=True)
-        kept = [line for line in lines if not line.lstrip().startswith("prediction:")]
+        kept = [line for line in lines if not line.lstrip().startswith("extrapolation:")]
         assert len(kept) == len(lines) - 1
         (tmp_path / name).write_text("".join(kept))
     code, _, err = train(None, f"resume={tmp_path}", "max_images=24", small=False)

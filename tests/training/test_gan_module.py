@@ -15,7 +15,7 @@ from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.resnet import ResNet, orthogonality
 from transfergen.training import gan_module as gan
-from transfergen.training.augmentation import AdaptiveAugment, Augment
+from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
 from transfergen.training.gan_module import GAN
 from transfergen.transfer.strategy import Strategy
 
@@ -57,10 +57,10 @@ def test_the_generator_plays_against_the_predicted_discriminator(tmp_path, monke
 
     monkeypatch.setattr(gan, "discriminator_turn", recording(gan.discriminator_turn))
     monkeypatch.setattr(gan, "generator_turn", recording(gan.generator_turn))
-    after = run(tmp_path, *SMALL, "max_images=8", "optimizer.prediction=1")["discriminator.head.3.bias"]
-    before, predicted = biases
+    after = run(tmp_path, *SMALL, "max_images=8", "optimizer.extrapolation=1")["discriminator.head.3.bias"]
+    before, extrapolated = biases
     assert (before != after).all()
-    torch.testing.assert_close(predicted - after, after - before)
+    torch.testing.assert_close(extrapolated - after, after - before)
 
 
 def test_simultaneous_turns_are_played_where_the_last_update_would_lead_once_more(tmp_path, monkeypatch):
@@ -72,7 +72,7 @@ def test_simultaneous_turns_are_played_where_the_last_update_would_lead_once_mor
         return turns(discriminator, *args)
 
     monkeypatch.setattr(gan, "both_turns", record)
-    options = (*SMALL, "optimizer.prediction=1", "optimizer.simultaneous=true")
+    options = (*SMALL, "optimizer.extrapolation=1", "optimizer.simultaneous=true")
     first = run(tmp_path / "one", *options, "max_images=8")["discriminator.head.3.bias"]
     second = run(tmp_path / "two", *options, "max_images=16")["discriminator.head.3.bias"]
     start, again, moved_on = played
@@ -92,7 +92,7 @@ def test_compiled_networks_train_as_others_do(tmp_path, monkeypatch, turns):
 
     monkeypatch.setattr(nn.Module, "compile_", nn.Module.compile, raising=False)
     monkeypatch.setattr(nn.Module, "compile", traced)
-    options = (*ANY_MODEL, *SMALL_MODELS["projected"], "discriminator.joint=true", turns, "max_images=16")
+    options = (*ANY_MODEL, *SMALL_MODELS["projected"], "discriminator.joint_batchnorm=true", turns, "max_images=16")
     plain = run(tmp_path / "plain", *options)
     assert not compiled
     with torch._functorch.config.patch(donated_buffer=True):  # the default, which the run may change
@@ -104,7 +104,7 @@ def test_compiled_networks_train_as_others_do(tmp_path, monkeypatch, turns):
 
 @pytest.mark.parametrize("augment", ["none", "flip"])
 def test_reals_and_fakes_are_augmented_alike_and_only_plain_reals_are_remembered(tmp_path, monkeypatch, augment):
-    augmented = recorded(monkeypatch, Augment, "forward")
+    augmented = recorded(monkeypatch, Augmentation, "forward")
     judged = recorded(monkeypatch, VGGDiscriminator, "features")
     run(tmp_path, *SMALL, f"augment={augment}", "trainer.max_epochs=2")
     for calls in (augmented, judged[CALIBRATIONS:]):  # these, on plain images, are the first
@@ -116,7 +116,7 @@ def test_reals_and_fakes_are_augmented_alike_and_only_plain_reals_are_remembered
 
 
 def test_what_the_discriminator_sees_is_what_augmentation_gives(tmp_path, monkeypatch):
-    monkeypatch.setattr(Augment, "forward", lambda self, images: images * 0)
+    monkeypatch.setattr(Augmentation, "forward", lambda self, images: images * 0)
     seen = recorded(monkeypatch, VGGDiscriminator, "features")
     run(tmp_path, *SMALL, "max_images=8")
     calibrations, turns = seen[:CALIBRATIONS], seen[CALIBRATIONS:]
@@ -126,9 +126,9 @@ def test_what_the_discriminator_sees_is_what_augmentation_gives(tmp_path, monkey
 
 
 def test_adaptive_augmentation_moves_with_the_reals_logits_and_is_logged(tmp_path, monkeypatch):
-    signs, update = iter([1.0] * 8 + [-1.0] * 8), AdaptiveAugment.update
+    signs, update = iter([1.0] * 8 + [-1.0] * 8), AdaptiveAugmentation.update
     monkeypatch.setattr(
-        AdaptiveAugment, "update", lambda self, logits, images: update(self, logits * 0 + next(signs), images)
+        AdaptiveAugmentation, "update", lambda self, logits, images: update(self, logits * 0 + next(signs), images)
     )
     state = run(tmp_path, *SMALL, "augment=adaptive", "augment.adapt_images=160", "max_images=88")
     p = curve(tmp_path, "augment/p")
@@ -229,13 +229,17 @@ def test_each_model_trains(tmp_path, model):
 def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     groups = []
     monkeypatch.setattr(GAN, "on_train_end", lambda self: groups.extend(self.trainer.optimizers[0].param_groups))
-    settings = [*SMALL, "transfer=fine_tuning", "transfer.trunk_lr=0.1", "max_images=8"]
+    settings = [*SMALL, "transfer=fine_tuning", "transfer.trunk_lr_scale=0.1", "max_images=8"]
     run(tmp_path, *settings)
     assert [group["lr"] for group in groups] == pytest.approx([2e-4, 2e-5])
     assert [len(group["params"]) for group in groups] == [8, 8]  # the two heads; four convolutions
     groups.clear()
     code, _, err = train(
-        tmp_path, f"resume={tmp_path}", "transfer.trunk_lr=0.5", "optimizer.discriminator.lr=1e-4", "max_images=16"
+        tmp_path,
+        f"resume={tmp_path}",
+        "transfer.trunk_lr_scale=0.5",
+        "optimizer.discriminator.lr=1e-4",
+        "max_images=16",
     )
     assert code == 0, err
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 5e-5])
@@ -259,7 +263,7 @@ FROM_2_AND_1 = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer.generator.lr=1", 
 
 
 def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, rates):
-    code, _, err = train(tmp_path, *FROM_2_AND_1, "decay_from_images=16", "max_images=32", small=False)
+    code, _, err = train(tmp_path, *FROM_2_AND_1, "lr_decay.start_images=16", "max_images=32", small=False)
     assert code == 0, err
     code, _, err = train(tmp_path, f"resume={tmp_path}", "max_images=48", small=False)  # the end is further now
     assert code == 0, err
@@ -267,7 +271,7 @@ def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, rate
 
 
 def test_rates_fall_to_a_part_of_themselves_and_stay_there(tmp_path, rates):
-    fall = ["decay_from_images=8", "decay_until_images=24", "decay_to=0.5"]
+    fall = ["lr_decay.start_images=8", "lr_decay.end_images=24", "lr_decay.final_factor=0.5"]
     code, _, err = train(tmp_path, *FROM_2_AND_1, *fall, "max_images=40", small=False)
     assert code == 0, err
     assert rates == [[2 * left, left] for left in (1, 1, 0.75, 0.5, 0.5)]
@@ -313,7 +317,7 @@ class Terms(Strategy):
     def __init__(self) -> None:
         super().__init__()
         self.mean = torch.nn.Parameter(torch.zeros(()))
-        self.teacher = [self.hide(torch.nn.Linear(1, 1))]
+        self.teacher = [self.add_frozen(torch.nn.Linear(1, 1))]
         self.started = 0
 
     def start(self, generator, discriminator):
@@ -347,4 +351,4 @@ def test_a_trunks_setting_without_a_trunk_is_told_of(tmp_path):
         tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], "transfer=fine_tuning", "max_images=8", small=False
     )
     assert code == 0, err
-    assert "transfer.trunk=tuned changes nothing" in (tmp_path / "train.log").read_text()
+    assert "transfer.trunk=trainable changes nothing" in (tmp_path / "train.log").read_text()

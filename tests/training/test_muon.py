@@ -68,7 +68,7 @@ def test_what_has_no_gradient_does_not_move():
 
 def test_vectors_move_as_by_adam_without_momentum():
     ours, theirs = nn.Parameter(torch.zeros(8)), nn.Parameter(torch.zeros(8))
-    muon, adam = Muon([ours], lr=0.01, vector_lr=0.5), torch.optim.Adam([theirs], lr=0.005, betas=(0.0, 0.99))
+    muon, adam = Muon([ours], lr=0.01, fallback_lr_scale=0.5), torch.optim.Adam([theirs], lr=0.005, betas=(0.0, 0.99))
     for _ in range(5):
         ours.grad = theirs.grad = torch.randn(8)
         muon.step()

@@ -17,9 +17,9 @@ from transfergen.training.real_features import FeatureCache
 from transfergen.training.turn_losses import (
     both_turns,
     discriminator_turn,
+    extrapolated,
     generator_turn,
     gradient_norm,
-    predicted,
     without_weight_gradients,
 )
 
@@ -151,7 +151,7 @@ def test_a_joint_discriminator_normalises_reals_and_fakes_by_the_statistics_of_b
     apart = [discriminator.score(part) for part in features]
     assert (torch.cat(apart) - both).abs().max() > 1e-2
     for joint, expected in ((False, apart), (True, both.chunk(2))):
-        discriminator.joint = joint
+        discriminator.joint_batchnorm = joint
         turn = discriminator_turn(discriminator, bce(), *features)
         torch.testing.assert_close(turn.real_logits, expected[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(turn.fake_logits, expected[1], rtol=1e-4, atol=1e-5)
@@ -187,7 +187,7 @@ def test_generators_turn_computes_no_weight_gradient_of_the_discriminator(frozen
 @pytest.mark.parametrize("name", OTHERS)
 def test_both_turns_have_the_gradients_of_each_turn_at_the_same_weights(name, joint):
     discriminator = OTHERS[name][0]().eval()  # spectral norm stands still
-    discriminator.joint = joint
+    discriminator.joint_batchnorm = joint
     generator, real = DCGAN(resolution=32, z_dim=8, width=8), torch.rand(BATCH, 3, 32, 32) * 2 - 1
     weights = {"d": list(discriminator.trainable_parameters()), "g": list(generator.parameters())}
     fake, real = (discriminator.features(images) for images in (generator(torch.randn(BATCH, 8)), real))
@@ -213,7 +213,7 @@ def test_a_predicted_discriminator_has_taken_its_last_step_once_more_and_goes_ba
     weights.grad = torch.randn(5)
     optimizer.step()
     after = weights.detach().clone()
-    with predicted([weights], [before], factor):
+    with extrapolated([weights], [before], factor):
         torch.testing.assert_close(weights.detach(), before - (1 + factor) * 0.1 * weights.grad)
     assert torch.equal(weights, after)
 

@@ -225,8 +225,8 @@ def test_a_trunk_that_a_checkpoint_leaves_out_is_no_difference(tmp_path, vgg_wei
 def test_a_tuned_trunk_that_a_run_starts_from_is_in_all_its_checkpoints(tmp_path, vgg_weights):
     trunk = [f"backbone.weights={vgg_weights}", "backbone.cut=relu2_2", "discriminator.hidden=8"]
     tuned = [*ANY_MODEL, *trunk, "transfer=fine_tuning", "max_images=8"]
-    assert train(tmp_path / "tuned", *tuned, small=False)[0] == 0
-    start = [f"init_from.discriminator={tmp_path / 'tuned'}", "max_images=8"]
+    assert train(tmp_path / "trainable", *tuned, small=False)[0] == 0
+    start = [f"init_from.discriminator={tmp_path / 'trainable'}", "max_images=8"]
     code, _, err = train(tmp_path / "run", *ANY_MODEL, *trunk, *start, small=False)
     assert code == 0, err
 
@@ -237,8 +237,8 @@ def test_a_tuned_trunk_that_a_run_starts_from_is_in_all_its_checkpoints(tmp_path
     for images in (16, 24):
         code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", f"max_images={images}", small=False)
         assert code == 0, err
-        assert trunk_of("run").keys() == trunk_of("tuned").keys() != set()
-        assert all(torch.equal(tensor, trunk_of("tuned")[name]) for name, tensor in trunk_of("run").items())
+        assert trunk_of("run").keys() == trunk_of("trainable").keys() != set()
+        assert all(torch.equal(tensor, trunk_of("trainable")[name]) for name, tensor in trunk_of("run").items())
 
 
 def test_a_vision_aided_discriminator_starts_from_another(tmp_path):
@@ -253,4 +253,6 @@ def test_a_vision_aided_discriminator_starts_from_another(tmp_path):
     )
     projections = [name for name in ours if ".mix_channels." in name]
     assert projections
-    assert all(torch.equal(ours[name], theirs[name]) for name in projections)  # calibrated there, and once only
+    assert all(
+        torch.equal(ours[name], theirs[name]) for name in projections
+    )  # standardize_features there, and once only

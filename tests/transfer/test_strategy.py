@@ -7,11 +7,11 @@ from transfergen.transfer.strategy import Strategy
     ("settings", "by_images"),
     [
         ({"trunk": "frozen"}, {0: 4, 10**9: 4}),
-        ({"trunk": "tuned"}, {0: 0, 10**9: 0}),
+        ({"trunk": "trainable"}, {0: 0, 10**9: 0}),
         ({"trunk": "last_k", "last_k": 1}, {0: 3, 10**9: 3}),
         ({"trunk": "last_k", "last_k": 4}, {0: 0}),
         (
-            {"trunk": "gradual", "thaw_every_images": 100},
+            {"trunk": "gradual", "unfreeze_every_images": 100},
             {0: 4, 99: 4, 100: 3, 199: 3, 200: 2, 399: 1, 400: 0, 10**9: 0},
         ),
     ],
@@ -22,16 +22,16 @@ def test_frozen_blocks_of_four_by_images_seen(settings, by_images):
 
 
 def test_thawing_more_blocks_than_there_are_is_refused_with_both_ways_out():
-    with pytest.raises(ValueError, match=r"transfer\.last_k=5.*set transfer\.last_k=4 or transfer\.trunk=tuned"):
+    with pytest.raises(ValueError, match=r"transfer\.last_k=5.*set transfer\.last_k=4 or transfer\.trunk=trainable"):
         Strategy(trunk="last_k", last_k=5).frozen_blocks(4, 0)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"trunk": "half"}, r"transfer\.trunk=half: choose one of frozen, tuned, last_k, gradual"),
+        ({"trunk": "half"}, r"transfer\.trunk=half: choose one of frozen, trainable, last_k, gradual"),
         ({"last_k": 0}, r"transfer\.last_k"),
-        ({"thaw_every_images": 0}, r"transfer\.thaw_every_images"),
+        ({"unfreeze_every_images": 0}, r"transfer\.unfreeze_every_images"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):

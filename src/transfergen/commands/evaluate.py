@@ -25,8 +25,8 @@ def _task(config: DictConfig) -> None:
     _check(config)
     from transfergen.config import instantiate
     from transfergen.devices import choose_device
-    from transfergen.evaluation.compare_folders import of_folders
-    from transfergen.evaluation.compare_run import of_run
+    from transfergen.evaluation.compare_folders import compare_folders
+    from transfergen.evaluation.compare_run import compare_run
     from transfergen.evaluation.comparison import Comparison
     from transfergen.evaluation.measure import to_table
     from transfergen.runs.artefacts import write_json
@@ -37,7 +37,7 @@ def _task(config: DictConfig) -> None:
     there = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(there, os.W_OK):  # known before the work and not after it
         raise ValueError(f"{there} cannot be written to; set out=FILE in another folder")
-    comparison: Comparison = (of_run if config.run else of_folders)(config, extractor, device, _track)
+    comparison: Comparison = (compare_run if config.run else compare_folders)(config, extractor, device, _track)
     result = comparison.about | {"metrics": comparison.metrics()}
     for warning in dict.fromkeys(e["warning"] for e in result["metrics"] if "warning" in e):
         log.warning(warning)

@@ -11,7 +11,7 @@ from transfergen.commands import cli
 if TYPE_CHECKING:
     from PIL import Image
 
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
 LARGE = 480
 """Pixels of height on the page, about."""
@@ -31,10 +31,12 @@ def _task(config: DictConfig) -> None:
     except ImportError as error:
         raise ValueError("explore needs a package more: pip install 'transfergen[explore]'") from error
     from transfergen.devices import choose_device
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
     run = Path(str(config.run)).expanduser()
-    generator = Generator.from_pretrained(run if run.exists() else str(config.run)).to(choose_device(config.device))
+    generator = PretrainedGenerator.from_pretrained(run if run.exists() else str(config.run)).to(
+        choose_device(config.device)
+    )
     try:
         search: Callable[[int], Image.Image] | str = training_pictures(generator, run, config.references)
     except (ValueError, OSError) as error:
@@ -45,7 +47,9 @@ def _task(config: DictConfig) -> None:
     )
 
 
-def samples(generator: "Generator", seed: int, count: int, truncation: float, label: int | None) -> "Image.Image":
+def samples(
+    generator: "PretrainedGenerator", seed: int, count: int, truncation: float, label: int | None
+) -> "Image.Image":
     """A grid of `count` images, of seeds from `seed` on. `truncation` 2 cuts off nothing."""
     classes = [] if label is None else [label]
     return generator.grid(
@@ -53,7 +57,7 @@ def samples(generator: "Generator", seed: int, count: int, truncation: float, la
     )
 
 
-def between(generator: "Generator", first: int, second: int, part: float, label: int | None) -> "Image.Image":
+def between(generator: "PretrainedGenerator", first: int, second: int, part: float, label: int | None) -> "Image.Image":
     """The image at this part, from 0 to 1, of the way from one seed to another."""
     from transfergen.images import to_pil
 
@@ -67,7 +71,7 @@ def enlarged(picture: "Image.Image") -> "Image.Image":
     return picture.resize((picture.width * times, picture.height * times), 0)
 
 
-def training_pictures(generator: "Generator", run: Path, references: int) -> "Callable[[int], Image.Image]":
+def training_pictures(generator: "PretrainedGenerator", run: Path, references: int) -> "Callable[[int], Image.Image]":
     """A function from a seed to its image beside the training pictures that are nearest to it, by 16x16 pixels.
 
     Raises:
@@ -88,7 +92,7 @@ def training_pictures(generator: "Generator", run: Path, references: int) -> "Ca
     data = instantiate(OmegaConf.load(path).data)
     data.prepare_data()
     data.setup()
-    batch = data.train_set.some(references)
+    batch = data.train_set.sample_images(references)
     extractor = PixelFeatures()
     real = torch.cat([extractor(to_float(part, generator.resolution)) for part in torch.split(batch.pixels, 256)])
 
@@ -101,7 +105,7 @@ def training_pictures(generator: "Generator", run: Path, references: int) -> "Ca
     return search
 
 
-def page(generator: "Generator", search: "Callable[[int], Image.Image] | str") -> Any:
+def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image] | str") -> Any:
     """Gradio's page.
 
     Args:

@@ -28,11 +28,11 @@ def _task(config: DictConfig) -> None:
     }
     if config.format not in formats:
         raise ValueError(f"format={config.format}: choose one of {', '.join(formats)}")
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
     write, name = formats[config.format]
     run = Path(str(config.run)).expanduser()
-    generator = Generator.from_pretrained(run if run.exists() else str(config.run))
+    generator = PretrainedGenerator.from_pretrained(run if run.exists() else str(config.run))
     out = Path(config.out or name).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = write(generator, out)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.commands import cli
 
 if TYPE_CHECKING:
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
 SETTINGS = "generate.json"
 """In the folder of images: what they were made with."""
@@ -26,14 +26,14 @@ def main() -> None:
 def _task(config: DictConfig) -> None:
     _check(config)
     from transfergen.devices import choose_devices
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
     run, out = Path(str(config.run)).expanduser(), Path(config.out).expanduser()
     if config.checkpoint == "best":
         run = run / "best"
     where = run if run.exists() or config.checkpoint == "best" else str(config.run)  # a name on the hub
     devices = choose_devices(config.device, config.devices)
-    generators = [Generator.from_pretrained(where).to(device) for device in devices]
+    generators = [PretrainedGenerator.from_pretrained(where).to(device) for device in devices]
     generator = generators[0]
     wrong = [y for y in config.classes if y not in range(generator.num_classes)]
     if wrong:
@@ -58,7 +58,7 @@ def _check(config: DictConfig) -> None:
         raise ValueError(f"truncation={config.truncation}: above 0, or null for none")
 
 
-def _images(generators: Sequence["Generator"], config: DictConfig, out: Path) -> None:
+def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
     """The same images whatever number of `generators`, each on a device of its own, shares the work."""
     from transfergen.images import to_grid
     from transfergen.sampling.image_files import ImageFolder, ImageZip
@@ -72,7 +72,7 @@ def _images(generators: Sequence["Generator"], config: DictConfig, out: Path) ->
     first = range(config.seed, config.seed + min(64, config.num))
     to_grid(generators[0].pixels(first, **options)).save(folder / "grid.png")
 
-    def make(generator: "Generator", numbers: Sequence[int]) -> None:
+    def make(generator: "PretrainedGenerator", numbers: Sequence[int]) -> None:
         seeds = [config.seed + i for i in numbers]
         target.add(numbers, generator.pixels(seeds, batch_size=config.batch_size, **options))
 
@@ -101,7 +101,7 @@ def _same_settings(folder: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings))
 
 
-def _interpolate(generator: "Generator", config: DictConfig, out: Path) -> None:
+def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import write_gif, write_mp4
 
     label = config.classes[0] if config.classes else 0
@@ -114,7 +114,7 @@ def _interpolate(generator: "Generator", config: DictConfig, out: Path) -> None:
     print(f"{len(pixels)} frames: {out / 'interpolation.gif'}, {out / 'interpolation.mp4'}")
 
 
-def _invert(generator: "Generator", config: DictConfig, out: Path) -> None:
+def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     import torch
     from PIL import Image
     from safetensors.torch import save_file

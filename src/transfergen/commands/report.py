@@ -74,7 +74,7 @@ def _task(config: DictConfig) -> None:
         root = folders[0] if key == "run" else Path()
     runs = [read_run(folder, key) for folder in folders]
     out = Path(config.out).expanduser() if config.out else root / "report.html"
-    page = of_run(runs[0]) if key == "run" else of_runs(runs)
+    page = run_page(runs[0]) if key == "run" else of_runs(runs)
     artefacts.write(out, page.encode())
     print(f"the report: {out}")
 
@@ -109,7 +109,7 @@ def read_run(folder: Path, override: str) -> Run:
     return Run(folder, config, commands, metrics, evaluation, read_curves(folder), problems)
 
 
-def of_run(run: Run) -> str:
+def run_page(run: Run) -> str:
     """The page of one run."""
     grids = sorted((run.folder / "samples").glob("*.png"))
     chosen = [grids[round(i * (len(grids) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(grids) > SHOWN else grids

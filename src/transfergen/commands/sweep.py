@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
+from transfergen.errors import SignalError
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def trial(run_dir: Path, composed: str, overrides: list[str], train: Callable[[P
         value = train(last_good((run_dir / artefacts.LAST_CHECKPOINT).parent))
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
-    except cli.SignalError:
+    except SignalError:
         raise
     except Exception as problem:  # another setting may do well, whatever became of this one
         error = " ".join(str(problem).split()) or type(problem).__name__

@@ -47,7 +47,7 @@ class Store(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def some(self, count: int, seed: int = 0) -> Batch:
+    def sample_images(self, count: int, seed: int = 0) -> Batch:
         """A random choice of `count` different pictures, or all if there are fewer; the same for the same seed."""
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
@@ -89,7 +89,7 @@ def build(
             errors, kept, animations = decode(pictures, pixels, fit=fit, damaged=damaged, max_megapixels=max_megapixels)
         except DamagedPictureError as error:
             raise ValueError(
-                f"cannot read {error}; remove it, or set data.damaged=skip (python -m transfergen.commands.check lists all)"
+                f"cannot read {error}; remove it, or set data.damaged=skip (transfergen check lists all)"
             ) from error
         _report(pictures, errors, animations, max_damaged)
         return kept

@@ -22,7 +22,7 @@ from transfergen.evaluation.feature_extraction import Track, chosen, store_featu
 from transfergen.images import to_float
 
 
-def of_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
+def compare_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Pictures in a folder, against those in another.
 
     Raises:

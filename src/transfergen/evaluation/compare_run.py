@@ -16,7 +16,7 @@ from transfergen.evaluation.comparison import Comparison
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
 from transfergen.evaluation.measure import BEST
-from transfergen.evaluation.shared_weights import flattered, shared_weights
+from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
 from transfergen.images import to_float
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
@@ -24,7 +24,7 @@ from transfergen.runs import artefacts
 log = logging.getLogger(__name__)
 
 
-def of_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
+def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Samples of a run's generator, against a split of its data.
 
     Raises:
@@ -72,7 +72,7 @@ def of_run(config: DictConfig, extractor: Extractor, device: torch.device, track
     seen = json.loads((folder / f"{artefacts.GENERATOR}.json").read_text()).get("images_seen")
     shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
-        log.warning(flattered(extractor, shared))
+        log.warning(shared_weights_warning(extractor, shared))
 
     @torch.no_grad()
     def fake_image(i: int) -> Tensor:

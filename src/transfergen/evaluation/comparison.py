@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transfergen.evaluation.extractors import Extractor
-from transfergen.evaluation.measure import entries, measure
+from transfergen.evaluation.measure import measure, metric_records
 from transfergen.evaluation.neighbours import nearest
 from transfergen.images import to_grid
 
@@ -89,7 +89,7 @@ class Comparison:
         return {"neighbours": about | {"extractor": self.extractor.name, "samples": listed}}
 
     def _entries(self, values: dict[str, float]) -> list[dict[str, Any]]:
-        return entries(
+        return metric_records(
             values,
             extractor=self.extractor,
             generated=len(self.fake),

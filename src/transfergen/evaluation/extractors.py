@@ -16,7 +16,7 @@ from torchvision.transforms import Normalize
 
 from transfergen.evaluation.inception import INPUT_SIZE, WEIGHTS, InceptionV3
 from transfergen.images import to_float, to_uint8
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.weights import WeightsError, pick, read_state_dict
@@ -53,7 +53,7 @@ class Extractor(nn.Module):
         self.name, self.dimensions, self.weights_id, self.input_size = name, dimensions, weights_id, input_size
         self.train(False)
         self.fingerprint = self._fingerprint()
-        fold(self, TRIED_AT)
+        fold_batchnorm(self, TRIED_AT)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transfergen.data.store import Store
-from transfergen.distributed import of_all_ranks, ranks
+from transfergen.distributed import all_gather_objects, rank_and_world_size
 from transfergen.evaluation.extractors import Extractor
 from transfergen.images import to_float
 from transfergen.networks.generators.base import Generator, sample
@@ -45,7 +45,7 @@ def sample_features(
 
     To be called on all ranks: each makes its share, and all return all of them.
     """
-    if ranks()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         for buffer in generator.buffers():
             dist.broadcast(buffer, 0)  # batch norm's statistics differ by rank, and rank 0's are those that are saved
 
@@ -78,7 +78,7 @@ def store_features(
     key = hashlib.sha256(repr((extractor.fingerprint, about, _digest(store, indices))).encode()).hexdigest()
     path = cache_dir / f"features-{key[:24]}.safetensors" if cache_dir else None
     cached = _read(path) if path else None
-    if all(of_all_ranks(cached is not None)):  # else all extract, since a rank alone has but a share
+    if all(all_gather_objects(cached is not None)):  # else all extract, since a rank alone has but a share
         assert cached is not None
         return cached
 
@@ -109,7 +109,7 @@ def _extract(
     what: str,
 ) -> Tensor:
     """Features (count, D) of the images at positions 0 to count - 1."""
-    rank, world = ranks()
+    rank, world = rank_and_world_size()
     # All ranks take equally many, as gathering wants it: the last of them may be one that another rank has too.
     mine = [(rank + i * world) % count for i in range(-(-count // world))]
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from transfergen.distributed import of_all_ranks, ranks
+from transfergen.distributed import all_gather_objects, rank_and_world_size
 from transfergen.evaluation.distances import frechet, inception_score, kernel, sliced_wasserstein
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 from transfergen.evaluation.neighbours import density_coverage, precision_recall
@@ -70,16 +70,16 @@ def measure(extractor: Extractor, real: Tensor, fake: Tensor) -> dict[str, float
     }
     names = measurable(extractor, len(real), len(fake))
     due = [group for group in ways if group[0] in names]
-    rank, world = ranks()
+    rank, world = rank_and_world_size()
     values: dict[str, float] = {}
     for group in due[rank::world]:
         values |= zip(group, map(float, ways[group]()), strict=True)
-    for part in of_all_ranks(values):
+    for part in all_gather_objects(values):
         values |= part
     return {name: values[name] for name in names}
 
 
-def entries(
+def metric_records(
     values: dict[str, float],
     *,
     extractor: Extractor,
@@ -114,12 +114,12 @@ def entries(
             "shares_weights_with_discriminator": shared_weights,
         }
         if name == "frechet_distance" and min(generated, real) < extractor.dimensions:
-            entry["warning"] = biased(extractor, min(generated, real))
+            entry["warning"] = small_sample_warning(extractor, min(generated, real))
         listed.append(entry)
     return listed
 
 
-def biased(extractor: Extractor, images: int) -> str:
+def small_sample_warning(extractor: Extractor, images: int) -> str:
     """What to say of a Fréchet distance on too few images."""
     return (
         f"the Fréchet distance on {images} images is biased upwards, since they are fewer than the "

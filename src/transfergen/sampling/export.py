@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transfergen.networks.generators.base import Generator as Network
-    from transfergen.sampling.pretrained import Generator
+    from transfergen.sampling.pretrained import PretrainedGenerator
 
 
 TOLERANCE = 1e-4
 """Largest difference of images in [-1, 1] that is rounding and nothing else."""
 
 
-def to_onnx(generator: "Generator", path: Path) -> float:
+def to_onnx(generator: "PretrainedGenerator", path: Path) -> float:
     """ONNX with inputs z (batch, Z) float32 and, of a conditional generator, y (batch,) int64; output images.
 
     Returns:
@@ -51,7 +51,7 @@ def to_onnx(generator: "Generator", path: Path) -> float:
     return _difference(run, generator.network)
 
 
-def to_torch_export(generator: "Generator", path: Path) -> float:
+def to_torch_export(generator: "PretrainedGenerator", path: Path) -> float:
     """A program of torch.export, for `torch.export.load`. Returns its largest difference."""
     import torch
 
@@ -62,7 +62,7 @@ def to_torch_export(generator: "Generator", path: Path) -> float:
     return _difference(torch.export.load(path).module(), generator.network)
 
 
-def to_bf16(generator: "Generator", folder: Path) -> float:
+def to_bf16(generator: "PretrainedGenerator", folder: Path) -> float:
     """A folder that everything here reads, half the size. Returns the largest difference."""
     import copy
 
@@ -76,7 +76,7 @@ def to_bf16(generator: "Generator", folder: Path) -> float:
     return _difference(load_generator(folder), generator.network)
 
 
-def plain(generator: "Generator") -> "Network":
+def plain(generator: "PretrainedGenerator") -> "Network":
     """A network of its own whose spectral norms are worked into the weights."""
     from torch.nn.utils import parametrize
 

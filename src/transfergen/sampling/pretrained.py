@@ -40,7 +40,7 @@ pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
 {metrics}"""
 
 
-class Generator(ModelHubMixin):
+class PretrainedGenerator(ModelHubMixin):
     """Seeds in, pictures out. The same seed gives the same picture, whatever else is asked for.
 
     Args:
@@ -70,7 +70,7 @@ class Generator(ModelHubMixin):
         """0: unconditional."""
         return self.network.num_classes
 
-    def to(self, device: str | torch.device) -> "Generator":
+    def to(self, device: str | torch.device) -> "PretrainedGenerator":
         """Compute there from now on."""
         self.device = torch.device(device)
         self.network.to(self.device)
@@ -139,7 +139,7 @@ class Generator(ModelHubMixin):
         return to_uint8(torch.cat(parts)).cpu()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "Generator":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "PretrainedGenerator":
         """From a run directory, a generator.safetensors with its JSON beside it, or a model of the hub.
 
         Raises:
@@ -158,14 +158,14 @@ class Generator(ModelHubMixin):
             raise ValueError(f"run={name}: no such folder, and not to be had from the hub ({reason})") from error
 
     @classmethod
-    def _of_folder(cls, folder: Path) -> "Generator":
+    def _of_folder(cls, folder: Path) -> "PretrainedGenerator":
         network = artefacts.load_generator(folder)
         metrics = folder / artefacts.METRICS
         entries = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else ()
         return cls(network, artefacts.read_about(folder), entries)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "Generator":
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "PretrainedGenerator":
         known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
         hub = {name: options[name] for name in known if name in options}
         paths = [Path(hf_hub_download(model_id, file, **hub)) for file in _FILES]

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from transfergen.distributed import ranks
+from transfergen.distributed import rank_and_world_size
 
 
-class Augment(nn.Module):
+class Augmentation(nn.Module):
     """Images (B, 3, R, R) in [-1, 1] -> augmented ones of the same shape and dtype; colours may leave [-1, 1].
 
     In this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout. What moves in from
@@ -77,7 +77,7 @@ class Augment(nn.Module):
         """Leaves `p`, which is fixed, as it is."""
 
 
-class AdaptiveAugment(Augment):
+class AdaptiveAugmentation(Augmentation):
     """The same with a `p` that follows how far the discriminator overfits. Karras 2020, arXiv:2006.06676, eq. 1.
 
     Overfitting is r_t = E[sign D(real)]: 0 where the discriminator cannot tell, 1 where it is sure of every real. `p`
@@ -85,7 +85,7 @@ class AdaptiveAugment(Augment):
     and moves with every batch by an exponential average over about 4, where ADA moves it with every 4th by their mean.
 
     Args:
-        colour, translation, cutout, flip: see Augment.
+        colour, translation, cutout, flip: see Augmentation.
         target: r_t to steer for.
         adapt_images: real images in which `p` can go from 0 to 1.
         max_p: `p` never passes it; leaks are unlikely below 0.8 (section 2.2).
@@ -124,7 +124,7 @@ class AdaptiveAugment(Augment):
         To be called on all ranks, whose `p` stays the same.
         """
         mean_sign = real_logits.float().sign().mean()
-        world = ranks()[1]
+        world = rank_and_world_size()[1]
         if world > 1:
             dist.all_reduce(mean_sign)
             mean_sign /= world
@@ -132,14 +132,14 @@ class AdaptiveAugment(Augment):
         self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
 
 
-def none() -> Augment:
+def none() -> Augmentation:
     """Images as they are. Runs saved earlier name it in their config."""
-    return Augment(colour=0, translation=0, cutout=0)
+    return Augmentation(colour=0, translation=0, cutout=0)
 
 
-def flip() -> Augment:
+def flip() -> Augmentation:
     """Mirroring alone, of every other image. Runs saved earlier name it in their config."""
-    return Augment(colour=0, translation=0, cutout=0, flip=True)
+    return Augmentation(colour=0, translation=0, cutout=0, flip=True)
 
 
 def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

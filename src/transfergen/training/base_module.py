@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from transfergen.data.sampler import BatchOrder
-from transfergen.distributed import of_all_ranks
+from transfergen.distributed import all_gather_objects
 from transfergen.networks.generators.base import Generator
 from transfergen.runs.checkpoint import FORMAT, differing, place, tensors_digest
 from transfergen.training.ema import EMA
@@ -54,7 +54,7 @@ class GenerativeModule(LightningModule):
         self._saved_names: list[list[str]] | None = None
 
     @property
-    def sampler(self) -> Generator:
+    def ema_generator(self) -> Generator:
         """The generator to take samples from: the moving average, or the plain one where none is kept."""
         return self.ema.network if self.ema else self.generator
 
@@ -199,7 +199,7 @@ class GenerativeModule(LightningModule):
                 "batches": len(order),
                 "batch_size": order.batch_size,
             },
-            "rng": of_all_ranks(self._randomness.state()),
+            "rng": all_gather_objects(self._randomness.state()),
             "optimized": self._optimized_names(),
             "left_out": {"names": left_out, "sha256": digest},
             "config": self.config,

@@ -36,7 +36,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "g_optimizer": instantiate(config.optimizer.generator),
         "transfer": instantiate(config.transfer),
         "d_steps": config.optimizer.d_steps,
-        "prediction": config.optimizer.get("prediction", 0.0),  # resumed runs of before have none
+        "extrapolation": config.optimizer.get("extrapolation", 0.0),  # resumed runs of before have none
         "simultaneous": config.optimizer.get("simultaneous", False),
     }
     module: GenerativeModule
@@ -75,7 +75,7 @@ def _check_no_game(game: dict[str, Any]) -> None:
             raise ValueError(f"{group}: a plain VAE has no use for it; set {group}={default}, or model=vae_gan")
 
 
-def fill_in_classes(config: DictConfig, count: int) -> None:
+def set_num_classes(config: DictConfig, count: int) -> None:
     """Tell the networks that ask for it, with `num_classes: null`, how many classes the pictures have."""
     networks = {name: config[name] for name in ("generator", "discriminator")}
     networks["ordinary discriminator"] = config.discriminator.get("ordinary") or {}

@@ -6,7 +6,7 @@ from typing import Any
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.training.augmentation import AdaptiveAugment, Augment
+from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
 from transfergen.transfer.strategy import Strategy
 
 log = logging.getLogger(__name__)
@@ -16,10 +16,10 @@ def check_game(
     generator: Generator,
     discriminator: Any,
     objective: Objective,
-    augment: Augment,
+    augment: Augmentation,
     transfer: Strategy,
     d_steps: int,
-    prediction: float,
+    extrapolation: float,
     simultaneous: bool,
 ) -> None:
     """Refuse a combination that makes no sense; warn of a setting that changes nothing.
@@ -33,8 +33,8 @@ def check_game(
         raise ValueError(
             f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
         )
-    if prediction < 0:
-        raise ValueError(f"optimizer.prediction={prediction}: choose 0 or more; 1 is one more step like the last")
+    if extrapolation < 0:
+        raise ValueError(f"optimizer.extrapolation={extrapolation}: choose 0 or more; 1 is one more step like the last")
     if simultaneous and d_steps != 1:
         raise ValueError(
             f"optimizer.simultaneous=true updates both networks on each batch, not as optimizer.d_steps={d_steps} has "
@@ -46,7 +46,7 @@ def check_game(
             f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
             "discriminator.num_classes"
         )
-    if isinstance(augment, AdaptiveAugment) and objective.boundary is None:
+    if isinstance(augment, AdaptiveAugmentation) and objective.boundary is None:
         raise ValueError(
             "augment=adaptive goes by how many reals are on their side of the discriminator's boundary, and this "
             "objective has none; set augment=diffaugment, or objective=bce"

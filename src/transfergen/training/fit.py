@@ -13,17 +13,17 @@ from transfergen.config import instantiate
 from transfergen.evaluation.measure import to_table
 from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.build import build_module, fill_in_classes
+from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.callbacks import (
-    CollapseWatch,
+    Checkpointing,
+    CollapseWarning,
+    DistillationReport,
     Evaluation,
-    RateDecay,
+    LinearLRDecay,
     Reconstructions,
-    RunFiles,
     SampleGrid,
     Signals,
     StopAtImages,
-    StudentReport,
 )
 from transfergen.training.gan_module import GAN
 from transfergen.training.trainer import build_trainer
@@ -48,29 +48,30 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
-    fill_in_classes(config, data.class_count)
+    set_num_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
     parts = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
     module.config = {group: plain[group] for group in parts}
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(run_dir, plain["metrics"], plain["generator"], plain, **plain["evaluation"])
-    files = RunFiles(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
+    files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks: list[Callback] = [
         SampleGrid(run_dir, **plain["samples"]),
         files,
         evaluation,  # after the run's files, so that these are there whatever becomes of it
-        CollapseWatch(),
+        CollapseWarning(),
     ]
     if config.max_images is not None:
         callbacks.append(StopAtImages(config.max_images))
-    if config.decay_from_images is not None:
-        until, to = config.get("decay_until_images"), config.get("decay_to", 0.0)  # resumed runs of before have neither
-        callbacks.append(RateDecay(config.decay_from_images, until or config.max_images, to))
+    if config.lr_decay.start_images is not None:
+        callbacks.append(
+            LinearLRDecay(**plain["lr_decay"] | {"end_images": config.lr_decay.end_images or config.max_images})
+        )
     if isinstance(module, Autoencoding):
         callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
-        callbacks.append(StudentReport(run_dir, evaluation))
+        callbacks.append(DistillationReport(run_dir, evaluation))
     callbacks.append(Signals(files))  # the last, so that all that was due at a step is done
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
     if trainer.is_global_zero:

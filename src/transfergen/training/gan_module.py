@@ -13,19 +13,19 @@ from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.training.adversarial_step import Draw, Played, total
-from transfergen.training.augmentation import Augment
+from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_game
-from transfergen.training.freeze_schedule import Schedule
-from transfergen.training.real_features import Reals
+from transfergen.training.freeze_schedule import FreezeSchedule
+from transfergen.training.real_features import RealFeatures
 from transfergen.training.turn_losses import (
     Turn,
     both_turns,
     clip_weights,
     discriminator_turn,
+    extrapolated,
     generator_turn,
     mean_logits,
-    predicted,
     without_weight_gradients,
 )
 from transfergen.transfer.strategy import Pairs, Strategy
@@ -43,9 +43,9 @@ class GAN(GenerativeModule):
         d_optimizer, g_optimizer: functions from parameters to an optimizer.
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
-        prediction: in the generator's turn the discriminator is moved on by so much of its last update; 0: not.
+        extrapolation: in the generator's turn the discriminator is moved on by so much of its last update; 0: not.
         simultaneous: whether both are updated from one pass of the discriminator, neither after the other.
-            With `prediction`, from the moved one: extrapolation from the past. Gidel 2019, arXiv:1802.10551.
+            With `extrapolation`, from the moved one: extrapolation from the past. Gidel 2019, arXiv:1802.10551.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
     """
 
@@ -54,24 +54,24 @@ class GAN(GenerativeModule):
         generator: Generator,
         discriminator: Discriminator,
         objective: Objective,
-        augment: Augment,
+        augment: Augmentation,
         *,
         d_optimizer: OptimizerFactory,
         g_optimizer: OptimizerFactory,
         transfer: Strategy,
         d_steps: int = 1,
-        prediction: float = 0.0,
+        extrapolation: float = 0.0,
         simultaneous: bool = False,
         ema_halflife_images: float = 10_000,
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
-        check_game(generator, discriminator, objective, augment, transfer, d_steps, prediction, simultaneous)
+        check_game(generator, discriminator, objective, augment, transfer, d_steps, extrapolation, simultaneous)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
-        self.d_steps, self.prediction, self.simultaneous = d_steps, prediction, simultaneous
+        self.d_steps, self.extrapolation, self.simultaneous = d_steps, extrapolation, simultaneous
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and the schedule freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
@@ -84,23 +84,23 @@ class GAN(GenerativeModule):
         trunk = [p for p in self._d_parameters() if id(p) in pretrained]
         d_optimizer = self.d_optimizer([{"params": group} for group in (others, trunk) if group])
         if trunk:
-            d_optimizer.param_groups[-1]["lr"] *= self.transfer.trunk_lr
+            d_optimizer.param_groups[-1]["lr"] *= self.transfer.trunk_lr_scale
         return [d_optimizer, self.g_optimizer(self._g_parameters())]
 
     def on_train_start(self) -> None:
         """The trunk's schedule, an empty feature cache and, in a new run, the constants measured on reals."""
         super().on_train_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._reals = Reals(
+        self._reals = RealFeatures(
             data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
         )
         batch = self._order.batch_size
         self._images_at_g_step = self.images_seen - self.images_seen // batch % self.d_steps * batch
         self._last_curves: dict[str, Tensor] = {}  # of what is not computed in every step
-        self._schedule = Schedule(self.discriminator, self.transfer, self._reals, seed=self.seed)
-        self._schedule.follow(self.images_seen, self.sampler)
+        self._schedule = FreezeSchedule(self.discriminator, self.transfer, self._reals, seed=self.seed)
+        self._schedule.update(self.images_seen, self.ema_generator)
         if not self.images_seen:
-            self.discriminator.calibrate(self._reals.some(CALIBRATION_IMAGES, self.seed, self.device))
+            self.discriminator.calibrate(self._reals.sample_images(CALIBRATION_IMAGES, self.seed, self.device))
             self.transfer.start(self.generator, self.discriminator)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -108,7 +108,7 @@ class GAN(GenerativeModule):
         images = len(batch.pixels) * self.trainer.world_size
         update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
         g_turn_due = (update + 1) % self.d_steps == 0
-        self._schedule.follow(self.images_seen, self.sampler)
+        self._schedule.update(self.images_seen, self.ema_generator)
         draw = self._draw(batch, update, with_graph=g_turn_due)
         played = self._at_once(draw, images) if self.simultaneous else self._in_turns(draw, images, g_turn_due)
         if played is None:
@@ -138,12 +138,12 @@ class GAN(GenerativeModule):
         d_parameters = self._d_parameters()
         d_turn = discriminator_turn(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
         d_terms = self._d_terms(draw)
-        before = [p.detach().clone() for p in d_parameters] if self.prediction and g_turn_due else []
+        before = [p.detach().clone() for p in d_parameters] if self.extrapolation and g_turn_due else []
         d_norm = self._update(d_optimizer, total(d_turn.loss, d_terms), d_parameters, "discriminator")
         self._after_d_update(d_turn, images)
         if not g_turn_due:
             return None
-        with without_weight_gradients(d_parameters), predicted(d_parameters, before, self.prediction):
+        with without_weight_gradients(d_parameters), extrapolated(d_parameters, before, self.extrapolation):
             g_turn = generator_turn(
                 self.discriminator, self.objective, draw.real, draw.fake, d_turn.real_logits, draw.y
             )
@@ -159,9 +159,9 @@ class GAN(GenerativeModule):
         d_parameters = self._d_parameters()
         g_parameters = [p for p in self._g_parameters() if p.requires_grad]
         state = d_optimizer.optimizer.state  # which checkpoints hold
-        before = [state[p].get("before", p.detach()) for p in d_parameters] if self.prediction else []
-        now = [p.detach().clone() for p in d_parameters] if self.prediction else []
-        with predicted(d_parameters, before, self.prediction):
+        before = [state[p].get("before", p.detach()) for p in d_parameters] if self.extrapolation else []
+        now = [p.detach().clone() for p in d_parameters] if self.extrapolation else []
+        with extrapolated(d_parameters, before, self.extrapolation):
             with without_weight_gradients(d_parameters):
                 g_terms = self._g_terms(draw)
             d_turn, g_turn = both_turns(self.discriminator, self.objective, draw.real, draw.fake, draw.y)
@@ -172,7 +172,7 @@ class GAN(GenerativeModule):
                 optimizer.zero_grad()
             self.manual_backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
         d_norm = self._step(d_optimizer, d_loss, d_parameters, "discriminator")
-        for p, weights in zip(d_parameters, now, strict=False):  # none, without prediction
+        for p, weights in zip(d_parameters, now, strict=False):  # none, without extrapolation
             state[p]["before"] = weights
         self._after_d_update(d_turn, images)
         g_norm = self._step(g_optimizer, g_loss, g_parameters, "generator")

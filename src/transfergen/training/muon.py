@@ -26,7 +26,7 @@ class Muon(Optimizer):
         params: tensors, or groups of them.
         lr: rate of the matrices; their updates have the root mean square of Adam's.
         momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
-        vector_lr: rate of what has one dimension, as a multiple of `lr`.
+        fallback_lr_scale: rate of what has one dimension, as a multiple of `lr`.
         beta2: part of the past in its second moment.
         eps: added to the root of that.
     """
@@ -37,11 +37,11 @@ class Muon(Optimizer):
         *,
         lr: float = 4e-3,
         momentum: float = 0.5,
-        vector_lr: float = 0.125,
+        fallback_lr_scale: float = 0.125,
         beta2: float = 0.99,
         eps: float = 1e-8,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "vector_lr": vector_lr, "beta2": beta2, "eps": eps}
+        defaults = {"lr": lr, "momentum": momentum, "fallback_lr_scale": fallback_lr_scale, "beta2": beta2, "eps": eps}
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ class Muon(Optimizer):
         state: dict[str, Any],
         *,
         lr: float,
-        vector_lr: float,
+        fallback_lr_scale: float,
         beta2: float,
         eps: float,
         **_others: Any,
@@ -89,7 +89,7 @@ class Muon(Optimizer):
         state["updates"] += 1
         moment = state["second_moment"].lerp_(gradient.square(), 1 - beta2)
         root = (moment / (1 - beta2 ** state["updates"])).sqrt_().add_(eps)
-        p.addcdiv_(gradient, root, value=-lr * vector_lr)
+        p.addcdiv_(gradient, root, value=-lr * fallback_lr_scale)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Reals as the discriminator sees them: images, and the frozen blocks' features of them."""
+"""RealFeatures as the discriminator sees them: images, and the frozen blocks' features of them."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from transfergen.data.store import Batch, Store
 from transfergen.images import to_float
 from transfergen.networks.discriminators.base import Discriminator
-from transfergen.training.augmentation import Augment
+from transfergen.training.augmentation import Augmentation
 from transfergen.training.turn_losses import Features
 
 
-class Reals:
+class RealFeatures:
     """The training set, for a discriminator.
 
     Args:
@@ -24,15 +24,15 @@ class Reals:
     """
 
     def __init__(
-        self, store: Store, resolution: int, discriminator: Discriminator, augment: Augment, *, cache_mib: int
+        self, store: Store, resolution: int, discriminator: Discriminator, augment: Augmentation, *, cache_mib: int
     ) -> None:
         self._store, self._resolution = store, resolution
         self._discriminator, self._augment = discriminator, augment
         self._cache = FeatureCache(len(store), cache_mib if augment.is_identity else 0)
 
-    def some(self, count: int, seed: int, device: torch.device) -> Tensor:
+    def sample_images(self, count: int, seed: int, device: torch.device) -> Tensor:
         """A choice of images (`count`, 3, R, R) in [-1, 1], the same on all ranks."""
-        return to_float(self._store.some(count, seed).pixels.to(device), self._resolution)
+        return to_float(self._store.sample_images(count, seed).pixels.to(device), self._resolution)
 
     def images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
         """Those of a batch, or at some `positions` (N,) in it: (N, 3, R, R) in [-1, 1]."""
@@ -51,7 +51,7 @@ class Reals:
             return compute(None)
         return self._cache.get(torch.from_numpy(batch.indices), compute)
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Features from now on are computed anew: the frozen blocks are others."""
         self._cache.clear()
 

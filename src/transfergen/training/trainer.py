@@ -89,7 +89,7 @@ def build_trainer(
             callbacks=[*callbacks, bar],
             logger=list(loggers),
             enable_progress_bar=isinstance(bar, ProgressBar),
-            enable_checkpointing=False,  # RunFiles does it, counted in images
+            enable_checkpointing=False,  # Checkpointing does it, counted in images
             enable_model_summary=False,
             use_distributed_sampler=False,  # the order of samples knows of ranks
             num_sanity_val_steps=0,

@@ -52,9 +52,9 @@ def generator_turn(
 ) -> Turn:
     """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`.
 
-    The reals are not looked at unless the discriminator is `joint`; otherwise `real_logits` of the turn before serve.
+    The reals are not looked at unless the discriminator is `joint_batchnorm`; otherwise `real_logits` of the turn before serve.
     """
-    if d.joint:
+    if d.joint_batchnorm:
         real_logits, fake_logits = _score(d, real, fake, y)
     else:
         fake_logits = d.score(fake, y)
@@ -109,7 +109,7 @@ def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, 
 
 def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Logits of as many reals and fakes, of the same classes."""
-    if d.joint:
+    if d.joint_batchnorm:
         return d.score_jointly(real, fake, y)
     return d.score(real, y), d.score(fake, y)
 
@@ -142,7 +142,7 @@ def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Non
 
 
 @contextmanager
-def predicted(parameters: Iterable[nn.Parameter], before: list[Tensor], factor: float) -> Iterator[None]:
+def extrapolated(parameters: Iterable[nn.Parameter], before: list[Tensor], factor: float) -> Iterator[None]:
     """Move the discriminator's weights on by `factor` times their last update, while the generator has its turn.
 
     So the generator answers the discriminator that will be there next, and not the one that its last batch dealt with:

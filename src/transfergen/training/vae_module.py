@@ -11,10 +11,10 @@ from transfergen.data.store import Batch
 from transfergen.images import to_float
 from transfergen.losses.divergence import Elbo, Posterior
 from transfergen.losses.perceptual import perceptual_distance
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.generators.base import Generator
-from transfergen.networks.layers.unregistered import Hides
+from transfergen.networks.layers.unregistered import UnregisteredModules
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.gan_module import GAN
 
@@ -29,7 +29,7 @@ class Coding(NamedTuple):
     """(B, 3, R, R) in [-1, 1]."""
 
 
-class Autoencoding(Hides, GenerativeModule):
+class Autoencoding(UnregisteredModules, GenerativeModule):
     """What both variants share: an encoder in front of the generator, which decodes, and the terms of the bound."""
 
     encoder: nn.Module
@@ -54,9 +54,9 @@ class Autoencoding(Hides, GenerativeModule):
                 "backbone=vgg19_multiscale, or objective.perceptual=0"
             )
         self.encoder, self.elbo = encoder, elbo
-        self._trunk = (self.hide(cast(Backbone, backbone)),) if elbo.perceptual else ()
+        self._trunk = (self.add_frozen(cast(Backbone, backbone)),) if elbo.perceptual else ()
         for trunk in self._trunk:
-            fold(trunk, self.generator.resolution)
+            fold_batchnorm(trunk, self.generator.resolution)
 
     def _coded(self, batch: Batch) -> Coding:
         """One draw for each image. Kingma 2014, arXiv:1312.6114, equation 10."""
@@ -93,7 +93,7 @@ class Autoencoding(Hides, GenerativeModule):
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z), and classes (B,) -> images (B, 3, R, R) of the generator that samples are taken of."""
-        sampler: Generator = self.sampler
+        sampler: Generator = self.ema_generator
         was_training = sampler.training
         sampler.eval()
         images: Tensor = sampler(z, y)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfergen.losses.perceptual import perceptual_distance
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -54,7 +54,7 @@ class Distillation(Strategy):
             )
         self.where, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)
-        hidden: tuple[Backbone, ...] = (self.hide(backbone),) if backbone is not None and perceptual else ()
+        hidden: tuple[Backbone, ...] = (self.add_frozen(backbone),) if backbone is not None and perceptual else ()
         self._trunk = hidden  # in a tuple, which modules do not look into
 
     @property
@@ -76,9 +76,9 @@ class Distillation(Strategy):
                     f"transfer.teacher={self.where}: its {name} is {its}, and the student's is {ours}; set "
                     f"{here}.{name}={its}"
                 )
-        self._teacher = (self.hide(teacher),)
+        self._teacher = (self.add_frozen(teacher),)
         for backbone in self._trunk:
-            fold(backbone, generator.resolution)
+            fold_batchnorm(backbone, generator.resolution)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """`output` and `perceptual`."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.losses.alignment import coral, cross_domain_consistency, gradient_reversal, mmd
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -66,7 +66,7 @@ class DomainAdaptation(Strategy):
             )
         self.where = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc
-        hidden: tuple[Backbone, ...] = (self.hide(backbone),) if backbone is not None and used else ()
+        hidden: tuple[Backbone, ...] = (self.add_frozen(backbone),) if backbone is not None and used else ()
         self._trunk = hidden  # in a tuple, which modules do not look into
         self.has_terms = bool(used or ewc)
         self.head = (
@@ -99,9 +99,9 @@ class DomainAdaptation(Strategy):
                 f"generator and data.resolution={source.resolution} as in its config.yaml"
             )
         generator.load_state_dict(source.state_dict())
-        self._source = (self.hide(source),)
+        self._source = (self.add_frozen(source),)
         for backbone in self._trunk:
-            fold(backbone, generator.resolution)
+            fold_batchnorm(backbone, generator.resolution)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.networks.layers.unregistered import Hides
+from transfergen.networks.layers.unregistered import UnregisteredModules
 
-Mode = Literal["frozen", "tuned", "last_k", "gradual"]
+Mode = Literal["frozen", "trainable", "last_k", "gradual"]
 
 
 class Pairs(NamedTuple):
@@ -24,17 +24,17 @@ class Pairs(NamedTuple):
     """(B, 3, R, R) in [-1, 1], not augmented."""
 
 
-class Strategy(Hides):
+class Strategy(UnregisteredModules):
     """Which blocks of the discriminator's trunk train, from when on and how fast. The base of all other strategies.
 
     Args:
-        trunk: `frozen` (none train), `tuned` (all train), `last_k` (the deepest `last_k` train), or `gradual` (all are
-            frozen at first, and one more thaws, the deepest first, each `thaw_every_images`).
+        trunk: `frozen` (none train), `trainable` (all train), `last_k` (the deepest `last_k` train), or `gradual` (all are
+            frozen at first, and one more thaws, the deepest first, each `unfreeze_every_images`).
         last_k: blocks that train; for `last_k` alone.
-        thaw_every_images: real images between two thaws; for `gradual` alone.
+        unfreeze_every_images: real images between two thaws; for `gradual` alone.
         cache_mib: memory for the frozen blocks' features of real images, which then are computed once and not in each
             epoch; 0 turns this off. Where all the features would not fit, none are kept.
-        trunk_lr: learning rate of the trunk, as a multiple of the other layers'.
+        trunk_lr_scale: learning rate of the trunk, as a multiple of the other layers'.
         freeze_d: lowest layers of an ordinary discriminator that keep the weights of `init_from`. Mo 2020,
             arXiv:2002.10964 (FreezeD).
 
@@ -52,20 +52,27 @@ class Strategy(Hides):
         *,
         trunk: Mode = "frozen",
         last_k: int = 1,
-        thaw_every_images: int = 100_000,
+        unfreeze_every_images: int = 100_000,
         cache_mib: int = 2048,
-        trunk_lr: float = 1.0,
+        trunk_lr_scale: float = 1.0,
         freeze_d: int = 0,
     ) -> None:
         super().__init__()
         if trunk not in get_args(Mode):
             raise ValueError(f"transfer.trunk={trunk}: choose one of {', '.join(get_args(Mode))}")
-        if last_k < 1 or thaw_every_images < 1:
-            raise ValueError("transfer.last_k and transfer.thaw_every_images are at least 1")
-        if trunk_lr <= 0 or freeze_d < 0:
-            raise ValueError(f"transfer.trunk_lr={trunk_lr}, transfer.freeze_d={freeze_d}: above 0, and at least 0")
-        self.trunk, self.last_k, self.thaw_every_images, self.cache_mib = trunk, last_k, thaw_every_images, cache_mib
-        self.trunk_lr, self.freeze_d = trunk_lr, freeze_d
+        if last_k < 1 or unfreeze_every_images < 1:
+            raise ValueError("transfer.last_k and transfer.unfreeze_every_images are at least 1")
+        if trunk_lr_scale <= 0 or freeze_d < 0:
+            raise ValueError(
+                f"transfer.trunk_lr_scale={trunk_lr_scale}, transfer.freeze_d={freeze_d}: above 0, and at least 0"
+            )
+        self.trunk, self.last_k, self.unfreeze_every_images, self.cache_mib = (
+            trunk,
+            last_k,
+            unfreeze_every_images,
+            cache_mib,
+        )
+        self.trunk_lr_scale, self.freeze_d = trunk_lr_scale, freeze_d
 
     def frozen_blocks(self, blocks: int, images_seen: int) -> int:
         """How many of a trunk's first `blocks` are frozen after `images_seen` real images.
@@ -73,7 +80,7 @@ class Strategy(Hides):
         Raises:
             ValueError: more blocks are to train than there are.
         """
-        if self.trunk == "tuned":
+        if self.trunk == "trainable":
             return 0
         if self.trunk == "last_k":
             if blocks == 0:
@@ -81,11 +88,11 @@ class Strategy(Hides):
             if self.last_k > blocks:
                 raise ValueError(
                     f"transfer.last_k={self.last_k}: the trunk has {blocks} block(s) up to its cut; set "
-                    f"transfer.last_k={blocks} or transfer.trunk=tuned"
+                    f"transfer.last_k={blocks} or transfer.trunk=trainable"
                 )
             return blocks - self.last_k
         if self.trunk == "gradual":
-            return max(0, blocks - images_seen // self.thaw_every_images)
+            return max(0, blocks - images_seen // self.unfreeze_every_images)
         return blocks
 
     def freeze_lowest(self, discriminator: Discriminator) -> None:

@@ -5,7 +5,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
-from transfergen.networks.acceleration.folding import fold, lay_out
+from transfergen.networks.acceleration.folding import fold_batchnorm, fuse_activations
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.backbones.timm import TimmBackbone
@@ -32,7 +32,7 @@ def with_statistics(backbone):
 def test_maps_and_gradients_stay_the_same_without_normalisation_and_padding(name):
     backbone = with_statistics(TimmBackbone(name=name, taps=(1, 2), weights="random"))
     folded = copy.deepcopy(backbone)
-    fold(folded, 64)
+    fold_batchnorm(folded, 64)
     assert normalisations(backbone)
     assert not normalisations(folded)
     assert not padded_by_copying(folded)
@@ -59,7 +59,7 @@ def test_a_network_that_normalises_first_stays_as_it_was():
     backbone = with_statistics(Backbone([NormalisedFirst()], taps=[0], channels=[3], strides=[1]))
     images = torch.rand(2, 3, 8, 8)
     before = backbone(images)
-    fold(backbone, 8)
+    fold_batchnorm(backbone, 8)
     assert normalisations(backbone)
     torch.testing.assert_close(backbone(images), before, rtol=0, atol=0)
 
@@ -77,7 +77,7 @@ class ActivatedFirst(nn.Module):
 def test_an_activation_becomes_a_part_of_the_convolution_that_it_is_called_behind(order):
     backbone = Backbone([order()], taps=[0], channels=[3], strides=[1]).requires_grad_(False)
     before = copy.deepcopy(backbone)
-    lay_out(backbone, 8)
+    fuse_activations(backbone, 8)
     assert backbone.training
     assert any(isinstance(m, FrozenConv2d) for m in backbone.modules()) == (order is not ActivatedFirst)
     images = torch.rand(2, 3, 8, 8) * 2 - 1
@@ -88,7 +88,7 @@ def test_padding_of_maps_with_odd_sides_stays_as_it_was():
     backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
     images = torch.rand(2, 3, 50, 50)  # 25 after the first convolution
     before = backbone(images)
-    fold(backbone, 50)
+    fold_batchnorm(backbone, 50)
     assert padded_by_copying(backbone)
     assert not normalisations(backbone)
     for ours, theirs in zip(backbone(images), before, strict=True):
@@ -97,7 +97,7 @@ def test_padding_of_maps_with_odd_sides_stays_as_it_was():
 
 def test_on_a_cpu_a_folded_trunk_computes_in_bfloat16_with_the_gradient_of_float32():
     backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
-    fold(backbone, 32)
+    fold_batchnorm(backbone, 32)
     images = (torch.rand(8, 3, 32, 32) * 2 - 1).requires_grad_()
     gradients = []
     for enabled in (False, True):
@@ -110,6 +110,6 @@ def test_on_a_cpu_a_folded_trunk_computes_in_bfloat16_with_the_gradient_of_float
 
 def test_on_a_cpu_a_trunk_with_strided_depthwise_convolutions_stays_in_float32():
     backbone = with_statistics(TimmBackbone(taps=(1, 2), weights="random"))
-    fold(backbone, 50)
+    fold_batchnorm(backbone, 50)
     with torch.autocast("cpu", torch.bfloat16):
         assert {m.dtype for m in backbone(torch.rand(2, 3, 50, 50))} == {torch.float32}

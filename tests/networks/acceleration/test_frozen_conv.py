@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, lay_out_once, set_frozen
-from transfergen.networks.backbones import frozen
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
+from transfergen.networks.acceleration import frozen_conv as frozen
 from transfergen.training.turn_losses import without_weight_gradients
 
 CONVOLUTIONS = {
@@ -112,6 +112,6 @@ def test_what_follows_no_plain_convolution_stays():
     network = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same"), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Tanh(), nn.ReLU())
     x = maps()
     expected = network(x)
-    lay_out_once(network)
+    replace_convolutions(network)
     assert [type(layer) for layer in network] == [nn.Conv2d, nn.ReLU, FrozenConv2d, nn.Tanh, nn.ReLU]
     assert torch.equal(network(x), expected)

@@ -82,12 +82,12 @@ def test_calibration_is_done_once(images):
     assert torch.equal(d(images), before)
 
 
-@pytest.mark.parametrize("calibrated", [True, False])
-def test_calibration_can_be_turned_off(calibrated, images):
-    d = discriminator(calibrated=calibrated).eval()
+@pytest.mark.parametrize("standardize_features", [True, False])
+def test_calibration_can_be_turned_off(standardize_features, images):
+    d = discriminator(standardize_features=standardize_features).eval()
     before = d(images)
     d.calibrate(images)
-    assert torch.equal(d(images), before) != calibrated
+    assert torch.equal(d(images), before) != standardize_features
 
 
 def test_projections_and_calibration_are_saved_with_the_weights(images):

@@ -144,7 +144,7 @@ def test_calibration_is_saved_with_the_weights(images):
 
 
 def test_without_calibration_features_stay_as_they_are(images):
-    d = discriminator(calibrated=False).eval()
+    d = discriminator(standardize_features=False).eval()
     before = d(images)
     d.calibrate(images)
     assert torch.equal(d(images), before)

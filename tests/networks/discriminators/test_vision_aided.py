@@ -62,7 +62,7 @@ def test_the_network_that_tells_reals_from_fakes_best_joins_first(order, real, f
 
 
 def test_all_ranks_follow_the_first(real, fake, monkeypatch):
-    monkeypatch.setattr(vision_aided, "of_all_ranks", lambda choice: ["blind", choice])
+    monkeypatch.setattr(vision_aided, "all_gather_objects", lambda choice: ["blind", choice])
     d = discriminator()
     d.grow(real, fake)
     assert d.joined == ["blind"]
@@ -161,7 +161,7 @@ def test_a_probe_is_no_better_than_chance_on_images_of_one_kind(backbone):
 
 
 def test_a_probe_looks_at_images_that_it_was_not_fitted_to():
-    """Reals and fakes that differ in the fitted half alone, which is every other image."""
+    """RealFeatures and fakes that differ in the fitted half alone, which is every other image."""
     real, fake = pictures(100, 0.0), pictures(100, 0.0)
     real[::2] += 0.5
     fake[::2] -= 0.5

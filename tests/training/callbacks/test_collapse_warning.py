@@ -7,7 +7,7 @@ from transfergen.training.build import build_module
 from transfergen.training.callbacks.collapse_warning import (
     GRACE_IMAGES,
     PINNED_IMAGES,
-    CollapseWatch,
+    CollapseWarning,
     DiversityAlarm,
     what_to_try,
 )
@@ -54,7 +54,7 @@ def test_diversity_that_never_rose_is_warned_of_after_the_start(caplog):
 
 @pytest.mark.parametrize(("real", "fake", "warned"), [(1.0, 0.995, 1), (1.0, 0.98, 0), (0.98, 1.0, 0)])
 def test_discriminator_that_nothing_fools_is_warned_of_once_a_stretch(caplog, real, fake, warned):
-    watch = CollapseWatch()
+    watch = CollapseWarning()
     for images in (0, PINNED_IMAGES - 1, PINNED_IMAGES, 2 * PINNED_IMAGES):
         watch.look(real, fake, 5000 + images, ADVICE)
     found = warnings(caplog)
@@ -63,7 +63,7 @@ def test_discriminator_that_nothing_fools_is_warned_of_once_a_stretch(caplog, re
 
 
 def test_stretch_starts_anew_when_the_discriminator_errs(caplog):
-    watch = CollapseWatch()
+    watch = CollapseWarning()
     for images, fake in ((0, 1.0), (PINNED_IMAGES - 1, 0.9), (PINNED_IMAGES, 1.0), (2 * PINNED_IMAGES - 1, 1.0)):
         watch.look(1.0, fake, images, ADVICE)
     assert not warnings(caplog)

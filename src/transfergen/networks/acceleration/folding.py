@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, lay_out_once, set_frozen
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
 from transfergen.networks.backbones.base import Backbone
 
 
-def fold(network: nn.Module, resolution: int) -> None:
+def fold_batchnorm(network: nn.Module, resolution: int) -> None:
     """Let each convolution do what surrounds it, too: normalisation and activation behind it, padding before it.
 
     Changes the network, which must stay frozen from now on.
 
     Args:
         network: a trunk, or any other from images in [-1, 1] to features or a list of them.
-        resolution: of the images that it is tried on, in pixels: see `lay_out`.
+        resolution: of the images that it is tried on, in pixels: see `fuse_activations`.
     """
-    _change(network, resolution, _fold_batch_norm, _fold_padding, lay_out_once)
+    _change(network, resolution, _fold_batch_norm, _fold_padding, replace_convolutions)
     set_frozen(network, True)
     if isinstance(network, Backbone):
         convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
@@ -31,13 +31,13 @@ def fold(network: nn.Module, resolution: int) -> None:
         network.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
 
 
-def lay_out(network: nn.Module, resolution: int) -> None:
+def fuse_activations(network: nn.Module, resolution: int) -> None:
     """Let each convolution do the activation behind it, too, as long as it is `set_frozen`.
 
     The network is run on an image of `resolution` pixels before and after, and stays as it was where the features
     differ: what is behind a convolution in a list of layers may be called before it.
     """
-    _change(network, resolution, lay_out_once)
+    _change(network, resolution, replace_convolutions)
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class FrozenConv2d(nn.Module):
         """As `forward`, on a CPU."""
         if not _has_kernels(maps.dtype):
             return self._plain(maps)
-        laid_out, (activation, limits, _) = self._laid_out(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
+        laid_out, (activation, limits, _) = self._prepacked(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
         convolution = laid_out.kernel, laid_out.bias, self.padding, self.stride, self.groups
         return _convolve(maps, *convolution, activation, limits)
 
@@ -87,10 +87,10 @@ class FrozenConv2d(nn.Module):
         if torch.is_grad_enabled() or not _has_kernels(gradient.dtype):
             kernel = self._transposed().to(gradient.dtype)
             return F.conv2d(gradient, kernel, None, 1, self._padding_back, groups=self.groups)
-        laid_out = self._laid_out(gradient.dtype, shape)
+        laid_out = self._prepacked(gradient.dtype, shape)
         if laid_out.transposed is None:
             kernel = self._transposed().to(gradient.dtype)
-            laid_out.transposed = _lay_out(kernel, self._padding_back, (1, 1), self.groups, list(gradient.shape))
+            laid_out.transposed = prepack_weight(kernel, self._padding_back, (1, 1), self.groups, list(gradient.shape))
         return _convolve(gradient, laid_out.transposed, None, self._padding_back, (1, 1), self.groups, "none", [])
 
     def _plain(self, maps: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ class FrozenConv2d(nn.Module):
         kernel = (kernel[:, :, 1:, 1:] if self.spreads else kernel).flip(2, 3)
         return kernel if self._depthwise else kernel.transpose(0, 1)
 
-    def _laid_out(self, dtype: torch.dtype, shape: torch.Size) -> "_Layouts":
+    def _prepacked(self, dtype: torch.dtype, shape: torch.Size) -> "_Layouts":
         """For maps of this precision, and of this shape in the first place; any others are taken, too."""
         version = dtype, *((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
         if self._layouts is None or self._layouts.version != version:
             weight, bias = self.weight.detach().to(dtype), None if self.bias is None else self.bias.detach().to(dtype)
-            kernel = _lay_out(weight, self.padding, self.stride, self.groups, list(shape))
+            kernel = prepack_weight(weight, self.padding, self.stride, self.groups, list(shape))
             self._layouts = _Layouts(kernel, bias, version)
         return self._layouts
 
@@ -132,7 +132,7 @@ def set_frozen(network: nn.Module, frozen: bool) -> None:
             module.frozen, module._layouts = frozen, None
 
 
-def lay_out_once(module: nn.Module) -> None:
+def replace_convolutions(module: nn.Module) -> None:
     """Replace plain convolutions in a network, and activations next to them, by these; `set_frozen` is yet to come."""
     before: nn.Module | None = None
     for name, child in module.named_children():
@@ -142,7 +142,7 @@ def lay_out_once(module: nn.Module) -> None:
         elif type(child) is nn.Conv2d and _is_plain(child):
             setattr(module, name, FrozenConv2d(child, frozen=False))
         else:
-            lay_out_once(child)
+            replace_convolutions(child)
         before = getattr(module, name)
 
 
@@ -179,7 +179,9 @@ def _has_kernels(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
-def _lay_out(kernel: Tensor, padding: Sequence[int], stride: Sequence[int], groups: int, shape: list[int]) -> Tensor:
+def prepack_weight(
+    kernel: Tensor, padding: Sequence[int], stride: Sequence[int], groups: int, shape: list[int]
+) -> Tensor:
     dense: Any = kernel.contiguous(memory_format=torch.channels_last).to_mkldnn()
     reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
     return cast(Tensor, reorder(dense, padding, stride, (1, 1), groups, shape))

@@ -26,7 +26,7 @@ class Discriminator(nn.Module):
     blocks: int = 0
     """How many blocks `freeze` can freeze; 0 if nothing in it is pretrained."""
     frozen_blocks: int = 0
-    joint: bool = False
+    joint_batchnorm: bool = False
     """Whether a turn scores its reals and fakes as one batch, so that batch normalisation does not hide how their means
     differ."""
 

@@ -25,15 +25,17 @@ class DCGANDiscriminator(Discriminator):
         norm: `batch`, `layer` or `none`. `layer` is over all channels and positions of an image, with a gain and a bias
             a channel. A gradient penalty is meant for single images, which `batch` does not judge one by one
             (WGAN-GP, arXiv:1704.00028, section 4).
-        joint: whether `batch` normalises reals and fakes as one batch, rather than each on its own.
+        joint_batchnorm: whether `batch` normalises reals and fakes as one batch, rather than each on its own.
 
     Raises:
         ValueError: R is none of the four, or an unknown normalisation.
     """
 
-    def __init__(self, *, resolution: int = 64, width: int = 64, norm: Norm = "batch", joint: bool = False) -> None:
+    def __init__(
+        self, *, resolution: int = 64, width: int = 64, norm: Norm = "batch", joint_batchnorm: bool = False
+    ) -> None:
         super().__init__()
-        self.joint = joint
+        self.joint_batchnorm = joint_batchnorm
         if resolution not in (32, 64, 128, 256):
             raise ValueError(
                 f"the DCGAN discriminator takes 32, 64, 128 or 256 px, not {resolution}; set data.resolution=64"

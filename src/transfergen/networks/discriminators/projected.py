@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfergen.networks.acceleration.folding import fold
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
@@ -24,7 +24,7 @@ class ProjectedDiscriminator(Discriminator):
     the width of the scale by another random 1x1 convolution, and added. Neither is ever trained: both belong to the
     frozen prefix. One head a scale judges the result (section 3.2 and figure 2).
 
-    Deviations from the release: the trunk's channels are standardised first (`calibrated`), for trunks whose features
+    Deviations from the release: the trunk's channels are standardised first (`standardize_features`), for trunks whose features
     are large, and a sum of two maps is divided by the root of 2, so that all scales stay near unit variance.
 
     Args:
@@ -33,8 +33,8 @@ class ProjectedDiscriminator(Discriminator):
         channels: of the shallowest scale after mixing.
         width: of the heads.
         mix_scales: whether there is cross-scale mixing.
-        calibrated: whether the trunk's channels are standardised.
-        joint: whether the heads normalise reals and fakes as one batch; the release normalises each on its own.
+        standardize_features: whether the trunk's channels are standardised.
+        joint_batchnorm: whether the heads normalise reals and fakes as one batch; the release normalises each on its own.
 
     Raises:
         ValueError: no trunk, or one too deep for R.
@@ -50,17 +50,17 @@ class ProjectedDiscriminator(Discriminator):
         channels: int = 64,
         width: int = 64,
         mix_scales: bool = True,
-        calibrated: bool = True,
-        joint: bool = False,
+        standardize_features: bool = True,
+        joint_batchnorm: bool = False,
     ) -> None:
         super().__init__()
-        self.joint = joint
+        self.joint_batchnorm = joint_batchnorm
         check_backbone(backbone)
-        fold(backbone.eval(), resolution)
+        fold_batchnorm(backbone.eval(), resolution)
         self.backbone = backbone.requires_grad_(False)
         self.backbones = (backbone,)
         self.blocks = self.frozen_blocks = len(backbone.blocks)
-        self.calibrated = calibrated
+        self.standardize_features = standardize_features
         shapes = backbone.shapes(resolution)
         widths = [channels * 2**i for i in range(len(shapes))]
         self.mix_channels = nn.ModuleList(_random_projection(c, w) for (c, _, _), w in zip(shapes, widths, strict=True))
@@ -84,7 +84,7 @@ class ProjectedDiscriminator(Discriminator):
 
         Once: a mixing that came from another run, where it was done, stays as the heads know it.
         """
-        if self.calibrated and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
+        if self.standardize_features and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
             means, stds = channel_statistics(self.backbone, images)
             for mix, mean, std in zip(self.mix_channels, means, stds, strict=True):
                 weight, bias = cast(Tensor, mix.weight), cast(Tensor, mix.bias)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from transfergen.networks.acceleration.folding import lay_out
+from transfergen.networks.acceleration.folding import fuse_activations
 from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
@@ -36,7 +36,7 @@ class VGGDiscriminator(Discriminator):
         hidden: width of the head.
         dropout: probability of dropping a hidden unit.
         batch_std: whether there is a head for the deviation over the batch.
-        calibrated: whether `calibrate` does anything.
+        standardize_features: whether `calibrate` does anything.
 
     Raises:
         ValueError: no trunk, or one too deep for R.
@@ -54,16 +54,16 @@ class VGGDiscriminator(Discriminator):
         hidden: int = 1024,
         dropout: float = 0.5,
         batch_std: bool = True,
-        calibrated: bool = True,
+        standardize_features: bool = True,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
-        lay_out(backbone, resolution)
+        fuse_activations(backbone, resolution)
         self.backbone = backbone
         self.backbones = (backbone,)
         self.blocks = len(backbone.blocks)
         self.pool = pool
-        self.calibrated = calibrated
+        self.standardize_features = standardize_features
         self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
         self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
         inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
@@ -98,7 +98,7 @@ class VGGDiscriminator(Discriminator):
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
         """Real images (B, 3, R, R) in [-1, 1]: the head sees channels that are standardised on them from now on."""
-        if self.calibrated:
+        if self.standardize_features:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch norm stay as they are
             means, stds = channel_statistics(lambda part: self._maps(self.features(part)), images)

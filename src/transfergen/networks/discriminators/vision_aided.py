@@ -7,7 +7,7 @@ from itertools import accumulate, chain, pairwise
 import torch
 from torch import Tensor, nn
 
-from transfergen.distributed import of_all_ranks
+from transfergen.distributed import all_gather_objects
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, Part
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
@@ -25,7 +25,7 @@ class VisionAidedDiscriminator(Discriminator):
     less `weight`.
 
     Args:
-        ordinary: nothing in it is pretrained. If it is `joint`, the heads are, too.
+        ordinary: nothing in it is pretrained. If it is `joint_batchnorm`, the heads are, too.
         backbones: networks to choose from, by name; null ones are left out.
         resolution: R, in pixels.
         count: how many join in all; null: each of them.
@@ -53,7 +53,7 @@ class VisionAidedDiscriminator(Discriminator):
         width: int = 64,
     ) -> None:
         super().__init__()
-        self.joint, self.num_classes = ordinary.joint, ordinary.num_classes
+        self.joint_batchnorm, self.num_classes = ordinary.joint_batchnorm, ordinary.num_classes
         given = {name: backbone for name, backbone in backbones.items() if backbone is not None}
         if not given:
             raise ValueError("discriminator.backbones has no network; give one, or set model=dcgan")
@@ -105,7 +105,7 @@ class VisionAidedDiscriminator(Discriminator):
         waiting = [name for name in self.judges if name not in self.joined]
         accuracies = {name: probe_accuracy(self._judge(name).backbone, real, fake) for name in waiting}
         best = max(accuracies, key=lambda name: accuracies[name])
-        self.joined.append(of_all_ranks(best)[0])  # rounding, which differs by device, must not divide them
+        self.joined.append(all_gather_objects(best)[0])  # rounding, which differs by device, must not divide them
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:

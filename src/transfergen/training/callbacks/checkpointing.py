@@ -9,7 +9,7 @@ from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
 
 
-class RunFiles(Callback):
+class Checkpointing(Callback):
     """Keeps checkpoints/last.ckpt and the generator's files up to date: at intervals, and at the training's end.
 
     Args:
@@ -48,7 +48,7 @@ class RunFiles(Callback):
         if trainer.is_global_zero:
             ema, images_seen = module.ema is not None, module.images_seen
             artefacts.save_generator(
-                self.run_dir, module.sampler, self.generator_config, ema=ema, images_seen=images_seen
+                self.run_dir, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen
             )
         self._saved_at = module.images_seen
 

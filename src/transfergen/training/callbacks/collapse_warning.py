@@ -50,7 +50,7 @@ class DiversityAlarm:
         self._low = low
 
 
-class CollapseWatch(Callback):
+class CollapseWarning(Callback):
     """Warns when the discriminator has told nearly all reals from fakes for `PINNED_IMAGES`; once for each stretch."""
 
     def __init__(self) -> None:

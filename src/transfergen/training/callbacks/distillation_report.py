@@ -22,7 +22,7 @@ REPORT = "distillation.json"
 BATCHES, REPEATS = (1, 64), 15
 
 
-class StudentReport(Callback):
+class DistillationReport(Callback):
     """At the end, parameters, latency on the CPU and metrics of both: a file, a table, and a text in TensorBoard.
 
     Args:
@@ -37,7 +37,7 @@ class StudentReport(Callback):
         """Measures; all ranks share the work."""
         module = cast(GAN, pl_module)
         teacher = cast(Distillation, module.transfer).teacher
-        networks = {"student": module.sampler, "teacher": teacher}
+        networks = {"student": module.ema_generator, "teacher": teacher}
         values = {
             "student": {entry["name"]: entry["value"] for entry in self.evaluation.entries},
             "teacher": self.evaluation.values_of(trainer, teacher, module.device),

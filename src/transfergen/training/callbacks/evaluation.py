@@ -12,8 +12,16 @@ from lightning import Callback, LightningModule, Trainer
 from transfergen.config import instantiate
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 from transfergen.evaluation.feature_extraction import Track, sample_features, silently, store_features
-from transfergen.evaluation.measure import BEST, BEST_CHECKPOINT, LARGER_IS_BETTER, biased, entries, measurable, measure
-from transfergen.evaluation.shared_weights import flattered, shared_weights
+from transfergen.evaluation.measure import (
+    BEST,
+    BEST_CHECKPOINT,
+    LARGER_IS_BETTER,
+    measurable,
+    measure,
+    metric_records,
+    small_sample_warning,
+)
+from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
@@ -105,9 +113,9 @@ class Evaluation(Callback):
             )
         if trainer.is_global_zero:
             if self.shared is not None:
-                log.warning(flattered(self.extractor, self.shared))
+                log.warning(shared_weights_warning(self.extractor, self.shared))
             if len(self._real) < self.extractor.dimensions:
-                log.warning(biased(self.extractor, len(self._real)))
+                log.warning(small_sample_warning(self.extractor, len(self._real)))
         if self.every_images is not None:
             self._intervals_done = pl_module.images_seen // self.every_images
         # One rank's word, since it decides whether all ranks save.
@@ -146,8 +154,8 @@ class Evaluation(Callback):
     def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
         module.raise_if_not_finite()
         self._last_at = images_seen = module.images_seen
-        values = self.values_of(trainer, module.sampler, module.device)
-        self.entries = entries(
+        values = self.values_of(trainer, module.ema_generator, module.device)
+        self.entries = metric_records(
             values,
             extractor=self.extractor,
             generated=len(self._real),
@@ -177,7 +185,9 @@ class Evaluation(Callback):
         if trainer.is_global_zero:
             folder = self.run_dir / BEST
             ema, images_seen = module.ema is not None, module.images_seen
-            artefacts.save_generator(folder, module.sampler, self.generator_config, ema=ema, images_seen=images_seen)
+            artefacts.save_generator(
+                folder, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen
+            )
             artefacts.write_json(folder / artefacts.METRICS, {"images_seen": images_seen, "metrics": self.entries})
 
     def _saved_best(self) -> float | None:

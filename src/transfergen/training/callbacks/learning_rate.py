@@ -1,4 +1,4 @@
-"""Learning rates that fall towards the end."""
+"""Learning rates that fall towards the end of a training."""
 
 from typing import Any
 
@@ -7,34 +7,35 @@ from lightning import Callback, LightningModule, Trainer
 from transfergen.training.base_module import GenerativeModule
 
 
-class RateDecay(Callback):
-    """All learning rates fall linearly, from what they are at `from_images` real images to a part of it.
+class LinearLRDecay(Callback):
+    """Lets all learning rates fall linearly with the number of real images seen.
 
     Args:
-        from_images: where they begin to fall.
-        until_images: where they have fallen; afterwards they stay.
-        to: what is left of them there, as a part.
+        start_images: up to here they are as configured.
+        end_images: from here on they are `final_factor` times that.
+        final_factor: in [0, 1].
 
     Raises:
-        ValueError: `until_images` is not known, or not after `from_images`; `to` is not a part.
+        ValueError: `end_images` is not after `start_images`, or `final_factor` is out of range.
     """
 
-    def __init__(self, from_images: int, until_images: int | None, to: float = 0.0) -> None:
-        if until_images is None or not 0 <= from_images < until_images:
+    def __init__(self, *, start_images: int, end_images: int | None, final_factor: float = 0.0) -> None:
+        if end_images is None or not 0 <= start_images < end_images:
             raise ValueError(
-                f"decay_from_images={from_images}: the learning rates fall from there to {until_images} images; set "
-                "max_images, or decay_until_images, to more than that"
+                f"lr_decay.start_images={start_images}: the learning rates fall from there to {end_images} images; set "
+                "max_images, or lr_decay.end_images, to more than that"
             )
-        if not 0 <= to <= 1:
-            raise ValueError(f"decay_to={to}: it is what is left of the learning rates; set decay_to to 0 to 1")
-        self.from_images, self.until_images, self.to = from_images, until_images, to
+        if not 0 <= final_factor <= 1:
+            raise ValueError(f"lr_decay.final_factor={final_factor}: set a number from 0 to 1")
+        self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
         self._rates: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Sets them; before the first batch they are the configured ones, in a resumed run too."""
+        """Set the rates. Before a run's first batch they are the configured ones, in a resumed run too."""
         assert isinstance(pl_module, GenerativeModule)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         self._rates = self._rates or [group["lr"] for group in groups]
-        left = (self.until_images - pl_module.images_seen) / (self.until_images - self.from_images)
+        left = (self.end_images - pl_module.images_seen) / (self.end_images - self.start_images)
+        factor = self.final_factor + (1 - self.final_factor) * min(1.0, max(0.0, left))
         for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * (self.to + (1 - self.to) * min(1.0, max(0.0, left)))
+            group["lr"] = rate * factor

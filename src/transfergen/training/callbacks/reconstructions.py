@@ -36,7 +36,7 @@ class Reconstructions(Callback):
         assert isinstance(pl_module, Autoencoding)
         self._intervals_done = pl_module.images_seen // self.every_images
         data = trainer.datamodule  # type: ignore[attr-defined]
-        some = data.test_set.some(PICTURES)
+        some = data.test_set.sample_images(PICTURES)
         self._pictures = to_float(some.pixels, data.resolution)
         self._classes = some.labels if pl_module.generator.num_classes else None
 

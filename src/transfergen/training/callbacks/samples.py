@@ -43,7 +43,7 @@ class SampleGrid(Callback):
         assert isinstance(pl_module, GenerativeModule)
         self._intervals_done = pl_module.images_seen // self.every_images
         data = trainer.datamodule  # type: ignore[attr-defined]
-        reals = to_float(data.train_set.some(self.count).pixels, data.resolution)
+        reals = to_float(data.train_set.sample_images(self.count).pixels, data.resolution)
         self._reals_spread = _spread(reals)
         self._save(trainer, "reals", reals, pl_module.images_seen)
 
@@ -68,7 +68,7 @@ class SampleGrid(Callback):
 
     def _sample(self, module: GenerativeModule) -> torch.Tensor:
         """Images (count, 3, R, R) of the fixed latents."""
-        return sample(module.sampler, range(self.seed, self.seed + self.count), module.device)
+        return sample(module.ema_generator, range(self.seed, self.seed + self.count), module.device)
 
     @rank_zero_only
     def _show(self, trainer: Trainer, module: GenerativeModule, images: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from transfergen.errors import SignalError
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.checkpointing import RunFiles
+from transfergen.training.callbacks.checkpointing import Checkpointing
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 _REQUEUE = getattr(signal, "SIGUSR2", None)
@@ -27,7 +27,7 @@ class Signals(Callback):
         files: saves.
     """
 
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: Checkpointing) -> None:
         self.files = files
         self._received = 0
         self._previous: dict[int, Any] = {}
