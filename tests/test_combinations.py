@@ -17,7 +17,7 @@ from transfergen.training.trainer import build_trainer
 
 
 def options(group, *without):
-    return sorted({file.stem for file in (CONF_DIR / group).glob("*.yaml")} - set(without))
+    return sorted({file.stem for file in (CONF_DIR / group).glob("[!_]*.yaml")} - set(without))
 
 
 GENERATORS = options("generator")

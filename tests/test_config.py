@@ -6,7 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
@@ -18,61 +18,76 @@ def composed(*overrides):
         return compose("train", overrides=list(overrides))
 
 
-def targets(node, path=""):
+CHOICES = [
+    f"{file.parent.name}/{file.stem}"
+    for file in sorted(CONF_DIR.glob("*/[!_]*.yaml"))
+    if file.parent.name not in ("model", "experiment")
+]
+CHOSEN = {  # what a choice sets to other values than the signature's defaults: that is what it is for
+    "augment": {"colour", "translation", "cutout", "flip"},
+    "backbone/timm": {"name", "taps", "weights"},
+    "backbone/vgg19_multiscale": {"cut", "taps"},
+    "discriminator/biggan": {"width", "attention", "orthogonal_init"},
+    "discriminator/sagan": {"attention"},
+    "discriminator/wgan_gp": {"spectral_norm"},
+    "generator/biggan": {
+        *("z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical", "orthogonal_init", "orthogonal")
+    },
+    "generator/sagan": {"attention", "spectral_norm"},
+    "metrics/dinov2": {"name", "weights"},
+    "objective/relativistic": {"r1", "r2"},
+    "objective/vae_gan": {"perceptual", "adversarial"},
+    "objective/wasserstein": {"clip"},
+    "objective/wasserstein_gp": {"interpolated"},
+    "transfer/fine_tuning": {"trunk"},
+}
+
+
+def targets(node):
+    """This node and those below it, as far as they name a class or a function of this package."""
     if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield path, node
+        if str(node.get("_target_")).startswith("transfergen."):
+            yield node
         for key in node:
             if not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
-                yield from targets(node[key], f"{path}.{key}")
+                yield from targets(node[key])
 
 
-YAML_NODES = [
-    pytest.param(node, file.stem, id=f"{file.relative_to(CONF_DIR)}{path}")
-    for file in sorted(CONF_DIR.rglob("*.yaml"))
-    for path, node in targets(OmegaConf.load(file))
-    if node._target_.startswith("transfergen.")
-]
+def arguments(node):
+    """The parameters that a node of a config has to set, by name."""
+    target = get_object(node._target_)
+    parameters = dict(inspect.signature(target).parameters)
+    if "trunk" in parameters and parameters["trunk"].kind is inspect.Parameter.VAR_KEYWORD:
+        del parameters["trunk"]  # a strategy hands these to its base class
+        parameters |= inspect.signature(target.__mro__[1]).parameters
+    partial = node.get("_partial_")  # the data module calls a source with path and split
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if name != "dataset" and not (partial and parameter.kind is not inspect.Parameter.KEYWORD_ONLY)
+    }
 
 
-def _names(default):
-    """Of an entry of a defaults list: `group@package: option`, or a name alone."""
-    return default if isinstance(default, DictConfig) else [default]
-
-
-@pytest.mark.parametrize(("node", "option"), YAML_NODES)
-def test_yaml_has_the_arguments_of_its_target_in_order_with_their_defaults(node, option):
-    parameters = [
-        p
-        for p in inspect.signature(get_object(node._target_)).parameters.values()
-        if p.name not in ("split", "dataset")  # handed over by the data module; by tests
-    ]
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):  # a strategy, and what it hands to its base
-        handed = list(inspect.signature(get_object(node._target_).__mro__[1]).parameters.values())
-        parameters = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD] + handed
-    chosen = [key.partition("@")[2].partition(".")[0] for entry in node.get("defaults", []) for key in _names(entry)]
-    names = [*dict.fromkeys(filter(None, chosen)), *(k for k in node if k not in ("_target_", "_partial_", "defaults"))]
-    if node.get("_partial_"):
-        parameters = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert names == [p.name for p in parameters]
-    own = {"weights", "name", "cut", "taps", "trunk"}  # where one class has several YAMLs, each chooses
-    if option in ("sagan", "biggan"):
-        own |= {"z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical"}
-        own |= {"orthogonal_init", "orthogonal"}
-    if option in ("none", "flip"):
-        own |= {"colour", "translation", "cutout", "flip"}
-    if option == "vae_gan":
-        own |= {"perceptual", "adversarial", "game", "penalty"}
-    if option in ("wgan_gp", "wasserstein", "wasserstein_gp", "relativistic"):
-        own |= {"spectral_norm", "clip", "interpolated", "r1", "r2"}
-    for parameter in parameters:
-        if parameter.name in node and not OmegaConf.is_interpolation(node, parameter.name):
-            if OmegaConf.is_missing(node, parameter.name) or parameter.name in own:
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_sets_all_arguments_of_its_target_to_their_defaults_but_for_what_it_is_there_for(choice):
+    group, _, option = choice.partition("/")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        content = compose(choice)[group]
+    chosen = CHOSEN.get(choice, set()) | CHOSEN.get(group, set())
+    for node in targets(content):
+        expected = arguments(node)
+        assert set(node) - {"_target_", "_partial_"} == set(expected)
+        for name, parameter in expected.items():
+            if name in chosen or OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
                 continue
-            value = node[parameter.name]
-            default = parameter.default
-            if default is not inspect.Parameter.empty and not isinstance(value, DictConfig):
-                assert value == default, parameter.name
+            value = node[name]
+            if parameter.default is not inspect.Parameter.empty and not isinstance(value, DictConfig):
+                assert (tuple(value) if isinstance(value, ListConfig) else value) == parameter.default, name
+    for file in ("_base.yaml", f"{option}.yaml"):
+        if (CONF_DIR / group / file).exists() and "_target_" in content:
+            order = list(arguments(content))
+            names = [name for name in OmegaConf.load(CONF_DIR / group / file) if name in order]
+            assert names == sorted(names, key=order.index), file
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
@@ -155,12 +170,11 @@ def assert_logits(logits):
 def test_each_model_selects_and_sets_no_values(model):
     content = OmegaConf.load(CONF_DIR / "model" / f"{model}.yaml")
     assert list(content) == ["defaults"]
-    config = composed(f"model={model}")
+    config = OmegaConf.to_container(composed(f"model={model}"))
     for default in content.defaults:
         (group, option), *_ = default.items()
         group = group.removeprefix("override /")
-        chosen = OmegaConf.load(CONF_DIR / group / f"{option}.yaml")
-        assert config[group].get("_target_") == chosen.get("_target_")
+        assert config[group] == OmegaConf.to_container(composed(f"{group}={option}"))[group]
 
 
 def test_networks_of_vision_aided_are_chosen_by_name():

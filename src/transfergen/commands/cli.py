@@ -156,8 +156,9 @@ def _explain(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
         install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
-        near = _nearest(wrong, error.options)
-        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(error.options)}"
+        options = [option for option in error.options if not option.startswith("_")]  # _base is what they share
+        near = _nearest(wrong, options)
+        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: set {error.full_key}=VALUE"
     if isinstance(error, InterpolationResolutionError):  # of our own resolver
