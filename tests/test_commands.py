@@ -1,6 +1,5 @@
 """Each command of the README and the docs runs, shrunk; and the README's own backbone works."""
 
-import importlib
 import re
 import shlex
 import shutil
@@ -11,20 +10,20 @@ import torch
 from runs import ROOT, SMALL, called, command, train
 from safetensors.torch import load_file
 
+from transfergen.__main__ import main
 from transfergen.data.shapes import shapes
 
 README = (ROOT / "README.md").read_text()
 PAGES = [README, *(page.read_text() for page in (ROOT / "README.zh.md", *sorted((ROOT / "docs").rglob("*.md"))))]
 LINES = [
-    line.split("  #")[0].strip()
+    line.split("  #")[0].strip().replace("python train.py", "transfergen train")
     for page in PAGES
     for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     for line in block.splitlines()
 ]
-TRAININGS = list(
-    dict.fromkeys(line.removeprefix("python train.py").strip() for line in LINES if line.startswith("python train.py"))
-)
-OTHERS = list(dict.fromkeys(line.removeprefix("python -m transfergen.") for line in LINES if "-m transfergen." in line))
+COMMANDS = list(dict.fromkeys(line.removeprefix("transfergen ") for line in LINES if line.startswith("transfergen ")))
+TRAININGS = [line.removeprefix("train").strip() for line in COMMANDS if line.startswith("train")]
+OTHERS = [line for line in COMMANDS if not line.startswith("train")]
 TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"]
 
 
@@ -33,7 +32,7 @@ def test_there_are_commands_to_run():
     assert {line.split()[0] for line in OTHERS} == {"check", "evaluate", "explore", "export", "generate", "report"}
 
 
-def pretrained_weight_ids(overrides, vgg_weights):
+def weights_from_here(overrides, vgg_weights):
     """Weights from here for each network whose own would be downloaded."""
     vgg = [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
     if "backbone=vgg19_multiscale" in overrides or "model=vae_gan" in overrides:
@@ -111,7 +110,7 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
         instead += ["data=huggingface", f"data.path={few_cifar10}"]
     if "experiment=quickstart" not in overrides:
         overrides = [o for o in overrides if not o.startswith("backbone.weights=")]
-        instead += pretrained_weight_ids(overrides, vgg_weights)
+        instead += weights_from_here(overrides, vgg_weights)
     directory = [f"hydra.sweep.dir={tmp_path / 'sweep'}"] if "-m" in overrides else []
     run_dir = None if directory else tmp_path / "run"
     code, _, err = train(run_dir, *overrides, *instead, *directory, small=False)
@@ -140,7 +139,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures):
     for theirs, mine in ours.items():
         arguments = [argument.replace(theirs, str(mine)) for argument in arguments]
     few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"], "generate": ["steps=2"]}.get(name, [])
-    code, out, err = called(importlib.import_module(f"transfergen.commands.{name}").main, *arguments, *few)
+    code, out, err = called(main, name, *arguments, *few)
     assert code == 0, err
     assert out or list(tmp_path.iterdir()) != [tmp_path / "mine.jpg"]
 

@@ -18,12 +18,10 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 def commands(page):
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
         for line in block.splitlines():
-            words = shlex.split(line.split("  #")[0], comments=True)
-            for program in ("train.py", "transfergen."):
-                at = next((i for i, word in enumerate(words) if word.startswith(program)), None)
-                if at is not None and words[at - 1] in ("python", "-m"):
-                    name = "train" if program == "train.py" else words[at].removeprefix("transfergen.")
-                    yield name, [word for word in words[at + 1 :] if word != "-m"]
+            words = shlex.split(line.replace("python train.py", "transfergen train").split("  #")[0], comments=True)
+            if "transfergen" in words[:-1]:
+                name, *overrides = words[words.index("transfergen") + 1 :]
+                yield name, [word for word in overrides if word != "-m"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -70,7 +70,7 @@ def address(run_dir):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transfergen.commands.explore", f"run={run_dir}", f"port={port}"]
+    command = [sys.executable, "-m", "transfergen", "explore", f"run={run_dir}", f"port={port}"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         url = server.stdout.readline().split()[0]

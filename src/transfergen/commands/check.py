@@ -1,7 +1,8 @@
-"""`python -m transfergen.commands.check`, `transfergen-check`: read every picture before training does."""
+"""`transfergen check`: read every picture before a training does."""
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,9 +16,9 @@ SHOWN = 10
 """Names of damaged pictures and of duplicates on the screen; all of them are in the JSON."""
 
 
-def main() -> None:
-    """The command."""
-    cli.main("check", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("check", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -105,7 +106,3 @@ def _show(result: dict[str, Any], data: Any) -> None:
             screen.print(f"{kind[:-1]}: {escape(line)}", highlight=False, soft_wrap=True)
     if not result["errors"]:
         screen.print("training will take all that can be read", highlight=False)
-
-
-if __name__ == "__main__":
-    main()

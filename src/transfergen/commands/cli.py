@@ -45,12 +45,16 @@ _FULL_ERROR = "HYDRA_FULL_ERROR"
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
-def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
-    """Run `task` on the config that the command line composes; a user's mistake ends in one line and exit code 2."""
-    wants_traceback = os.environ.get(_FULL_ERROR)
+def run(config_name: str, task: Callable[[DictConfig], object], arguments: Sequence[str] | None = None) -> None:
+    """Compose a config from `arguments`, by default those of the process, and run `task` on it.
+
+    A user's mistake ends in one line on stderr and exit code 2.
+    """
+    wants_traceback, argv = os.environ.get(_FULL_ERROR), sys.argv
 
     def guarded(config: DictConfig) -> object:
         _restore(wants_traceback)
+        sys.argv = argv  # Lightning starts the other ranks by it
         try:
             return task(config)
         except OmegaConfBaseException as error:
@@ -72,13 +76,16 @@ def main(config_name: str, task: Callable[[DictConfig], object]) -> None:
             _exit(RANK_LOST, error, line)
 
     die_with_parent()
-    os.environ[_FULL_ERROR] = "1"  # Hydra then hands its own errors on and prints nothing
+    os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
+    if arguments is not None:
+        sys.argv = [argv[0], *arguments]  # Hydra reads no other
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
         _exit(USER_ERROR, error, _explain(error))
     finally:
+        sys.argv = argv
         _restore(wants_traceback)
 
 
@@ -157,7 +164,7 @@ def _explain(error: Exception) -> str:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
         install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
         options = [option for option in error.options if not option.startswith("_")]  # _base is what they share
-        near = _nearest(wrong, options)
+        near = nearest(wrong, options)
         return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: set {error.full_key}=VALUE"
@@ -167,12 +174,13 @@ def _explain(error: Exception) -> str:
     if key:
         known, group = _all_keys(), key[1].split(".")[0]
         why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
-        near = "" if key[1] in known else _nearest(key[1], known)
+        near = "" if key[1] in known else nearest(key[1], known)
         return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
     return text.split("\nSet the environment", maxsplit=1)[0]
 
 
-def _nearest(wrong: str, options: Sequence[str]) -> str:
+def nearest(wrong: str, options: Sequence[str]) -> str:
+    """`, did you mean OPTION?`, or nothing if no option resembles what was given."""
     close = get_close_matches(wrong, options, n=1)
     return f", did you mean {close[0]}?" if close else ""
 

@@ -1,4 +1,4 @@
-"""`python -m transfergen.commands.evaluate`, `transfergen-evaluate`: the metrics of a run, or of a folder of pictures."""
+"""`transfergen evaluate`: the metrics of a run, or of a folder of images."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from transfergen.commands import cli
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    """The command."""
-    cli.main("evaluate", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("evaluate", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -104,7 +104,3 @@ def _check(config: DictConfig) -> None:
 def _track(items: Sequence[Any], description: str) -> Iterable[Any]:
     screen = Console(stderr=True)
     return track(items, description, console=screen, transient=True, disable=not screen.is_terminal)
-
-
-if __name__ == "__main__":
-    main()

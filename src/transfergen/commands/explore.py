@@ -1,6 +1,6 @@
-"""`python -m transfergen.commands.explore`, `transfergen-explore`: a page on this machine to look around in a generator."""
+"""`transfergen explore`: a page on this machine to look at a trained generator's images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ LARGE = 480
 NEAREST = 5
 
 
-def main() -> None:
-    """The command."""
-    cli.main("explore", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("explore", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -159,7 +159,3 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
                 find = lambda seed: enlarged(search(seed))  # noqa: E731
                 button.click(find, query, beside, api_visibility="private")
     return blocks
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""`python -m transfergen.commands.export`, `transfergen-export`: a trained generator for other programs."""
+"""`transfergen export`: a trained generator for other programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     pass
 
 
-def main() -> None:
-    """The command."""
-    cli.main("export", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("export", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -39,7 +39,3 @@ def _task(config: DictConfig) -> None:
     if config.format != "bf16" and difference > TOLERANCE:
         raise ValueError(f"format={config.format}: {out} differs by {difference:.1e} from the generator; do not use it")
     print(f"{out}: differs by {difference:.1e} at most from the generator, in [-1, 1]")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m transfergen.commands.generate`, `transfergen-generate`: pictures from a trained generator."""
+"""`transfergen generate`: images from a trained generator."""
 
 import json
 import sys
@@ -18,9 +18,9 @@ SETTINGS = "generate.json"
 """In the folder of images: what they were made with."""
 
 
-def main() -> None:
-    """The command."""
-    cli.main("generate", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("generate", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -155,7 +155,3 @@ def _track(items: range, description: str) -> Iterable[int]:
 
     screen = Console(stderr=True)
     return track(items, description, console=screen, transient=True, disable=not sys.stderr.isatty())
-
-
-if __name__ == "__main__":
-    main()

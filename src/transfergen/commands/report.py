@@ -1,7 +1,8 @@
-"""`python -m transfergen.commands.report`, `transfergen-report`: a run, or several side by side, as one HTML file."""
+"""`transfergen report`: a run, or several side by side, as one HTML file."""
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -54,9 +55,9 @@ class Run:
         return listed
 
 
-def main() -> None:
-    """The command."""
-    cli.main("report", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("report", _task, arguments)
 
 
 def _task(config: DictConfig) -> None:
@@ -237,7 +238,3 @@ def _flat(node: Any, prefix: str = "") -> dict[str, str]:
     return {
         k: v for key, item in node.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
-"""`python train.py`, `python -m transfergen.commands.train`, `transfergen-train`: train a generator."""
+"""`transfergen train`, `python train.py`: train a generator."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,9 +11,9 @@ from transfergen.runs import artefacts
 from transfergen.runs.resume import resumed
 
 
-def main() -> None:
-    """The command."""
-    cli.main("train", _task)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on these arguments, by default those of the process."""
+    cli.run("train", _task, arguments)
 
 
 def _task(config: DictConfig) -> float:
@@ -52,7 +53,3 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
     its = OmegaConf.create(OmegaConf.to_container(saved.config))  # a root of its own, for its interpolations
     assert isinstance(its, DictConfig)
     return resumed(its, saved.choices, config, cli.overrides()), saved.choices, checkpoint
-
-
-if __name__ == "__main__":
-    main()

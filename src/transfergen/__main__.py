@@ -1,0 +1,37 @@
+"""The command line: `transfergen COMMAND KEY=VALUE ...`, or `python -m transfergen COMMAND KEY=VALUE ...`."""
+
+import sys
+from importlib import import_module
+
+from omegaconf import OmegaConf
+
+from transfergen.commands import cli
+from transfergen.config import CONF_DIR
+
+COMMANDS = ("train", "check", "generate", "evaluate", "export", "explore", "report")
+
+
+def main() -> None:
+    """Run the command that the first argument names, on the arguments after it."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in COMMANDS:
+        import_module(f"transfergen.commands.{name}").main(arguments)
+    elif name in ("-h", "--help"):
+        print(_overview())
+    else:
+        near = cli.nearest(name, COMMANDS)
+        print(f"transfergen: {name}: there is no such command{near} (--help lists all)", file=sys.stderr)
+        sys.exit(cli.USER_ERROR)
+
+
+def _overview() -> str:
+    headers = {name: OmegaConf.load(CONF_DIR / "hydra" / "help" / f"{name}.yaml").header for name in COMMANDS}
+    lines = "\n".join(f"  {name:10}{header}" for name, header in headers.items())
+    return (
+        f"Image generation by transfer learning.\n\ntransfergen COMMAND KEY=VALUE ...\n\n{lines}\n\n"
+        "transfergen COMMAND --help shows examples and all keys."
+    )
+
+
+if __name__ == "__main__":
+    main()

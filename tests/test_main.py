@@ -1,0 +1,57 @@
+"""The command line `transfergen COMMAND`: its overview, its help, its errors, and its processes."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, command
+
+from transfergen.__main__ import COMMANDS, main
+
+OVERVIEW = """
+import sys
+from transfergen.__main__ import main
+sys.argv = ["transfergen", "--help"]
+main()
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def overview():
+    return subprocess.run([sys.executable, "-c", OVERVIEW], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_overview_says_in_a_line_what_the_first_line_of_each_help_says(overview, name):
+    code, out, err = called(main, name, "--help")
+    assert code == 0, err
+    assert f"  {name:10}{out.splitlines()[0]}\n" in overview
+
+
+def test_unknown_command_gets_one_line_with_the_nearest_name():
+    code, out, err = called(main, "generat", "num=1")
+    assert (code, out) == (2, "")
+    assert err == "transfergen: generat: there is no such command, did you mean generate? (--help lists all)\n"
+
+
+def test_each_module_of_a_command_is_in_the_command_line():
+    modules = {file.stem for file in (ROOT / "src" / "transfergen" / "commands").glob("*.py")}
+    assert modules - {"__init__", "cli", "sweep"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_ranks_that_lightning_starts_run_the_same_command(tmp_path, way):
+    """Lightning starts rank 1 from sys.argv, which differs between `python -m` and an installed script."""
+    start = ["-m", "transfergen"]
+    if way == "script":
+        entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["transfergen"]
+        module, function = entry.split(":")
+        (tmp_path / "transfergen").write_text(f"from {module} import {function}\n{function}()\n")
+        start = [str(tmp_path / "transfergen")]
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=16", "evaluation.count=16", "trainer.devices=2"]
+    done = command(None, "train", f"hydra.run.dir={tmp_path / 'run'}", *small, script=start)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "grid.png").exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.is_dir()) == ["run"]
