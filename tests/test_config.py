@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.runs.resume import resumed
+from transfergen.runs.resume import resume_config
 
 
 def composed(*overrides):
@@ -257,7 +257,7 @@ def test_resumed_config_is_the_saved_one_with_this_command_lines_overrides():
     fresh = OmegaConf.create({"trainer": {"max_epochs": 9, "devices": 2}, "data": {"path": "new"}, "seed": 0})
     choices = OmegaConf.create({"model": "dcgan", "experiment": None})
     overrides = ["resume=there", "model=dcgan", "trainer.max_epochs=9", "data=other"]
-    config = resumed(saved, choices, fresh, overrides)
+    config = resume_config(saved, choices, fresh, overrides)
     assert config == {"trainer": {"max_epochs": 9, "devices": 1}, "data": {"path": "new"}, "seed": 5}
     with pytest.raises(ValueError, match="keeps its model"):
-        resumed(saved, choices, fresh, ["model=vgg_disc"])
+        resume_config(saved, choices, fresh, ["model=vgg_disc"])

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.commands import cli
 from transfergen.commands.sweep import trial
 from transfergen.runs import artefacts
-from transfergen.runs.resume import resumed
+from transfergen.runs.resume import resume_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,4 +52,4 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
     saved = OmegaConf.load(run_dir / artefacts.COMPOSED)
     its = OmegaConf.create(OmegaConf.to_container(saved.config))  # a root of its own, for its interpolations
     assert isinstance(its, DictConfig)
-    return resumed(its, saved.choices, config, cli.overrides()), saved.choices, checkpoint
+    return resume_config(its, saved.choices, config, cli.overrides()), saved.choices, checkpoint

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -13,7 +13,6 @@ from transfergen.data.decoding import MEGAPIXELS, Damaged, check_damaged
 from transfergen.data.pictures import Fit, Pictures, Split, at_most, check_fit, of_classes
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store
-from transfergen.training.base_module import GenerativeModule
 
 
 class ImageDataModule(LightningDataModule):
@@ -44,6 +43,8 @@ class ImageDataModule(LightningDataModule):
 
     train_set: Store
     test_set: Store
+    images_seen: int = 0
+    """Real images that the training has seen. A resumed run sets it before the first batch is read."""
 
     def __init__(
         self,
@@ -93,6 +94,13 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"data.num_classes={self.num_classes}: the pictures have {count}; set null or 0")
         return count
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches the training reads of each epoch, after `setup`."""
+        batches = len(self.train_set) // self.batch_size
+        limit = self.trainer.limit_train_batches if self.trainer else 1.0
+        return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+
     def prepare_data(self) -> None:
         """Find the pictures, and download them where the source does that (under a lock)."""
         self.pictures("train")
@@ -117,8 +125,7 @@ class ImageDataModule(LightningDataModule):
                 "at least 2 for each"
             )
         order = BatchOrder(len(self.train_set), self.batch_size, seed=self.seed, rank=rank, ranks=ranks)
-        if self.trainer is not None:
-            order.skip = cast(GenerativeModule, self.trainer.lightning_module).resumes_at
+        order.skip = self.images_seen // self.batch_size % self.batches_per_epoch
         return DataLoader(
             self.train_set,
             batch_size=None,  # the sampler gives whole batches

@@ -134,33 +134,6 @@ def tensors_digest(tensors: Iterator[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def place(checkpoint: dict[str, Any], *, epoch: int, batch: int, an_epoch: int) -> None:
-    """Tell Lightning's loops where a training stands: an epoch that was cut short counts as done for them."""
-    loops = checkpoint["loops"]["fit_loop"]
-    begun = epoch + (1 if batch else 0)
-    epochs = {"ready": begun, "started": begun, "processed": epoch, "completed": epoch}
-    loops["epoch_progress"] |= {"total": dict(epochs), "current": dict(epochs)}
-    for name, batches in (("total", epoch * an_epoch + batch), ("current", batch)):
-        loops["epoch_loop.batch_progress"][name] = dict.fromkeys(
-            ("ready", "started", "processed", "completed"), batches
-        )
-    loops["epoch_loop.batch_progress"]["is_last_batch"] = False
-    checkpoint["epoch"] = epoch
-
-
-def differing(saved: Any, here: Any) -> str:
-    """Dotted keys of two configs that do not have the same value in both."""
-
-    def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-        if not isinstance(node, dict):
-            return {prefix: node}
-        return {k: v for key, item in node.items() for k, v in flat(item, f"{prefix}.{key}" if prefix else key).items()}
-
-    ours, theirs = flat(here), flat(saved)
-    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
-    return ", ".join(keys) or "generator, discriminator and backbone"
-
-
 def _keep(path: Path, older: Path) -> None:
     link = older.with_name(f".{older.name}.{os.getpid()}.part")
     link.unlink(missing_ok=True)

@@ -1,57 +1,277 @@
-"""What goes into the two turns on a batch, and what comes out of them."""
+"""One batch of the adversarial game, in plain torch.
 
-from typing import NamedTuple
+The discriminator is split into a frozen prefix, whose output is called features, and a trainable suffix:
+
+    real features      prefix(reals), without gradients, or from the cache
+    fake features      prefix(G(z)), once, with its graph
+    discriminator      suffix(real features) against suffix(fake features, detached); its optimizer steps
+    generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
+
+With a frozen trunk these are three passes through the trunk where the textbook's loop spends nine. With nothing frozen
+the prefix is empty, the features are the images, and the same lines give eight passes instead of nine.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfergen.data.store import Batch
-from transfergen.training.turn_losses import Features, Turn
-from transfergen.transfer.strategy import Pairs
+from transfergen.distributed import rank_and_world_size
+from transfergen.losses.adversarial import Objective
+from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.generators.base import Generator
+from transfergen.training.augmentation import Augmentation
+from transfergen.training.finite_updates import FiniteUpdates
+from transfergen.training.real_features import RealFeatures
+from transfergen.training.turn_losses import (
+    Features,
+    Turn,
+    both_turns,
+    clip_weights,
+    discriminator_turn,
+    extrapolated,
+    generator_turn,
+    mean_logits,
+    sum_losses,
+    without_weight_gradients,
+)
+from transfergen.transfer.strategy import Pairs, Strategy
 
 
-class Draw(NamedTuple):
-    """A batch, and what the discriminator is shown beside it."""
+class Fakes(NamedTuple):
+    """A batch of generated images, and what else the generator is trained by on it."""
+
+    z: Tensor
+    """Latents (B, Z)."""
+    images: Tensor
+    """(B, 3, R, R) in [-1, 1], with their graph if the generator is to be updated."""
+    terms: dict[str, Tensor] = {}
+    """Weighted scalars by name, added to the generator's loss."""
+    curves: dict[str, Tensor] = {}
+    """Scalars to log by name."""
+
+
+class StepInputs(NamedTuple):
+    """A batch of reals and a batch of fakes, as both players see them."""
 
     batch: Batch
     update: int
-    y: Tensor | None
-    shown: Tensor
+    """How many updates the discriminator has had."""
+    labels: Tensor | None
+    """Classes (B,) of the reals, and so of the fakes; None for an unconditional generator."""
     real: Features
     fake: Features
+    shown: Tensor
+    """The augmented fakes (B, 3, R, R), detached."""
+    fakes: Fakes
     pairs: Pairs | None
+    """What a transfer strategy's own losses are computed on; None if it has none."""
 
 
-class Played(NamedTuple):
-    """What became of it: the turns, the norms of their gradients, and the terms that were added to their losses."""
+class StepOutputs(NamedTuple):
+    """The losses of one batch, the logits that they came from, and the norms of the gradients."""
 
     d: Turn
-    g: Turn
-    d_norm: Tensor
-    g_norm: Tensor
+    g: Turn | None
+    """None where only the discriminator was updated."""
+    gradient_norms: dict[str, Tensor]
     terms: dict[str, Tensor]
+    """Weighted scalars that were added to the two losses."""
+    curves: dict[str, Tensor]
+    """Other scalars to log."""
 
-    def curves(self, columns: slice, boundary: float | None) -> dict[str, Tensor]:
-        """Scalars by name, of which those of logits are of some `columns`.
+    def scalars(self, columns: slice, boundary: float | None) -> dict[str, Tensor]:
+        """Everything to log, by name.
 
-        Accuracies are there if the objective has a `boundary` between what is called real and what is not.
+        Args:
+            columns: of the logits that count; a discriminator with several parts may have many more.
+            boundary: the logit above which an image counts as real; without one there are no accuracies.
         """
         assert self.d.real_logits is not None
         real_logits, fake_logits = self.d.real_logits[:, columns], self.d.fake_logits[:, columns]
-        curves = {
-            "loss/discriminator": self.d.loss,
-            "loss/generator": self.g.loss,
-            "logits/real": real_logits.mean(),
-            "logits/fake": fake_logits.mean(),
-            "gradient_norm/discriminator": self.d_norm,
-            "gradient_norm/generator": self.g_norm,
-        }
+        scalars = {"loss/discriminator": self.d.loss}
+        if self.g is not None:
+            scalars["loss/generator"] = self.g.loss
+        scalars |= {"logits/real": real_logits.mean(), "logits/fake": fake_logits.mean()}
+        scalars |= {f"gradient_norm/{network}": norm for network, norm in self.gradient_norms.items()}
         if boundary is not None:
-            curves["accuracy/real"] = (real_logits > boundary).float().mean()
-            curves["accuracy/fake"] = (fake_logits < boundary).float().mean()
-        return curves
+            scalars["accuracy/real"] = (real_logits > boundary).float().mean()
+            scalars["accuracy/fake"] = (fake_logits < boundary).float().mean()
+        return scalars | {f"loss/{name}": term for name, term in self.terms.items()} | self.curves
 
 
-def total(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
-    """A turn's loss, and the weighted terms that are added to it."""
-    return torch.stack([loss, *terms.values()]).sum() if terms else loss
+class AdversarialStep:
+    """One batch of the game: the discriminator's update and the generator's, in turns or from one pass.
+
+    What it remembers from batch to batch is `previous_weights` and nothing else: the discriminator's weights before its
+    last update, for a `simultaneous` step with `extrapolation`. `state_dict` saves them.
+
+    Args:
+        generator, discriminator: the networks.
+        objective: their losses.
+        augmentation: what reals and fakes go through before the discriminator sees them.
+        strategy: which pretrained weights train, and losses of its own.
+        optimizers: the discriminator's and the generator's.
+        real_features: the discriminator's features of real images.
+        draw_fakes: (batch, labels) -> Fakes, as many as there are reals.
+        updates: steps the optimizers, unless something is not finite.
+        g_parameters: what the generator's optimizer trains, if that is more than the generator.
+        adversarial_weight: of the adversarial loss in the generator's.
+        d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
+        extrapolation: the generator plays against the discriminator moved on by so much of its last update; 0: not.
+            Yadav 2018, arXiv:1705.07364.
+        simultaneous: both are updated from one pass of the discriminator. With `extrapolation`, from the moved
+            discriminator; the generator is not extrapolated, as it is in Gidel 2019, arXiv:1802.10551.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        objective: Objective,
+        augmentation: Augmentation,
+        strategy: Strategy,
+        optimizers: Sequence[Any],
+        *,
+        real_features: RealFeatures,
+        draw_fakes: Callable[[Batch, Tensor | None], Fakes],
+        updates: FiniteUpdates,
+        g_parameters: Sequence[nn.Parameter] = (),
+        adversarial_weight: float = 1.0,
+        d_steps: int = 1,
+        extrapolation: float = 0.0,
+        simultaneous: bool = False,
+    ) -> None:
+        self.generator, self.discriminator, self.objective = generator, discriminator, objective
+        self.augmentation, self.strategy = augmentation, strategy
+        self.d_optimizer, self.g_optimizer = optimizers
+        self.real_features, self.draw_fakes, self.updates = real_features, draw_fakes, updates
+        self.g_parameters = list(g_parameters) or list(generator.parameters())
+        self.adversarial_weight, self.d_steps = adversarial_weight, d_steps
+        self.extrapolation, self.simultaneous = extrapolation, simultaneous
+        self.previous_weights: dict[nn.Parameter, Tensor] = {}
+
+    def __call__(self, batch: Batch, images_seen: int, *, backward: Callable[..., None]) -> StepOutputs:
+        """Update the discriminator and, if it is due, the generator.
+
+        Args:
+            batch: this rank's reals.
+            images_seen: real images that the discriminator has seen before, over all ranks.
+            backward: (loss, inputs=None): `Tensor.backward`, or what stands for it.
+
+        Raises:
+            FloatingPointError: a loss or a gradient is not finite; the update was left out.
+        """
+        images = len(batch.pixels) * rank_and_world_size()[1]
+        update = images_seen // images
+        g_turn_due = (update + 1) % self.d_steps == 0
+        labels = batch.labels if self.generator.num_classes else None
+
+        real = self.real_features.of_batch(batch)
+        with torch.set_grad_enabled(g_turn_due):
+            fakes = self.draw_fakes(batch, labels)
+            shown = self.augmentation(fakes.images)
+            fake = self.discriminator.features(shown)
+        pairs = (
+            Pairs(fakes.z, labels, fakes.images, self.real_features.images(batch)) if self.strategy.has_terms else None
+        )
+        inputs = StepInputs(batch, update, labels, real, fake, shown.detach(), fakes, pairs)
+
+        if self.simultaneous:
+            return self._both_at_once(inputs, images, backward)
+        return self._one_after_the_other(inputs, images, g_turn_due, backward)
+
+    def _one_after_the_other(
+        self, inputs: StepInputs, images: int, g_turn_due: bool, backward: Callable[..., None]
+    ) -> StepOutputs:
+        """The discriminator's update; then the generator's, against the updated discriminator."""
+        d_parameters = self.d_parameters()
+        d_turn = discriminator_turn(self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels)
+        d_terms = self._d_terms(inputs)
+        d_loss = sum_losses(d_turn.loss, d_terms)
+        before = [p.detach().clone() for p in d_parameters] if self.extrapolation and g_turn_due else []
+        self.d_optimizer.zero_grad()
+        backward(d_loss)
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d_loss, d_parameters, "discriminator")}
+        self._after_d_update(d_turn, images)
+        if not g_turn_due:
+            return StepOutputs(d_turn, None, norms, d_terms, {})
+
+        with without_weight_gradients(d_parameters), extrapolated(d_parameters, before, self.extrapolation):
+            g_turn = generator_turn(
+                self.discriminator, self.objective, inputs.real, inputs.fake, d_turn.real_logits, inputs.labels
+            )
+            g_terms = self._g_terms(inputs)
+            g_loss = sum_losses(self.adversarial_weight * g_turn.loss, g_terms)
+            self.g_optimizer.zero_grad()
+            backward(g_loss)
+            norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
+        return StepOutputs(d_turn, g_turn, norms, d_terms | g_terms, inputs.fakes.curves)
+
+    def _both_at_once(self, inputs: StepInputs, images: int, backward: Callable[..., None]) -> StepOutputs:
+        """Both updates from one pass of the suffix, with the discriminator moved on by its last update."""
+        d_parameters = self.d_parameters()
+        g_parameters = [p for p in self.g_parameters if p.requires_grad]
+        now = [p.detach().clone() for p in d_parameters] if self.extrapolation else []
+        before = [self.previous_weights.get(p, p.detach()) for p in d_parameters] if self.extrapolation else []
+        with extrapolated(d_parameters, before, self.extrapolation):
+            with without_weight_gradients(d_parameters):
+                g_terms = self._g_terms(inputs)
+            d_turn, g_turn = both_turns(self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels)
+            d_terms = self._d_terms(inputs)
+            d_loss = sum_losses(d_turn.loss, d_terms)
+            g_loss = sum_losses(self.adversarial_weight * g_turn.loss, g_terms)
+            self.d_optimizer.zero_grad()
+            self.g_optimizer.zero_grad()
+            backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d_loss, d_parameters, "discriminator")}
+        self.previous_weights = dict(zip(d_parameters, now, strict=bool(now)))
+        self._after_d_update(d_turn, images)
+        norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
+        return StepOutputs(d_turn, g_turn, norms, d_terms | g_terms, inputs.fakes.curves)
+
+    def _after_d_update(self, d_turn: Turn, images: int) -> None:
+        if self.objective.clip is not None:
+            clip_weights(self.discriminator, self.objective.clip)  # not those of a strategy's own networks
+        assert d_turn.real_logits is not None
+        columns, _ = self.discriminator.parts()[0]
+        self.augmentation.update(d_turn.real_logits[:, columns] - (self.objective.boundary or 0.0), images)
+
+    def _d_terms(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """Weighted scalars added to the discriminator's loss: a gradient penalty, and the strategy's own."""
+        terms = {}
+        penalty = self.objective.penalty
+        if penalty is not None and penalty.due(inputs.update):
+            score = partial(mean_logits, self.discriminator, y=inputs.labels)
+            reals = self.augmentation(self.real_features.images(inputs.batch))
+            terms["gradient_penalty"] = penalty(score, reals, inputs.shown)
+        if inputs.pairs:
+            detached = inputs.pairs._replace(fake=inputs.pairs.fake.detach())
+            terms |= self.strategy.discriminator_terms(self.discriminator, detached)
+        return terms
+
+    def _g_terms(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """Weighted scalars added to the generator's loss: the strategy's, the network's own, and those of the fakes."""
+        pairs = inputs.pairs
+        terms = self.strategy.generator_terms(self.generator, self.discriminator, pairs) if pairs else {}
+        if (regularization := self.generator.regularization()) is not None:
+            terms |= {"regularization": regularization}
+        return terms | inputs.fakes.terms
+
+    def d_parameters(self) -> list[nn.Parameter]:
+        """What the discriminator's optimizer trains at present."""
+        own = (p for p in self.discriminator.trainable_parameters() if p.requires_grad)
+        return [*own, *self.strategy.parameters()]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights before the discriminator's last update, by their number among its trainable parameters."""
+        return {str(i): w for i, p in enumerate(self.d_parameters()) if (w := self.previous_weights.get(p)) is not None}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state_dict` gave."""
+        self.previous_weights = {
+            p: state[str(i)].to(p.device) for i, p in enumerate(self.d_parameters()) if str(i) in state
+        }

@@ -36,8 +36,8 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "g_optimizer": instantiate(config.optimizer.generator),
         "transfer": instantiate(config.transfer),
         "d_steps": config.optimizer.d_steps,
-        "extrapolation": config.optimizer.get("extrapolation", 0.0),  # resumed runs of before have none
-        "simultaneous": config.optimizer.get("simultaneous", False),
+        "extrapolation": config.optimizer.extrapolation,
+        "simultaneous": config.optimizer.simultaneous,
     }
     module: GenerativeModule
     if isinstance(objective, Elbo):
@@ -54,11 +54,6 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         module = GAN(generator, objective=objective, **game, **average)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
-    if config.compile:  # in place, so that names in checkpoints stay; each block, since the trunk is run in parts
-        if game["simultaneous"]:
-            torch._functorch.config.donated_buffer = False  # `both_turns` goes back through the suffix twice
-        for network in (generator, *(discriminator.networks() if discriminator else ())):
-            network.compile()
     return module
 
 

@@ -41,8 +41,8 @@ class RealFeatures:
             pixels = pixels[positions.to(pixels.device, non_blocking=True)]
         return to_float(pixels, self._resolution)
 
-    def features(self, batch: Batch) -> Features:
-        """Those of a batch's images, augmented."""
+    def of_batch(self, batch: Batch) -> Features:
+        """The features of a batch's augmented images, from the cache where they are in it."""
 
         def compute(positions: Tensor | None) -> Features:
             return self._discriminator.features(self._augment(self.images(batch, positions)))

@@ -1,16 +1,4 @@
-"""The discriminator's and the generator's turn, in plain torch.
-
-One batch of the alternating game, with the discriminator split into a frozen prefix and a trainable suffix:
-
-    real features      prefix(reals), without gradients, or from the cache
-    fake features      prefix(G(z)), once, with its graph
-    discriminator      suffix(real features) against suffix(fake features, detached); its optimizer steps
-    generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
-
-With a frozen trunk these are three trunk passes where the textbook's loop spends nine. With nothing frozen the prefix
-is empty, the features are the images, and the same lines give eight instead of nine. `both_turns` takes both losses
-from one pass of the suffix, and both networks step afterwards.
-"""
+"""The losses of the discriminator's turn and of the generator's, in plain torch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,20 +11,27 @@ from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 
 Features = list[Tensor]
+"""What a discriminator's frozen prefix gives: one tensor (B, ...) a scale, or the images themselves."""
 
 
 class Turn(NamedTuple):
-    """The loss of a turn, and the logits that it came from, detached."""
+    """The loss of one player's turn, and the logits it was computed from."""
 
     loss: Tensor
+    """A scalar, with its graph."""
     real_logits: Tensor | None
+    """(B, N), detached; None where the loss did not need them."""
     fake_logits: Tensor
+    """(B, N), detached."""
 
 
 def discriminator_turn(
     d: Discriminator, objective: Objective, real: Features, fake: Features, y: Tensor | None = None
 ) -> Turn:
-    """The discriminator's loss. Its gradients reach the suffix's weights alone. The fakes are of the reals' classes."""
+    """The discriminator's loss on features of reals and fakes, both of the classes `y` (B,).
+
+    Its gradients reach the weights of the discriminator's trainable suffix and nothing else.
+    """
     detached = [feature.detach() for feature in fake]  # this update must not move the generator
     real_logits, fake_logits = _score(d, real, detached, y)
     return Turn(_d_loss(d, objective, real_logits, fake_logits), real_logits.detach(), fake_logits.detach())
@@ -50,9 +45,10 @@ def generator_turn(
     real_logits: Tensor | None = None,
     y: Tensor | None = None,
 ) -> Turn:
-    """The generator's loss. To be called, and its backward pass run, inside `without_weight_gradients`.
+    """The generator's loss on the features of its images. Call it and its backward in `without_weight_gradients`.
 
-    The reals are not looked at unless the discriminator is `joint_batchnorm`; otherwise `real_logits` of the turn before serve.
+    With joint batch normalisation the reals are scored again, together with the fakes. Otherwise `real_logits`, those
+    of the discriminator's turn, serve losses that compare fakes with reals.
     """
     if d.joint_batchnorm:
         real_logits, fake_logits = _score(d, real, fake, y)
@@ -65,10 +61,11 @@ def generator_turn(
 def both_turns(
     d: Discriminator, objective: Objective, real: Features, fake: Features, y: Tensor | None = None
 ) -> tuple[Turn, Turn]:
-    """The discriminator's loss and the generator's, from the same logits.
+    """The discriminator's loss and the generator's, from one pass of the suffix.
 
-    Gradients of the one reach the suffix's weights alone, those of the other what the fakes came from alone: so a
-    backward pass of their sum, whose `inputs` are the weights of both networks, serves both.
+    The discriminator's loss has gradients with respect to the suffix's weights alone, the generator's with respect to
+    what the fakes' features were computed from alone. So one backward pass of their sum serves both, if its `inputs`
+    are the weights of the suffix and of the generator.
     """
     leaves = [feature.detach().requires_grad_() for feature in fake]
     real_logits, fake_logits = _score(d, real, leaves, y)
@@ -80,26 +77,27 @@ def both_turns(
 
 
 class _WithGradients(torch.autograd.Function):
-    """A value whose gradients with respect to other tensors are known."""
+    """A scalar whose gradients with respect to some tensors are given: it goes on from them in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *_others: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *_inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*gradients)
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (factor,) = gradients
-        return None, None, *(known * factor.to(known.dtype) for known in ctx.saved_tensors)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (factor,) = grad_outputs
+        return None, None, *(gradient * factor.to(gradient.dtype) for gradient in ctx.saved_tensors)
 
 
 def _d_loss(d: Discriminator, objective: Objective, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Summed over the parts, by weight; so is the generator's."""
+    """The weighted sum of the losses of the discriminator's parts."""
     losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
     return torch.stack(losses).sum()
 
 
 def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+    """The weighted sum of the generator's losses against the discriminator's parts."""
     losses = [
         weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
         for part, weight in d.parts()
@@ -108,21 +106,26 @@ def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, 
 
 
 def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits of as many reals and fakes, of the same classes."""
+    """Logits of the reals and of the fakes, of which there are equally many of the same classes."""
     if d.joint_batchnorm:
         return d.score_jointly(real, fake, y)
     return d.score(real, y), d.score(fake, y)
 
 
+def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
+    """A loss plus the weighted terms that are added to it."""
+    return torch.stack([loss, *terms.values()]).sum() if terms else loss
+
+
 def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:
-    """Images (B, 3, R, R) -> (B,): what a gradient penalty is taken of, the parts' mean logits summed by weight."""
+    """Images (B, 3, R, R) -> (B,): the weighted sum of the parts' mean logits, of which gradient penalties are taken."""
     logits = d(images, y)
     return torch.stack([weight * logits[:, part].mean(dim=1) for part, weight in d.parts()]).sum(dim=0)
 
 
 @torch.no_grad()
 def clip_weights(d: Discriminator, limit: float) -> None:
-    """Every weight that trains to [-limit, limit]. Arjovsky 2017, arXiv:1701.07875, algorithm 1."""
+    """Clip every trainable weight to [-limit, limit]. Arjovsky 2017, arXiv:1701.07875, algorithm 1."""
     for parameter in d.trainable_parameters():
         if parameter.requires_grad:
             parameter.clamp_(-limit, limit)
@@ -130,7 +133,7 @@ def clip_weights(d: Discriminator, limit: float) -> None:
 
 @contextmanager
 def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Compute no gradient of these weights: the generator's turn needs only what passes through to the images."""
+    """Compute no gradients of these weights: the generator's turn needs only those that pass through to the images."""
     held = [p for p in parameters if p.requires_grad]
     for p in held:
         p.requires_grad_(False)
@@ -143,15 +146,15 @@ def without_weight_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[Non
 
 @contextmanager
 def extrapolated(parameters: Iterable[nn.Parameter], before: list[Tensor], factor: float) -> Iterator[None]:
-    """Move the discriminator's weights on by `factor` times their last update, while the generator has its turn.
+    """Move weights on by `factor` times their last update, and move them back at the end.
 
-    So the generator answers the discriminator that will be there next, and not the one that its last batch dealt with:
-    that damps how the two circle each other. Yadav 2018, arXiv:1705.07364.
+    The generator then answers the discriminator that will be there next, which damps how the two circle each other.
+    Yadav 2018, arXiv:1705.07364.
 
     Args:
         parameters: what the last update changed.
-        before: what they were before it; without any, nothing is moved.
-        factor: 1 takes the same step once more.
+        before: their values before that update; if empty, nothing is moved.
+        factor: 1 repeats the last update once.
     """
     if not before:
         yield
@@ -163,8 +166,3 @@ def extrapolated(parameters: Iterable[nn.Parameter], before: list[Tensor], facto
         yield
     finally:
         torch._foreach_copy_(weights, after)
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """L2 norm of all gradients, a scalar on their device, not synchronised. Not finite if any of them is not."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

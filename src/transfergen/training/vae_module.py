@@ -15,6 +15,7 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
+from transfergen.training.adversarial_step import Fakes
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.gan_module import GAN
 
@@ -58,7 +59,7 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         for trunk in self._trunk:
             fold_batchnorm(trunk, self.generator.resolution)
 
-    def _coded(self, batch: Batch) -> Coding:
+    def _encode_and_decode(self, batch: Batch) -> Coding:
         """One draw for each image. Kingma 2014, arXiv:1312.6114, equation 10."""
         images = to_float(batch.pixels, self.generator.resolution)
         posterior = Posterior(*self.encoder(images))
@@ -137,21 +138,24 @@ class VAE(Autoencoding):
         return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update."""
+        """One update of both networks."""
         optimizer = cast(LightningOptimizer, self.optimizers())
+        parameters = [*self.generator.parameters(), *self.encoder.parameters()]
         images = len(batch.pixels) * self.trainer.world_size
-        batches_seen = self.images_seen // images
-        coding = self._coded(batch)
+        update = self.images_seen // images
+        coding = self._encode_and_decode(batch)
         terms = self._elbo_terms(coding)
-        curves = self._elbo_curves(coding)
         loss = torch.stack(list(terms.values())).sum()
         if (regularization := self.generator.regularization()) is not None:
             loss = loss + regularization
-        norm = self._update(optimizer, loss, [*self.generator.parameters(), *self.encoder.parameters()], "VAE")
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = self.updates.step(optimizer, loss, parameters, "VAE")
+        curves = self._elbo_curves(coding)
         self.images_seen += images
         if self.ema:
             self.ema.update(self.generator, images=images, images_seen=self.images_seen)
-        if batches_seen % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if update % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             curves |= {"loss/generator": loss, "gradient_norm/generator": norm}
             curves |= {f"loss/{name}": term for name, term in terms.items()}
             self._log_curves(curves, {}, {"loss": "loss/generator", "elbo": "elbo"})
@@ -186,19 +190,22 @@ class VAEGAN(Autoencoding, GAN):
             )
         self._take_encoder(encoder, elbo, backbone)
 
-    def _fakes(self, batch: Batch, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        self._coding = self._coded(batch)
+    def draw_fakes(self, batch: Batch, labels: Tensor | None) -> Fakes:
+        """Images decoded from the latents of the first half of the reals, and as many from N(0, 1)."""
+        coding = self._encode_and_decode(batch)
         half = len(batch.pixels) // 2
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
-        sampled = self.generator(z[half:], None if y is None else y[half:])
-        return z, torch.cat([self._coding.decoded[:half], sampled])
+        sampled = self.generator(z[half:], None if labels is None else labels[half:])
+        images = torch.cat([coding.decoded[:half], sampled])
+        if not torch.is_grad_enabled():  # the generator is not updated on this batch
+            return Fakes(z, images)
+        return Fakes(z, images, self._elbo_terms(coding), self._elbo_curves(coding))
 
-    def _own_terms(self) -> dict[str, Tensor]:
-        self._last_curves |= self._elbo_curves(self._coding)
-        return self._elbo_terms(self._coding)
-
-    def _adversarial_weight(self) -> float:
+    @property
+    def adversarial_weight(self) -> float:
+        """Weight of the adversarial loss in the generator's."""
         return self.elbo.adversarial
 
-    def _g_parameters(self) -> list[nn.Parameter]:
+    def g_parameters(self) -> list[nn.Parameter]:
+        """The generator's and the encoder's."""
         return [*self.generator.parameters(), *self.encoder.parameters()]

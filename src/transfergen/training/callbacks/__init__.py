@@ -11,15 +11,15 @@ from transfergen.training.callbacks.samples import SampleGrid
 from transfergen.training.callbacks.signals import Signals
 
 __all__ = [
-    "CollapseWarning",
-    "Evaluation",
-    "ProgressBar",
-    "LinearLRDecay",
-    "Reconstructions",
     "Checkpointing",
+    "CollapseWarning",
+    "DistillationReport",
+    "Evaluation",
+    "LinearLRDecay",
+    "ProgressBar",
+    "Reconstructions",
     "SampleGrid",
     "Signals",
     "StatusLine",
     "StopAtImages",
-    "DistillationReport",
 ]

@@ -152,7 +152,7 @@ class Evaluation(Callback):
         return measure(self.extractor, self._real, fake)
 
     def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
-        module.raise_if_not_finite()
+        module.updates.raise_if_not_finite()
         self._last_at = images_seen = module.images_seen
         values = self.values_of(trainer, module.ema_generator, module.device)
         self.entries = metric_records(

@@ -1,0 +1,60 @@
+"""Optimizer steps that are left out, on all ranks alike, where a loss or a gradient is not finite."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from transfergen.distributed import rank_and_world_size
+
+
+class FiniteUpdates:
+    """Steps optimizers, and keeps whether all updates so far were finite.
+
+    Args:
+        device: of the weights.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.all_finite = torch.ones((), dtype=torch.bool, device=device)
+
+    def step(self, optimizer: Any, loss: Tensor, parameters: Iterable[nn.Parameter], network: str) -> Tensor:
+        """Step with the gradients that the parameters have, unless they or the loss are not finite on any rank.
+
+        Returns:
+            The L2 norm of all gradients, a scalar.
+
+        Raises:
+            FloatingPointError: they are not finite, and the optimizer was not stepped. On CUDA, where nothing waits for
+                the device here, `raise_if_not_finite` says so later.
+        """
+        norm = gradient_norm(parameters)
+        finite = torch.isfinite(norm + loss.detach())
+        if rank_and_world_size()[1] > 1:
+            agreed = finite.float()
+            dist.all_reduce(agreed, dist.ReduceOp.MIN)
+            finite = agreed.bool()
+        self.all_finite &= finite
+        inner = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
+        if norm.device.type == "cuda" and getattr(inner, "_step_supports_amp_scaling", False):
+            inner.found_inf = (~finite).float()  # the kernel itself leaves out the update
+        else:
+            self.raise_if_not_finite(network)
+        optimizer.step()
+        return norm
+
+    def raise_if_not_finite(self, network: str = "discriminator or generator") -> None:
+        """Raises FloatingPointError if an update had to be left out; the weights are those from before it."""
+        if not self.all_finite:
+            raise FloatingPointError(
+                f"the {network}'s loss or gradient is not finite; stopped before the update, and the last checkpoint "
+                "is good; try a lower optimizer.discriminator.lr and optimizer.generator.lr, or "
+                "trainer.precision=32-true"
+            )
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """L2 norm of all gradients, a scalar on their device. Not finite if any of them is not."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
