@@ -1,145 +1,77 @@
-"""The reference discriminator: a pretrained trunk and a fully connected head."""
+"""The discriminator of `model=vgg_disc`: a pretrained trunk looked at at several depths, fully connected layers on top."""
 
-from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from transfergen.networks.acceleration.folding import fuse_activations
-from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
+from transfergen.networks.discriminators.heads import FullyConnectedHead
+from transfergen.networks.discriminators.trunk import TrunkDiscriminator
 
 
-class VGGDiscriminator(Discriminator):
-    """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1).
+class VGGDiscriminator(TrunkDiscriminator):
+    """Images (B, 3, R, R) in [-1, 1] -> logits (B, N), one a head.
 
-    Every feature map of the trunk, average-pooled to `pool` x `pool` where it is larger, is flattened and joined; then
-    Linear, LeakyReLU 0.2, Dropout, Linear. With VGG19 cut at pool4 and 64 px: 512x4x4 = 8192 -> 1024 -> 1.
+    Each tap of the trunk has a head of its own: convolutions of stride 2 down to 4x4 positions, then two fully
+    connected layers. Shallow taps see textures and edges, deep ones things. One more head looks at the pixels
+    themselves, where the generator's finest patterns show: a trunk pretrained on photographs hardly answers to a
+    dither from pixel to pixel, and without that head samples have one.
 
-    Two things keep the game going that the plain head loses by collapse, and each can be turned off.
-
-    `calibrate`, called once before training, measures the mean and the standard deviation of each of the trunk's
-    channels on real images, and the head sees channels of mean 0, scaled so that all of an image's features together
-    have a norm of about 1. These are constants: they change where the head starts and how fast it learns, and not what
-    it can express.
-
-    One image does not show that all fakes are alike. So the deviation of each channel over the batch goes through a
-    small head of its own, whose one logit is added. Karras 2018, arXiv:1710.10196, section 3, has one value for all
-    channels, as one more input.
+    Heads on several frozen scales: Sauer 2021, arXiv:2111.01007. Here nothing is projected at random, the heads end in
+    fully connected layers, and the trunk may be fine-tuned.
 
     Args:
         backbone: the trunk.
         resolution: R, in pixels.
-        pool: the side, in positions, to which larger feature maps are pooled.
-        hidden: width of the head.
-        dropout: probability of dropping a hidden unit.
-        batch_std: whether there is a head for the deviation over the batch.
-        standardize_features: whether `calibrate` does anything.
+        width: channels of the heads' convolutions.
+        hidden: width of the hidden fully connected layer.
+        pixels: whether there is a head on the pixels.
+        standardize_features: whether the trunk's channels are standardised by constants measured on real images.
+        joint_batchnorm: whether the heads normalise reals and fakes as one batch, so that they see how their means
+            differ.
 
     Raises:
         ValueError: no trunk, or one too deep for R.
     """
-
-    feature_mean: Tensor
-    feature_std: Tensor
 
     def __init__(
         self,
         backbone: Backbone,
         *,
         resolution: int = 64,
-        pool: int = 4,
-        hidden: int = 1024,
-        dropout: float = 0.5,
-        batch_std: bool = True,
+        width: int = 64,
+        hidden: int = 256,
+        pixels: bool = True,
         standardize_features: bool = True,
+        joint_batchnorm: bool = True,
     ) -> None:
-        super().__init__()
-        check_backbone(backbone)
-        fuse_activations(backbone, resolution)
-        self.backbone = backbone
-        self.backbones = (backbone,)
-        self.blocks = len(backbone.blocks)
-        self.pool = pool
-        self.standardize_features = standardize_features
-        self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
-        self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
-        inputs = sum(c * min(h, pool) * min(w, pool) for c, h, w in backbone.shapes(resolution))
-        self.inputs = inputs
-        self.head = nn.Sequential(
-            nn.Linear(inputs, hidden),
-            nn.LeakyReLU(0.2, inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
-        )
-        self.batch_head = (
-            nn.Sequential(nn.Linear(sum(backbone.channels), 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
-            if batch_std
-            else None
-        )
-
-    def freeze(self, blocks: int) -> None:
-        """Freeze the trunk's first `blocks` blocks and let the others train."""
-        self.frozen_blocks = blocks
-        for i, block in enumerate(self.backbone.blocks):
-            block.requires_grad_(i >= blocks)
-            set_frozen(block, i < blocks)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "VGGDiscriminator":
-        """As usual, but frozen blocks stay in eval mode."""
-        super().train(mode)
-        for block in self.backbone.blocks[: self.frozen_blocks]:
-            block.eval()
-        return self
-
-    @torch.no_grad()
-    def calibrate(self, images: Tensor) -> None:
-        """Real images (B, 3, R, R) in [-1, 1]: the head sees channels that are standardised on them from now on."""
-        if self.standardize_features:
-            was_training = self.training
-            self.eval()  # the running statistics of a trunk with batch norm stay as they are
-            means, stds = channel_statistics(lambda part: self._maps(self.features(part)), images)
-            self.train(was_training)
-            self.feature_mean.copy_(torch.cat(means))
-            self.feature_std.copy_(torch.cat(stds) * self.inputs**0.5)  # a norm of 1 over all inputs
-
-    def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of the head and of the blocks that are not frozen."""
-        for block in self.backbone.blocks[self.frozen_blocks :]:
-            yield from block.parameters()
-        yield from self.head.parameters()
-        if self.batch_head is not None:
-            yield from self.batch_head.parameters()
+        super().__init__(backbone, resolution=resolution, standardize_features=standardize_features)
+        self.pixels, self.joint_batchnorm = pixels, joint_batchnorm
+        seen = [(3, resolution)] if pixels else []
+        seen += [(channels, size) for channels, size, _ in backbone.shapes(resolution)]
+        self.heads = nn.ModuleList(FullyConnectedHead(c, size, width=width, hidden=hidden) for c, size in seen)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The frozen prefix: images (B, 3, R, R) -> what `score` takes; the images themselves if nothing is frozen."""
-        state = self.backbone.prefix(images, self.frozen_blocks)
-        if self.frozen_blocks == self.blocks:
-            state = [self._pooled(feature_map) for feature_map in state]
-        return state
+        """Images (B, 3, R, R) -> the images, if a head looks at them, and the output of the frozen blocks."""
+        state = super().features(images)
+        return [images, *state] if self.pixels and self.frozen_blocks else state
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """The trainable suffix: what `features` gave -> logits (B, 1), float32."""
+        """What `features` gave -> logits (B, N), float32."""
         maps = self._maps(features)
-        means, stds = (torch.split(t, list(self.backbone.channels)) for t in (self.feature_mean, self.feature_std))
-        scaled = [
-            (m - mean[:, None, None]) / std[:, None, None] for m, mean, std in zip(maps, means, stds, strict=True)
-        ]
-        logits: Tensor = self.head(torch.cat([m.flatten(1) for m in scaled], dim=1))
-        if self.batch_head is not None:
-            deviations = [(self.inputs * m.var(dim=0, unbiased=False) + 1e-6).sqrt().mean(dim=(1, 2)) for m in scaled]
-            logits = logits + self.batch_head(torch.cat(deviations))
-        return logits.float()
+        return torch.cat([head(m).float() for head, m in zip(self.heads, maps, strict=True)], dim=1)
 
-    def networks(self) -> Iterator[nn.Module]:
-        """The trunk's blocks and the head."""
-        yield from (*self.backbone.blocks, self.head)
+    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`score` of as many reals and fakes as one batch. With a frozen trunk, reals get no gradient on the way."""
+        if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
+            return super().score_jointly(real, fake, y)
+        maps = zip(self.heads, self._maps(real), self._maps(fake), strict=True)
+        logits = torch.cat([head(theirs, ours).float() for head, ours, theirs in maps], dim=1)
+        return cast(tuple[Tensor, Tensor], logits.chunk(2))
 
     def _maps(self, features: list[Tensor]) -> list[Tensor]:
-        return [self._pooled(feature_map) for feature_map in self.backbone.suffix(features, self.frozen_blocks)]
-
-    def _pooled(self, feature_map: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(feature_map, self.pool) if feature_map.shape[-1] > self.pool else feature_map
+        """What each head looks at."""
+        if not self.pixels:
+            return self.standardized_maps(features)
+        return [features[0], *self.standardized_maps(features[1:] if self.frozen_blocks else features)]

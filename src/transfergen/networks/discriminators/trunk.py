@@ -1,0 +1,87 @@
+"""What discriminators on one pretrained trunk share: freezing its first blocks, and standardised features."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from transfergen.networks.acceleration.folding import fuse_activations
+from transfergen.networks.acceleration.frozen_conv import set_frozen
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
+
+
+class TrunkDiscriminator(Discriminator):
+    """A discriminator whose heads look at the feature maps of a pretrained trunk.
+
+    `calibrate`, called once before training, measures the mean and the standard deviation of each of the trunk's
+    channels on real images. The heads see channels that these constants standardise. Trunks differ in the size of their
+    features, near 1,000 at relu3_4 of the original VGG19 weights, and one learning rate cannot serve them all.
+
+    Args:
+        backbone: the trunk.
+        resolution: R, in pixels.
+        standardize_features: whether `calibrate` does anything.
+
+    Raises:
+        ValueError: no trunk, or one too deep for R.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, backbone: Backbone, *, resolution: int, standardize_features: bool) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        fuse_activations(backbone, resolution)
+        self.backbone = backbone
+        self.backbones = (backbone,)
+        self.blocks = len(backbone.blocks)
+        self.standardize_features = standardize_features
+        self.register_buffer("feature_mean", torch.zeros(sum(backbone.channels)))
+        self.register_buffer("feature_std", torch.ones(sum(backbone.channels)))
+
+    def freeze(self, blocks: int) -> None:
+        """Freeze the trunk's first `blocks` blocks and let the others train."""
+        self.frozen_blocks = blocks
+        for i, block in enumerate(self.backbone.blocks):
+            block.requires_grad_(i >= blocks)
+            set_frozen(block, i < blocks)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "TrunkDiscriminator":
+        """Set the mode of all but the frozen blocks, which stay in eval mode."""
+        super().train(mode)
+        for block in self.backbone.blocks[: self.frozen_blocks]:
+            block.eval()
+        return self
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Measure what the trunk's channels are standardised by, on real images (B, 3, R, R) in [-1, 1]."""
+        if self.standardize_features:
+            was_training = self.training
+            self.eval()  # the running statistics of a trunk with batch normalisation stay as they are
+            means, stds = channel_statistics(self.backbone, images)
+            self.train(was_training)
+            self.feature_mean.copy_(torch.cat(means))
+            self.feature_std.copy_(torch.cat(stds))
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the heads and of the blocks that are not frozen."""
+        frozen = {p for block in self.backbone.blocks[: self.frozen_blocks] for p in block.parameters()}
+        return (p for p in self.parameters() if p not in frozen)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, R, R) -> the output of the frozen blocks; the images themselves if nothing is frozen."""
+        return self.backbone.prefix(images, self.frozen_blocks)
+
+    def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
+        """What `features` gave -> the trunk's feature maps (B, C, h, w), each channel standardised."""
+        maps = self.backbone.suffix(features, self.frozen_blocks)
+        channels = list(self.backbone.channels)
+        scales, shifts = 1 / self.feature_std, -self.feature_mean / self.feature_std
+        return [
+            torch.addcmul(shift.to(m.dtype)[:, None, None], m, scale.to(m.dtype)[:, None, None])
+            for m, scale, shift in zip(maps, scales.split(channels), shifts.split(channels), strict=True)
+        ]
