@@ -27,6 +27,9 @@ class Muon(Optimizer):
         lr: rate of the matrices; their updates have the root mean square of Adam's.
         momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
         fallback_lr_scale: rate of what has one dimension, as a multiple of `lr`.
+        fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Jordan
+            leaves a network's last layer to Adam. Muon moves such a kernel by as much in all directions, those that make
+            a dither included.
         beta2: part of the past in its second moment.
         eps: added to the root of that.
     """
@@ -38,10 +41,12 @@ class Muon(Optimizer):
         lr: float = 4e-3,
         momentum: float = 0.5,
         fallback_lr_scale: float = 0.125,
+        fallback_output: bool = False,
         beta2: float = 0.99,
         eps: float = 1e-8,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "fallback_lr_scale": fallback_lr_scale, "beta2": beta2, "eps": eps}
+        defaults["fallback_output"] = fallback_output
         super().__init__(params, defaults)
 
     @torch.no_grad()
@@ -54,7 +59,9 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    update = self._update_of_matrix if p.ndim > 1 else self._update_of_vector
+                    makes_pixels = group["fallback_output"] and p.ndim == 4 and p.shape[1] == 3
+                    is_matrix = p.ndim > 1 and not makes_pixels
+                    update = self._update_of_matrix if is_matrix else self._update_of_vector
                     update(p, p.grad, self.state[p], **group)
         return loss
 

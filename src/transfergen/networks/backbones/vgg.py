@@ -26,7 +26,7 @@ class VGG(Backbone):
     Args:
         arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, as vgg19_bn.
         cut: the last layer, in the paper's numbering: conv3_4, relu3_4, pool3 and so on.
-        taps: layers before it whose outputs are wanted too, ascending.
+        taps: layers whose outputs are wanted too; those from the cut on are left out.
         weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in
             torchvision's naming, which needs to hold the layers up to the cut only.
         input_size: pixels to which images are resized first; None leaves them as they are.
@@ -50,13 +50,10 @@ class VGG(Backbone):
         names = layer_names(features)
         if cut not in names:
             raise ValueError(f"backbone.cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
-        tapped = [*taps, cut]
-        if not set(taps) <= set(names) or tapped != sorted(set(tapped), key=names.index):
-            raise ValueError(
-                f"backbone.taps={list(taps)}: give layers of {arch} before backbone.cut={cut}, ascending; it has "
-                f"{', '.join(names)}"
-            )
+        if not set(taps) <= set(names):
+            raise ValueError(f"backbone.taps={list(taps)}: give layers of {arch}; it has {', '.join(names)}")
         length = names.index(cut) + 1
+        tapped = [*sorted(set(taps) & set(names[: length - 1]), key=names.index), cut]
         features, names = features[:length], names[:length]
         self._load(features, arch, weights)
         blocks, start, ends = [], 0, []
