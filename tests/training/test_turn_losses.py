@@ -1,35 +1,29 @@
-import copy
-
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from trunks import trunk
 
 from transfergen.losses.adversarial import bce, relativistic
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
-from transfergen.networks.discriminators.vgg import VGGDiscriminator
+from transfergen.networks.discriminators.single_head import SingleHeadDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.training.real_features import FeatureCache
 from transfergen.training.turn_losses import (
     both_turns,
     discriminator_turn,
     extrapolated,
     generator_turn,
-    gradient_norm,
     without_weight_gradients,
 )
 
-STEPS, BATCH = 3, 4
+BATCH = 4
 
 
-def networks(dropout=0.0):
-    discriminator = VGGDiscriminator(
-        VGG(arch="vgg11", cut="relu3_2", weights="random"), resolution=32, hidden=16, dropout=dropout
-    )
+def networks():
+    trunk = VGG(arch="vgg11", cut="relu3_2", weights="random")
+    discriminator = SingleHeadDiscriminator(trunk, resolution=32, hidden=16)
     discriminator.calibrate(torch.rand(8, 3, 32, 32) * 2 - 1)
     return DCGAN(resolution=32, z_dim=8, width=8), discriminator
 
@@ -53,90 +47,6 @@ OTHERS = {
     "projected": (projected, WHOLE),
     "vision_aided": (vision_aided, [(slice(0, 1), 1.0), (slice(1, 2), 0.5), (slice(2, 5), 0.5)]),
 }
-
-
-def sgd(parameters):
-    # Adam would divide rounding errors of vanishing gradients by themselves.
-    return torch.optim.SGD(parameters, lr=2e-3, momentum=0.5)
-
-
-def plain_loop(generator, discriminator, reals, noise, parts):
-    """The algorithm as a textbook writes it: no shared pass, probabilities from whole networks."""
-    d_optimizer, g_optimizer = sgd(discriminator.trainable_parameters()), sgd(generator.parameters())
-
-    def cross_entropy(images, target):
-        p = discriminator(images).sigmoid()
-        targets = torch.full_like(p, target)
-        return sum(weight * F.binary_cross_entropy(p[:, part], targets[:, part]) for part, weight in parts)
-
-    for real, z in zip(reals, noise, strict=True):
-        fake = generator(z)
-        d_optimizer.zero_grad()
-        (cross_entropy(real, 1.0) + cross_entropy(fake.detach(), 0.0)).backward()
-        d_optimizer.step()
-        g_optimizer.zero_grad()
-        cross_entropy(fake, 1.0).backward()
-        g_optimizer.step()
-
-
-def fast_loop(generator, discriminator, reals, noise, cache=None):
-    d_parameters = list(discriminator.trainable_parameters())
-    d_optimizer, g_optimizer = sgd(d_parameters), sgd(generator.parameters())
-    for i, (real, z) in enumerate(zip(reals, noise, strict=True)):
-        if cache is None:
-            real_features = discriminator.features(real)
-        else:
-            positions = torch.arange(i * BATCH, (i + 1) * BATCH) % cache.size
-            real_features = cache.get(positions, lambda missing, real=real: discriminator.features(real[missing]))
-        fake_features = discriminator.features(generator(z))
-        d_optimizer.zero_grad()
-        discriminator_turn(discriminator, bce(), real_features, fake_features).loss.backward()
-        d_optimizer.step()
-        g_optimizer.zero_grad()
-        with without_weight_gradients(d_parameters):
-            generator_turn(discriminator, bce(), real_features, fake_features).loss.backward()
-        g_optimizer.step()
-
-
-def assert_equal_training(generator, discriminator, *, cached, parts):
-    # The last batch repeats the first, so that the cache answers from memory.
-    reals = [torch.rand(BATCH, 3, 32, 32) * 2 - 1 for _ in range(STEPS - 1)]
-    reals.append(reals[0])
-    noise = [torch.randn(BATCH, 8) for _ in range(STEPS)]
-    cache = FeatureCache((STEPS - 1) * BATCH, max_mib=64) if cached else None
-
-    start = generator, discriminator
-    plain, fast = copy.deepcopy(start), copy.deepcopy(start)
-    plain_loop(*plain, reals, noise, parts)
-    fast_loop(*fast, reals, noise, cache)
-
-    for before, plainly, fastly in zip(start, plain, fast, strict=True):
-        moved = 0.0
-        expected, found = dict(plainly.named_parameters()), dict(fastly.named_parameters())
-        for name, parameter in before.named_parameters():
-            torch.testing.assert_close(
-                found[name], expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-            )
-            moved += (expected[name] - parameter).abs().sum().item()
-        assert moved > 1e-2
-        for (name, a), b in zip(plainly.named_buffers(), fastly.buffers(), strict=True):  # statistics, power iterations
-            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
-
-
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("frozen_blocks", [0, 2, 3])
-def test_fast_step_trains_to_the_weights_of_the_plain_loop(frozen_blocks, cached):
-    generator, discriminator = networks()
-    discriminator.freeze(frozen_blocks)
-    assert_equal_training(generator, discriminator, cached=cached and frozen_blocks, parts=WHOLE)
-
-
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("name", OTHERS)
-def test_fast_step_of_every_discriminator_is_the_plain_one(name, cached):
-    """Spectral norm iterates, and batch norm averages, at each pass of a head: three a step, in one order, in both."""
-    build, parts = OTHERS[name]
-    assert_equal_training(DCGAN(resolution=32, z_dim=8, width=8), build(), cached=cached, parts=parts)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -207,7 +117,7 @@ def test_both_turns_have_the_gradients_of_each_turn_at_the_same_weights(name, jo
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0])
-def test_a_predicted_discriminator_has_taken_its_last_step_once_more_and_goes_back(factor):
+def test_an_extrapolated_discriminator_has_taken_its_last_step_once_more_and_goes_back(factor):
     weights = nn.Parameter(torch.randn(5))
     before, optimizer = weights.detach().clone(), torch.optim.SGD([weights], lr=0.1)
     weights.grad = torch.randn(5)
@@ -218,53 +128,3 @@ def test_a_predicted_discriminator_has_taken_its_last_step_once_more_and_goes_ba
     assert torch.equal(weights, after)
 
 
-@pytest.mark.parametrize("name", ["vgg", "projected", "vision_aided"])
-def test_frozen_trunk_runs_three_passes_at_first_and_two_once_reals_are_known(name):
-    generator, discriminator = networks()
-    if name in OTHERS:
-        discriminator = OTHERS[name][0]()
-    discriminator.freeze(discriminator.blocks)
-    passes = []
-    for backbone in discriminator.backbones:
-        backbone.blocks[0].register_forward_hook(lambda module, *_: passes.append(module))
-    real, z = torch.rand(BATCH, 3, 32, 32), torch.randn(BATCH, 8)
-    cache = FeatureCache(BATCH, max_mib=64)
-    for forward_passes in (2, 3):  # forward; one more is the backward one
-        fast_loop(generator, discriminator, [real], [z], cache)
-        assert [passes.count(backbone.blocks[0]) for backbone in discriminator.backbones] == [forward_passes] * len(
-            discriminator.backbones
-        )
-
-
-def test_cache_computes_each_image_once_and_keeps_the_order_asked_for():
-    table, asked = torch.randn(6, 2), []
-
-    def get(indices):
-        def compute(positions):
-            asked.extend(indices[positions].tolist())
-            return [table[indices[positions]]]
-
-        return cache.get(indices, compute)[0]
-
-    cache = FeatureCache(6, max_mib=1)
-    for indices in ([3, 1], [1, 5, 3], [5, 3, 1]):
-        assert torch.equal(get(torch.tensor(indices)), table[indices])
-    assert sorted(asked) == [1, 3, 5]
-    cache.clear()
-    get(torch.tensor([3]))
-    assert sorted(asked) == [1, 3, 3, 5]
-
-
-def test_cache_keeps_nothing_that_would_not_fit():
-    cache, calls = FeatureCache(1000, max_mib=1), []
-    for _ in range(2):
-        cache.get(torch.tensor([0]), lambda positions: [calls.append(1) or torch.zeros(len(positions), 300)])
-    assert len(calls) == 2
-
-
-def test_gradient_norm_is_that_of_all_gradients_together_and_shows_what_is_not_finite():
-    a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
-    a.grad, b.grad = torch.tensor([1.0, 2.0]), torch.tensor([2.0])
-    assert gradient_norm([a, b]).item() == 3.0
-    b.grad = torch.tensor([float("inf")])
-    assert not torch.isfinite(gradient_norm([a, b]))

@@ -55,9 +55,13 @@ class SingleHeadDiscriminator(TrunkDiscriminator):
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """What `features` gave -> logits (B, 1), float32."""
-        maps = [self._pooled(m).flatten(1) for m in self.standardized_maps(features)]
+        maps = [m.flatten(1) for m in self.standardized_maps(features)]
         logits: Tensor = self.head(self.scale * torch.cat(maps, dim=1))
         return logits.float()
+
+    def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
+        """What the frozen blocks gave -> the trunk's feature maps, pooled."""
+        return [self._pooled(m) for m in super().trunk_maps(features)]
 
     def _pooled(self, feature_map: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(feature_map, self.pool) if feature_map.shape[-1] > self.pool else feature_map

@@ -62,7 +62,7 @@ class TrunkDiscriminator(Discriminator):
         if self.standardize_features:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch normalisation stay as they are
-            means, stds = channel_statistics(self.backbone, images)
+            means, stds = channel_statistics(self._maps_of, images)
             self.train(was_training)
             self.feature_mean.copy_(torch.cat(means))
             self.feature_std.copy_(torch.cat(stds))
@@ -78,10 +78,16 @@ class TrunkDiscriminator(Discriminator):
 
     def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
         """What `features` gave -> the trunk's feature maps (B, C, h, w), each channel standardised."""
-        maps = self.backbone.suffix(features, self.frozen_blocks)
         channels = list(self.backbone.channels)
-        scales, shifts = 1 / self.feature_std, -self.feature_mean / self.feature_std
+        constants = zip(self.feature_mean.split(channels), self.feature_std.split(channels), strict=True)
         return [
-            torch.addcmul(shift.to(m.dtype)[:, None, None], m, scale.to(m.dtype)[:, None, None])
-            for m, scale, shift in zip(maps, scales.split(channels), shifts.split(channels), strict=True)
+            (m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]
+            for m, (mean, std) in zip(self.trunk_maps(features), constants, strict=True)
         ]
+
+    def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
+        """What the frozen blocks gave -> the trunk's feature maps (B, C, h, w)."""
+        return self.backbone.suffix(features, self.frozen_blocks)
+
+    def _maps_of(self, images: Tensor) -> list[Tensor]:
+        return self.trunk_maps(self.backbone.prefix(images, self.frozen_blocks))
