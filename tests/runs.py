@@ -27,10 +27,10 @@ ANY_MODEL = [
 
 
 def vgg11(node: str) -> list[str]:
-    return [f"{node}.arch=vgg11", f"{node}.cut=relu3_2", f"{node}.weights=random"]
+    return [f"{node}.arch=vgg11", f"{node}.cut=relu3_2", f"{node}.weights=random", f"{node}.taps=[relu1_1,relu2_1]"]
 
 
-SMALL = [*ANY_MODEL, "discriminator.hidden=32", *vgg11("backbone")]
+SMALL = [*ANY_MODEL, "discriminator.width=8", "discriminator.hidden=16", *vgg11("backbone"), "augment=none"]
 """The reference model."""
 
 SMALL_MODELS = {
@@ -45,13 +45,11 @@ SMALL_MODELS = {
         "encoder.width=8",
         "discriminator.width=8",
         *vgg11("backbone"),
-        "backbone.taps=[relu1_1,relu2_1]",
     ],
     "projected": [
         "model=projected",
         "backbone=vgg19_multiscale",
         *vgg11("backbone"),
-        "backbone.taps=[relu1_1,relu2_1]",
         "discriminator.channels=4",
         "discriminator.width=4",
     ],
