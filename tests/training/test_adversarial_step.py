@@ -247,7 +247,9 @@ def test_a_step_that_is_saved_and_loaded_goes_on_as_if_it_had_not_stopped():
     play(first, batches[:2])
     second, _ = game(stopped[1], generator=stopped[0], noise=noise[2:], **settings)
     second.load_state_dict(first.state_dict())
-    for theirs, ours in zip((first.d_optimizer, first.g_optimizer), (second.d_optimizer, second.g_optimizer), strict=True):
+    for theirs, ours in zip(
+        (first.d_optimizer, first.g_optimizer), (second.d_optimizer, second.g_optimizer), strict=True
+    ):
         ours.load_state_dict(theirs.state_dict())
     play(second, batches[2:], images_seen=2 * BATCH)
     for a, b in zip(straight, stopped, strict=True):
@@ -297,9 +299,7 @@ class Terms(Strategy):
 @pytest.mark.parametrize("simultaneous", [False, True])
 def test_terms_of_a_strategy_train_the_generator_and_its_own_weights(simultaneous):
     strategy = Terms()
-    step, _ = game(
-        DISCRIMINATORS["dcgan"][0](), strategy=strategy, adversarial_weight=0.0, simultaneous=simultaneous
-    )
+    step, _ = game(DISCRIMINATORS["dcgan"][0](), strategy=strategy, adversarial_weight=0.0, simultaneous=simultaneous)
     step.g_optimizer.param_groups[0]["lr"] = 0.1
     bright = [each.terms["bright"].item() for each in play(step, [batch(i % STEPS) for i in range(8)])]
     assert bright[-1] < 0.9 * bright[0]

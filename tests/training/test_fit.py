@@ -160,7 +160,7 @@ def test_resume_auto_starts_a_run_and_then_goes_on_with_it_and_with_its_time(tmp
     ],
 )
 def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, line):
-    assert train(tmp_path, "trainer.max_epochs=1")[0] == 0
+    assert train(tmp_path, "objective=bce", "trainer.max_epochs=1")[0] == 0
     before = (tmp_path / "metrics.json").read_bytes()
     code, _, err = train(None, f"resume={tmp_path}", override, small=False)
     assert code == 2
@@ -169,14 +169,16 @@ def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, 
 
 
 def test_discriminator_is_updated_each_batch_and_the_generator_each_second(tmp_path):
-    assert train(tmp_path, "optimizer.d_steps=2", "trainer.max_epochs=1")[0] == 0
+    assert train(tmp_path, "optimizer=adam", "optimizer.d_steps=2", "trainer.max_epochs=1")[0] == 0
     d_state, g_state = checkpoint(tmp_path)["optimizer_states"]
     assert next(iter(d_state["state"].values()))["step"] == 8
     assert next(iter(g_state["state"].values()))["step"] == 4
 
 
 def test_generator_is_updated_even_where_an_epoch_is_one_batch(tmp_path):
-    assert train(tmp_path, "optimizer.d_steps=2", "data.source.train=10", "trainer.max_epochs=4")[0] == 0
+    assert (
+        train(tmp_path, "optimizer=adam", "optimizer.d_steps=2", "data.source.train=10", "trainer.max_epochs=4")[0] == 0
+    )
     _, g_state = checkpoint(tmp_path)["optimizer_states"]
     assert next(iter(g_state["state"].values()))["step"] == 2
 

@@ -126,5 +126,3 @@ def test_an_extrapolated_discriminator_has_taken_its_last_step_once_more_and_goe
     with extrapolated([weights], [before], factor):
         torch.testing.assert_close(weights.detach(), before - (1 + factor) * 0.1 * weights.grad)
     assert torch.equal(weights, after)
-
-

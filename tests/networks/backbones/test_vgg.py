@@ -107,13 +107,13 @@ def test_taps_are_what_torchvisions_layers_give_wherever_the_trunk_is_cut(arch, 
         torch.testing.assert_close(backbone.suffix(state, blocks), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_block_ends_at_each_pooling_and_at_each_tap():
+def test_a_block_ends_at_each_tap_and_at_each_pooling_but_for_one_behind_a_tap():
     with torch.device("meta"):
         plain = VGG(arch="vgg11", cut="relu3_2", weights="random")
         tapped = VGG(arch="vgg11", cut="relu3_2", taps=("relu1_1", "conv3_1"), weights="random")
     assert [len(block) for block in plain.blocks] == [3, 3, 4]
-    assert [len(block) for block in tapped.blocks] == [2, 1, 3, 1, 3]
-    assert tapped.taps == (0, 3, 4)
+    assert [len(block) for block in tapped.blocks] == [2, 4, 1, 3]
+    assert tapped.taps == (0, 2, 3)
     assert plain.taps == (2,)
 
 

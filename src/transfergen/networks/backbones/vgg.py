@@ -21,7 +21,7 @@ _LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # the column
 class VGG(Backbone):
     """The convolutional trunk of a VGG, up to and with the layer `cut`, which is a tap.
 
-    A block ends at each pooling and at each tap.
+    A block ends at each tap and at each pooling, but for one right behind a tap: so a block is a resolution.
 
     Args:
         arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, as vgg19_bn.
@@ -58,7 +58,8 @@ class VGG(Backbone):
         self._load(features, arch, weights)
         blocks, start, ends = [], 0, []
         for end, name in enumerate(names, start=1):
-            if name.startswith("pool") or name in tapped:
+            pooled = name.startswith("pool") and end - start > 1  # one right behind a tap opens the next block
+            if pooled or name in tapped:
                 if isinstance(features[start], nn.ReLU):
                     features[start].inplace = False  # what it is given is a tap
                 blocks.append(features[start:end])
