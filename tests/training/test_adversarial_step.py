@@ -146,14 +146,20 @@ def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached):
     for before, plainly, fastly in zip(start, plain, fast, strict=True):
         moved = 0.0
         expected, found = dict(plainly.named_parameters()), dict(fastly.named_parameters())
-        for name, parameter in before.named_parameters():
+        for weight, parameter in before.named_parameters():
             torch.testing.assert_close(
-                found[name], expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                found[weight],
+                expected[weight],
+                rtol=1e-4,
+                atol=1e-5,
+                msg=lambda text, weight=weight: f"{weight}: {text}",
             )
-            moved += (expected[name] - parameter).abs().sum().item()
+            moved += (expected[weight] - parameter).abs().sum().item()
         assert moved > 1e-2
-        for (name, a), b in zip(plainly.named_buffers(), fastly.buffers(), strict=True):  # statistics, power iterations
-            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        for (buffer, a), b in zip(
+            plainly.named_buffers(), fastly.buffers(), strict=True
+        ):  # statistics, power iterations
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, buffer=buffer: f"{buffer}: {text}")
 
 
 @pytest.mark.parametrize("name", ["single_head", "vgg", "projected", "vision_aided"])

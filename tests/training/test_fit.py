@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file

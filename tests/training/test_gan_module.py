@@ -7,17 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
-from torch import nn
 
-from transfergen.config import instantiate
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
-from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.resnet import ResNet, orthogonality
-from transfergen.training import gan_module as gan
-from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
+from transfergen.training.augmentation import AdaptiveAugmentation
 from transfergen.training.gan_module import GAN
-from transfergen.transfer.strategy import Strategy
 
 CALIBRATIONS = 64 // 16  # all training images, some at a time
 

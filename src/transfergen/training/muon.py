@@ -28,8 +28,8 @@ class Muon(Optimizer):
         momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
         fallback_lr_scale: rate of what has one dimension, as a multiple of `lr`.
         fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Jordan
-            leaves a network's last layer to Adam. Muon moves such a kernel by as much in all directions, those that make
-            a dither included.
+            leaves a network's last layer to Adam. Muon moves such a kernel by as much in all directions, those that
+            make a dither included.
         beta2: part of the past in its second moment.
         eps: added to the root of that.
     """

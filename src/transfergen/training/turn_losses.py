@@ -118,7 +118,7 @@ def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
 
 
 def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:
-    """Images (B, 3, R, R) -> (B,): the weighted sum of the parts' mean logits, of which gradient penalties are taken."""
+    """Images (B, 3, R, R) -> (B,): the weighted sum of the parts' mean logits. Gradient penalties are taken of it."""
     logits = d(images, y)
     return torch.stack([weight * logits[:, part].mean(dim=1) for part, weight in d.parts()]).sum(dim=0)
 

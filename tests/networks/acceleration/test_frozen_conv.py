@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
 from transfergen.networks.acceleration import frozen_conv as frozen
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
 from transfergen.training.turn_losses import without_weight_gradients
 
 CONVOLUTIONS = {

@@ -79,10 +79,10 @@ class TrunkDiscriminator(Discriminator):
     def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
         """What `features` gave -> the trunk's feature maps (B, C, h, w), each channel standardised."""
         channels = list(self.backbone.channels)
-        constants = zip(self.feature_mean.split(channels), self.feature_std.split(channels), strict=True)
+        means, stds = (torch.split(t, channels) for t in (self.feature_mean, self.feature_std))
         return [
             (m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]
-            for m, (mean, std) in zip(self.trunk_maps(features), constants, strict=True)
+            for m, mean, std in zip(self.trunk_maps(features), means, stds, strict=True)
         ]
 
     def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The discriminator of `model=vgg_disc`: a pretrained trunk looked at at several depths, fully connected layers on top."""
+"""The discriminator of `model=vgg_disc`: a pretrained trunk, seen at several depths, and fully connected heads."""
 
 from typing import cast
 
