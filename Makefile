@@ -35,7 +35,8 @@ type: setup
 	$(BIN)/mypy
 
 docs: setup
-	$(BIN)/pdoc transfergen --docformat google --math --output-directory docs/api
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 bench: setup
 	$(BIN)/python benchmarks/step_time.py

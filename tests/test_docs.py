@@ -1,17 +1,22 @@
-"""Commands in the docs compose, options that they name exist, and links lead somewhere."""
+"""The docs are true: commands compose, names exist, links lead somewhere, tables match the code, the site builds."""
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from runs import ROOT
+from test_imports import FLOORS
 
 from transfergen.config import CONF_DIR
 
-PAGES = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+OTHERS = [ROOT / name for name in ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES = [*READMES, *OTHERS, *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -22,6 +27,18 @@ def commands(page):
             if "transfergen" in words[:-1]:
                 name, *overrides = words[words.index("transfergen") + 1 :]
                 yield name, [word for word in overrides if word != "-m"]
+
+
+@pytest.mark.parametrize("page", READMES, ids=NAMES[:2])
+def test_readme_is_short(page):
+    assert len(page.read_text().splitlines()) <= 200
+
+
+def test_chinese_readme_says_the_same():
+    english, chinese = (page.read_text() for page in READMES)
+    assert list(commands(READMES[0])) == list(commands(READMES[1]))
+    for pattern in (r"^#+ ", r"^\|", r"^!\[.*?\]\((.*?)\)", r"`([a-z_]+=[a-z0-9_]+)`", r"\]\((?!README)([^)]+)\)"):
+        assert sorted(re.findall(pattern, english, re.MULTILINE)) == sorted(re.findall(pattern, chinese, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -71,3 +88,43 @@ def test_each_link_leads_somewhere(page):
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, target
+
+
+def test_each_test_that_is_named_is_there():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in tests] == []
+    assert [path for path in re.findall(r"`(tests/[\w/]+\.py)`", page) if not (ROOT / path).exists()] == []
+
+
+def test_table_of_rooms_matches_the_code():
+    """Rooms and imports exactly, lines to a tenth or to fifty."""
+    package = ROOT / "src" / "transfergen"
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\| `.*", table, re.MULTILINE)]
+    rooms = [re.findall(r"`(\w+)`", row[0]) for row in rows]
+    there = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {room for row in rooms for room in row} == there - {"__init__"} | {"__main__"}
+    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    for row, (_, lines, _, may_import) in zip(rooms, rows, strict=True):
+        files = [file for room in row for file in (*package.glob(f"{room}.py"), *(package / room).rglob("*.py"))]
+        actual = sum(len(file.read_text().splitlines()) for file in files)
+        assert abs(actual - int(lines)) <= max(50, actual / 10), f"{row}: {actual} lines"
+        below = FLOORS[floor_of[row[0]] + 1 :]
+        names = re.findall(r"`(\w+)`", may_import) + [room for room in FLOORS[-1] if "the ground" in may_import]
+        assert set(names) == {room for floor in below for room in floor} | (set(row) if not below else set()), row
+
+
+def test_site_builds_offline_without_a_dead_link(tmp_path):
+    """Strict: a wrong link, anchor, image or docstring, or a page outside the navigation, ends the build."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = {page.relative_to(tmp_path).as_posix(): page.read_text() for page in tmp_path.rglob("*.html")}
+    assert "transfergen.networks.generators.dcgan.DCGAN" in pages["reference/networks.html"]
+    assert "<math" in pages["methods/gan.html"]
+    for name, html in pages.items():
+        assert re.findall(r"""(?:src|<link[^>]*href)=["'](?:https?:)?//[^"']+""", html) == [], name
+        assert not re.search(r'class="arithmatex"', html), name

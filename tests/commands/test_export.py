@@ -82,7 +82,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path):
 
 def test_script_of_the_readme_samples_with_onnxruntime_alone(tmp_path):
     script = re.search(
-        r"```python\n(import numpy as np\nimport onnxruntime.*?)```", (ROOT / "README.md").read_text(), re.S
+        r"```python\n(import numpy as np\nimport onnxruntime.*?)```", (ROOT / "docs" / "generator.md").read_text(), re.S
     )[1]
     assert len(script.splitlines()) <= 10
     run = run_of(tmp_path, "dcgan")

@@ -1,0 +1,77 @@
+"""MkDocs hooks: pages from outside docs/, the pages of the API reference, and formulas as MathML.
+
+The site works from a folder, without a network: formulas need no script, and nothing comes from another host.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "transfergen"
+OUTSIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/trials.md")
+
+LINK = re.compile(r"(\]\()([^)\s:#]+)([)#])")
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FUNCTIONS = re.compile(r"<mi>(log|exp)</mi>(?!<mo)")
+LIMITS = re.compile(r"<msub>(<mo>(?:min|max|sup)</mo>.*?)</msub>")
+LETTERS = {  # browsers ignore these variants of letters, but know the letters of their own
+    '<mi mathvariant="double-struck">E</mi>': "<mi>&#x1D53C;</mi>",
+    '<mi mathvariant="script">N</mi>': "<mi>&#x1D4A9;</mi>",
+    "<mi>&#x0007E;</mi>": "<mo>&#x223C;</mo>",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the repository's own pages, and a page of the API reference for each room of the package."""
+    for name in OUTSIDE:
+        files.append(_outside(name, config))
+    for room in rooms():
+        title, options = f"transfergen.{room}", "    options:\n      show_submodules: true\n"
+        files.append(File.generated(config, f"reference/{room}.md", content=f"# {title}\n\n::: {title}\n{options}"))
+    return files
+
+
+def rooms() -> list[str]:
+    """The packages of transfergen and its modules at the top, without those that begin with an underscore."""
+    names = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {path.stem for path in PACKAGE.glob("*.py")}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links that hold in the repository hold in the site, where docs/ is the root; add plots that they show."""
+    inside = (ROOT / "docs" / page.file.src_uri).exists()
+    folder = posixpath.dirname(posixpath.join("docs" * inside, page.file.src_uri))
+
+    def moved(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, link[2])).removeprefix("docs/")
+        target = "index.md" if target == "README.md" else target
+        if target.endswith(".png") and files.get_file_from_path(target) is None and (ROOT / target).exists():
+            files.append(_outside(target, config))
+        return link[1] + posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".") + link[3]
+
+    return LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn LaTeX into MathML, which browsers draw by themselves."""
+    return FORMULA.sub(lambda found: _mathml(found[2], block=found[1] == "div"), html)
+
+
+def _outside(name: str, config: MkDocsConfig) -> File:
+    """A file that lies in the repository, but not in docs/."""
+    return File.generated(config, name, abs_src_path=str(ROOT / name))
+
+
+def _mathml(latex: str, *, block: bool) -> str:
+    latex = latex.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").strip()
+    mathml = convert(latex, display="block" if block else "inline")
+    for variant, letter in LETTERS.items():
+        mathml = mathml.replace(variant, letter)
+    mathml = FUNCTIONS.sub(r'<mi>\1</mi><mspace width="0.17em"/>', mathml)
+    return LIMITS.sub(r"<munder>\1</munder>", mathml) if block else mathml
