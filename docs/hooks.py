@@ -5,6 +5,7 @@ The site works from a folder, without a network: formulas need no script, and no
 
 import posixpath
 import re
+from html import unescape
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -18,8 +19,6 @@ OUTSIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/trials.
 
 LINK = re.compile(r"(\]\()([^)\s:#]+)([)#])")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-FUNCTIONS = re.compile(r"<mi>(log|exp)</mi>(?!<mo)")
-LIMITS = re.compile(r"<msub>(<mo>(?:min|max|sup)</mo>.*?)</msub>")
 LETTERS = {  # browsers ignore these variants of letters, but know the letters of their own
     '<mi mathvariant="double-struck">E</mi>': "<mi>&#x1D53C;</mi>",
     '<mi mathvariant="script">N</mi>': "<mi>&#x1D4A9;</mi>",
@@ -69,9 +68,10 @@ def _outside(name: str, config: MkDocsConfig) -> File:
 
 
 def _mathml(latex: str, *, block: bool) -> str:
-    latex = latex.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").strip()
+    latex = re.sub(r"\\log(?= [^(])", r"\\log\\,", unescape(latex).strip())
+    if block:  # what is under min and sup is drawn below them
+        latex = re.sub(r"\\(min|max|sup)_", r"\\\1\\limits_", latex)
     mathml = convert(latex, display="block" if block else "inline")
     for variant, letter in LETTERS.items():
         mathml = mathml.replace(variant, letter)
-    mathml = FUNCTIONS.sub(r'<mi>\1</mi><mspace width="0.17em"/>', mathml)
-    return LIMITS.sub(r"<munder>\1</munder>", mathml) if block else mathml
+    return mathml

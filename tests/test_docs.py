@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,6 +18,7 @@ from transfergen.config import CONF_DIR
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
 OTHERS = [ROOT / name for name in ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES = [*READMES, *OTHERS, *sorted((ROOT / "docs").rglob("*.md"))]
+MATH = "{http://www.w3.org/1998/Math/MathML}math"
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -127,4 +129,6 @@ def test_site_builds_offline_without_a_dead_link(tmp_path):
     assert "<math" in pages["methods/gan.html"]
     for name, html in pages.items():
         assert re.findall(r"""(?:src|<link[^>]*href)=["'](?:https?:)?//[^"']+""", html) == [], name
-        assert not re.search(r'class="arithmatex"', html), name
+        formulas = re.findall(r"<math.*?</math>", html, re.DOTALL)
+        assert [ElementTree.fromstring(formula).tag for formula in formulas] == [MATH] * len(formulas)
+        assert 'class="arithmatex"' not in html, name
