@@ -67,3 +67,15 @@ def _check_target(target: Any) -> None:
     home = getattr(found, "__module__", None) or ""
     if not callable(found) or not f"{home}.".startswith(tuple(f"{name}." for name in _TRUSTED)):
         raise ValueError(f"_target_={target}: refused; it is {home or 'no function or class'}, from elsewhere")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary as a flat one with dotted keys. Lists become text; what is None or empty is left out."""
+    if isinstance(config, dict):
+        flat: dict[str, Any] = {}
+        for key, value in config.items():
+            flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return flat
+    if config is None:
+        return {}
+    return {prefix: config if isinstance(config, int | float | str | bool) else str(config)}

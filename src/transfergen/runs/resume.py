@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from transfergen.config import flatten
 from transfergen.runs.checkpoint import FORMAT, tensors_digest
 
 KEY = "transfergen"
@@ -108,15 +109,9 @@ def check_and_complete(checkpoint: dict[str, Any], state: dict[str, Any], config
 
 def differing_keys(saved: Any, here: Any) -> str:
     """Dotted keys that do not have the same value in two configs, as one line."""
-    ours, theirs = _flat(here), _flat(saved)
+    ours, theirs = flatten(here), flatten(saved)
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     return ", ".join(keys) or "generator, discriminator and backbone"
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {k: v for key, item in node.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def _shapes(state: dict[str, Any]) -> dict[str, torch.Size]:

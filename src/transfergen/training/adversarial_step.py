@@ -23,21 +23,11 @@ from transfergen.distributed import rank_and_world_size
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
+from transfergen.training import turn_losses
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
-from transfergen.training.turn_losses import (
-    Features,
-    Turn,
-    both_turns,
-    clip_weights,
-    discriminator_turn,
-    extrapolated,
-    generator_turn,
-    mean_logits,
-    sum_losses,
-    without_weight_gradients,
-)
+from transfergen.training.turn_losses import Features, Turn, extrapolated, sum_losses, without_weight_gradients
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
@@ -82,25 +72,6 @@ class StepOutputs(NamedTuple):
     """Weighted scalars that were added to the two losses."""
     curves: dict[str, Tensor]
     """Other scalars to log."""
-
-    def scalars(self, columns: slice, boundary: float | None) -> dict[str, Tensor]:
-        """Everything to log, by name.
-
-        Args:
-            columns: of the logits that count; a discriminator with several parts may have many more.
-            boundary: the logit above which an image counts as real; without one there are no accuracies.
-        """
-        assert self.d.real_logits is not None
-        real_logits, fake_logits = self.d.real_logits[:, columns], self.d.fake_logits[:, columns]
-        scalars = {"loss/discriminator": self.d.loss}
-        if self.g is not None:
-            scalars["loss/generator"] = self.g.loss
-        scalars |= {"logits/real": real_logits.mean(), "logits/fake": fake_logits.mean()}
-        scalars |= {f"gradient_norm/{network}": norm for network, norm in self.gradient_norms.items()}
-        if boundary is not None:
-            scalars["accuracy/real"] = (real_logits > boundary).float().mean()
-            scalars["accuracy/fake"] = (fake_logits < boundary).float().mean()
-        return scalars | {f"loss/{name}": term for name, term in self.terms.items()} | self.curves
 
 
 class AdversarialStep:
@@ -189,7 +160,9 @@ class AdversarialStep:
     ) -> StepOutputs:
         """The discriminator's update; then the generator's, against the updated discriminator."""
         d_parameters = self.d_parameters()
-        d_turn = discriminator_turn(self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels)
+        d_turn = turn_losses.discriminator_turn(
+            self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels
+        )
         d_terms = self._d_terms(inputs)
         d_loss = sum_losses(d_turn.loss, d_terms)
         before = [p.detach().clone() for p in d_parameters] if self.extrapolation and g_turn_due else []
@@ -201,7 +174,7 @@ class AdversarialStep:
             return StepOutputs(d_turn, None, norms, d_terms, {})
 
         with without_weight_gradients(d_parameters), extrapolated(d_parameters, before, self.extrapolation):
-            g_turn = generator_turn(
+            g_turn = turn_losses.generator_turn(
                 self.discriminator, self.objective, inputs.real, inputs.fake, d_turn.real_logits, inputs.labels
             )
             g_terms = self._g_terms(inputs)
@@ -220,7 +193,9 @@ class AdversarialStep:
         with extrapolated(d_parameters, before, self.extrapolation):
             with without_weight_gradients(d_parameters):
                 g_terms = self._g_terms(inputs)
-            d_turn, g_turn = both_turns(self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels)
+            d_turn, g_turn = turn_losses.both_turns(
+                self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels
+            )
             d_terms = self._d_terms(inputs)
             d_loss = sum_losses(d_turn.loss, d_terms)
             g_loss = sum_losses(self.adversarial_weight * g_turn.loss, g_terms)
@@ -235,7 +210,7 @@ class AdversarialStep:
 
     def _after_d_update(self, d_turn: Turn, images: int) -> None:
         if self.objective.clip is not None:
-            clip_weights(self.discriminator, self.objective.clip)  # not those of a strategy's own networks
+            turn_losses.clip_weights(self.discriminator, self.objective.clip)  # not those of a strategy's own networks
         assert d_turn.real_logits is not None
         columns, _ = self.discriminator.parts()[0]
         self.augmentation.update(d_turn.real_logits[:, columns] - (self.objective.boundary or 0.0), images)
@@ -245,7 +220,7 @@ class AdversarialStep:
         terms = {}
         penalty = self.objective.penalty
         if penalty is not None and penalty.due(inputs.update):
-            score = partial(mean_logits, self.discriminator, y=inputs.labels)
+            score = partial(turn_losses.mean_logits, self.discriminator, y=inputs.labels)
             reals = self.augmentation(self.real_features.images(inputs.batch))
             terms["gradient_penalty"] = penalty(score, reals, inputs.shown)
         if inputs.pairs:

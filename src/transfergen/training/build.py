@@ -1,20 +1,43 @@
-"""From a config to the networks and the module that trains them."""
+"""From a config to the networks, the module that trains them, and the callbacks around it."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Callback
 from omegaconf import DictConfig
 
 from transfergen.config import instantiate
 from transfergen.losses.divergence import Elbo
 from transfergen.training.base_module import GenerativeModule
+from transfergen.training.callbacks import (
+    Checkpointing,
+    CollapseWarning,
+    DistillationReport,
+    Evaluation,
+    LinearLRDecay,
+    Reconstructions,
+    SampleGrid,
+    Signals,
+    StopAtImages,
+)
+from transfergen.training.compatibility import check_no_game
 from transfergen.training.gan_module import GAN
-from transfergen.training.vae_module import VAE, VAEGAN
+from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
+from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.initialisation import initialise
 
 
 def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
-    """The networks, with the weights that a `fresh` run starts from, and how they learn."""
+    """The networks in the module that trains them.
+
+    Args:
+        config: without interpolations.
+        fresh: whether the networks start from the weights that `init_from` names; a checkpoint follows otherwise.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
     generator, discriminator = instantiate(config.generator), instantiate(config.discriminator) or None
     if generator.resolution != config.data.resolution:
         raise ValueError(
@@ -24,12 +47,12 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     if fresh:
         initialise(generator, discriminator, config.init_from)
     objective, encoder = instantiate(config.objective), instantiate(config.encoder)
-    average: dict[str, Any] = {
+    average = {
         "ema_halflife_images": config.ema.halflife_images,
         "ema_rampup": config.ema.rampup,
         "seed": config.seed,
     }
-    game: dict[str, Any] = {
+    game = {
         "discriminator": discriminator,
         "augment": instantiate(config.augment),
         "d_optimizer": instantiate(config.optimizer.discriminator),
@@ -45,7 +68,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         if objective.game is not None:
             module = VAEGAN(generator, encoder, objective, backbone=trunk, **game, **average)
         else:
-            _check_no_game(game)
+            check_no_game(**game)
             optimizer = game["g_optimizer"]
             module = VAE(generator, encoder, objective, backbone=trunk, g_optimizer=optimizer, **average)
     elif encoder:
@@ -57,17 +80,27 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     return module
 
 
-def _check_no_game(game: dict[str, Any]) -> None:
-    """Raises ValueError for what a plain autoencoder would not look at."""
-    unused = {
-        "discriminator": game["discriminator"] is not None,
-        "augment": not game["augment"].is_identity,
-        "transfer": game["transfer"].has_terms,
-    }
-    for group, is_set in unused.items():
-        if is_set:
-            default = "feature_extraction" if group == "transfer" else "none"
-            raise ValueError(f"{group}: a plain VAE has no use for it; set {group}={default}, or model=vae_gan")
+def build_callbacks(
+    config: dict[str, Any], run_dir: Path, module: GenerativeModule, files: Checkpointing, evaluation: Evaluation
+) -> list[Callback]:
+    """What happens around the training steps, in this order after each of them."""
+    callbacks: list[Callback] = [
+        SampleGrid(run_dir, **config["samples"]),
+        files,
+        evaluation,  # after the run's files, which are then saved whatever it raises
+        CollapseWarning(),
+    ]
+    if config["max_images"] is not None:
+        callbacks.append(StopAtImages(config["max_images"]))
+    decay = config["lr_decay"]
+    if decay["start_images"] is not None:
+        callbacks.append(LinearLRDecay(**decay | {"end_images": decay["end_images"] or config["max_images"]}))
+    if isinstance(module, Autoencoding):
+        callbacks.append(Reconstructions(run_dir, every_images=config["samples"]["every_images"]))
+    if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
+        callbacks.append(DistillationReport(run_dir, evaluation))
+    callbacks.append(Signals(files))  # last, so that everything due at a step is done before a signal ends the run
+    return callbacks
 
 
 def set_num_classes(config: DictConfig, count: int) -> None:

@@ -56,3 +56,20 @@ def check_game(
             f"transfer.trunk={transfer.trunk} changes nothing: no block of this discriminator is pretrained, and all "
             "that can train does; transfer.freeze_d freezes its lowest layers"
         )
+
+
+def check_no_game(*, discriminator: Any, augment: Augmentation, transfer: Strategy, **_others: Any) -> None:
+    """Refuse settings that a plain variational autoencoder would ignore.
+
+    Raises:
+        ValueError: names the group, and the choice that mends it.
+    """
+    ignored = {
+        "discriminator": discriminator is not None,
+        "augment": not augment.is_identity,
+        "transfer": transfer.has_terms,
+    }
+    for group, is_set in ignored.items():
+        if is_set:
+            default = "feature_extraction" if group == "transfer" else "none"
+            raise ValueError(f"{group}: a plain VAE has no use for it; set {group}={default}, or model=vae_gan")

@@ -1,36 +1,23 @@
-"""The program: seed -> data -> networks -> module -> fit -> last samples and metrics."""
+"""The program: seed, data, networks, module, training, and at the end samples and metrics."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, seed_everything
+from lightning import seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from transfergen.config import instantiate
+from transfergen.config import flatten, instantiate
 from transfergen.evaluation.measure import to_table
 from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.build import build_module, set_num_classes
-from transfergen.training.callbacks import (
-    Checkpointing,
-    CollapseWarning,
-    DistillationReport,
-    Evaluation,
-    LinearLRDecay,
-    Reconstructions,
-    SampleGrid,
-    Signals,
-    StopAtImages,
-)
-from transfergen.training.gan_module import GAN
+from transfergen.training.build import build_callbacks, build_module, set_num_classes
+from transfergen.training.callbacks import Checkpointing, Evaluation
 from transfergen.training.trainer import build_trainer
-from transfergen.training.vae_module import Autoencoding
-from transfergen.transfer.distillation import Distillation
 
-log = logging.getLogger(__name__)
+NETWORKS = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
+COMPARED = ("data", *NETWORKS, "objective", "optimizer", "init_from")
 
 
 def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, composed: str = "") -> float:
@@ -38,92 +25,69 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
 
     Args:
         config: without interpolations.
-        run_dir: exists.
-        checkpoint: go on from here.
-        composed: the config with its interpolations, as YAML, which a resumed run needs for its overrides.
+        run_dir: an existing folder.
+        checkpoint: the file to go on from; None starts a new run.
+        composed: the config with its interpolations, as YAML. A resumed run applies its overrides to it.
 
     Returns:
-        The final metric, the smaller the better.
+        The metric that `evaluation.best` names, the smaller the better.
+
+    Raises:
+        ValueError: settings that do not go together, or a run that has reached its end.
+        FloatingPointError: the training diverged.
     """
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
-    data.prepare_data()  # Lightning does it too, but only once the networks are built and their weights downloaded
+    data.prepare_data()  # before the networks, whose weights take longer to download than a wrong path to find
+
     set_num_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
-    parts = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
-    module.config = {group: plain[group] for group in parts}
+    module.config = {group: plain[group] for group in NETWORKS}
+
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(run_dir, plain["metrics"], plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
-    callbacks: list[Callback] = [
-        SampleGrid(run_dir, **plain["samples"]),
-        files,
-        evaluation,  # after the run's files, so that these are there whatever becomes of it
-        CollapseWarning(),
-    ]
-    if config.max_images is not None:
-        callbacks.append(StopAtImages(config.max_images))
-    if config.lr_decay.start_images is not None:
-        callbacks.append(
-            LinearLRDecay(**plain["lr_decay"] | {"end_images": config.lr_decay.end_images or config.max_images})
-        )
-    if isinstance(module, Autoencoding):
-        callbacks.append(Reconstructions(run_dir, every_images=config.samples.every_images))
-    if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
-        callbacks.append(DistillationReport(run_dir, evaluation))
-    callbacks.append(Signals(files))  # the last, so that all that was due at a step is done
+    callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
     if trainer.is_global_zero:
         artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config).encode())
         artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
-        _log_config(loggers, config)
+        for logger in _tensorboards(loggers):
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config)}```")
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
     if not evaluation.entries:
         raise ValueError(
             f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs or "
             "trainer.max_time"
         )
     if trainer.is_global_zero:
-        _finish(module, evaluation, loggers, config, run_dir)
+        _report(module, evaluation.entries, loggers, plain, run_dir)
     return evaluation.objective
 
 
-def _log_config(loggers: list[Logger], config: DictConfig) -> None:
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config)}```")
-
-
-def _finish(
-    module: GenerativeModule, evaluation: Evaluation, loggers: list[Logger], config: DictConfig, run_dir: Path
+def _report(
+    module: GenerativeModule,
+    metrics: list[dict[str, Any]],
+    loggers: list[Logger],
+    config: dict[str, Any],
+    run_dir: Path,
 ) -> None:
+    """Write the final metrics to the run directory, to TensorBoard beside the settings, and to the screen."""
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
-    artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": evaluation.entries})
-    values = {f"metrics/{entry['name']}": entry["value"] for entry in evaluation.entries}
+    artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": metrics})
+    settings = flatten({group: config[group] for group in COMPARED})
+    settings = {key: value for key, value in settings.items() if not key.startswith("discriminator.backbone.")}
+    for logger in _tensorboards(loggers):
+        values = {f"metrics/{record['name']}": record["value"] for record in metrics}
+        logger.log_hyperparams(settings, values, step=module.images_seen)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(_flat(config), values, step=module.images_seen)
         logger.save()
-    Console().print(to_table(evaluation.entries))
+    Console().print(to_table(metrics))
     print(f"grid of samples: {run_dir / artefacts.GRID}")
 
 
-def _flat(config: DictConfig) -> dict[str, Any]:
-    """The settings that one compares between runs, with dotted names."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                visit(f"{prefix}.{key}" if prefix else str(key), item)
-        elif isinstance(value, int | float | str | bool):
-            flat[prefix] = value
-        elif value is not None:
-            flat[prefix] = str(value)
-
-    groups = ["data", "generator", "backbone", "encoder", "discriminator", "objective", "optimizer", "transfer"]
-    groups += ["init_from", "augment", "ema"]
-    visit("", {group: OmegaConf.to_container(config[group]) for group in groups})
-    return {key: value for key, value in flat.items() if not key.startswith("discriminator.backbone.")}
+def _tensorboards(loggers: list[Logger]) -> list[TensorBoardLogger]:
+    return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]

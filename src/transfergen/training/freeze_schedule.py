@@ -1,4 +1,4 @@
-"""Which of a discriminator's blocks are frozen, and when it grows, as images are seen."""
+"""When blocks of a discriminator freeze or thaw, and when it grows, by the number of images seen."""
 
 import torch
 
@@ -8,36 +8,37 @@ from transfergen.training.real_features import RealFeatures
 from transfergen.transfer.strategy import Strategy
 
 GROWTH_IMAGES = 512
+"""Reals, and fakes, by which a growing discriminator chooses what it takes in."""
 
 
 class FreezeSchedule:
     """Freezes, thaws and grows a discriminator.
 
     Args:
-        discriminator: whose blocks they are.
-        transfer: tells how many of them are frozen.
-        reals: a growing discriminator looks at some; features of blocks that are others now are forgotten.
-        seed: of the reals and the fakes that it looks at.
+        discriminator: the network.
+        transfer: says how many of its blocks are frozen.
+        reals: source of real images; its cache is cleared when the frozen blocks change.
+        seed: of the reals and the fakes that a growing discriminator looks at.
     """
 
     def __init__(self, discriminator: Discriminator, transfer: Strategy, reals: RealFeatures, *, seed: int) -> None:
         self._discriminator, self._transfer, self._reals, self._seed = discriminator, transfer, reals, seed
 
-    def update(self, images_seen: int, sampler: Generator) -> None:
-        """Do what is due after so many images; fakes to look at are the `sampler`'s."""
+    def update(self, images_seen: int, generator: Generator) -> None:
+        """Do what is due after `images_seen` images. A growing discriminator looks at fakes of this `generator`."""
         frozen = self._transfer.frozen_blocks(self._discriminator.blocks, images_seen)
         if frozen != self._discriminator.frozen_blocks:
             self._discriminator.freeze(frozen)
             self._reals.clear_cache()
         while images_seen >= self._discriminator.grows_at:
-            self._grow(sampler)
+            self._grow(generator)
 
     @torch.no_grad()
-    def _grow(self, sampler: Generator) -> None:
-        """The same on all ranks, and the same whether the run was resumed or not: no autocast, no new statistics."""
-        device = next(sampler.parameters()).device
+    def _grow(self, generator: Generator) -> None:
+        """All ranks, and a resumed run, see the same images: their seeds are fixed, and nothing is autocast."""
+        device = next(generator.parameters()).device
         real = self._reals.sample_images(GROWTH_IMAGES, self._seed, device)
         with torch.autocast(device.type, enabled=False):
-            fake = sample(sampler, range(self._seed, self._seed + len(real)), device)
+            fake = sample(generator, range(self._seed, self._seed + len(real)), device)
             self._discriminator.grow(real, fake)
         self._reals.clear_cache()

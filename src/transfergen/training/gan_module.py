@@ -9,7 +9,7 @@ from transfergen.data.store import Batch
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.training.adversarial_step import AdversarialStep, Fakes
+from transfergen.training.adversarial_step import AdversarialStep, Fakes, StepOutputs
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_game
@@ -121,7 +121,7 @@ class GAN(GenerativeModule):
         if self.ema:
             self.ema.update(self.generator, images=self.d_steps * images, images_seen=self.images_seen)
         columns, _ = self.discriminator.parts()[0]
-        self._last_scalars |= outputs.scalars(columns, self.objective.boundary)
+        self._last_scalars |= scalars(outputs, columns, self.objective.boundary)
         if update % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             curves = self._last_scalars | {"augment/p": self.augment.p}
             here: dict[str, float] = {"trunk/frozen_blocks": self.discriminator.frozen_blocks}
@@ -160,3 +160,24 @@ class GAN(GenerativeModule):
             names = {f"discriminator.{name}" for name in self.discriminator.frozen_names(backbone)}
             backbone.pretrained &= names.isdisjoint(checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+
+
+def scalars(outputs: StepOutputs, columns: slice, boundary: float | None) -> dict[str, Tensor]:
+    """What to log of a step, by name.
+
+    Args:
+        outputs: of the step.
+        columns: of the logits that count; a discriminator with several parts may have many more.
+        boundary: the logit above which an image counts as real; without one there are no accuracies.
+    """
+    assert outputs.d.real_logits is not None
+    real_logits, fake_logits = outputs.d.real_logits[:, columns], outputs.d.fake_logits[:, columns]
+    values = {"loss/discriminator": outputs.d.loss}
+    if outputs.g is not None:
+        values["loss/generator"] = outputs.g.loss
+    values |= {"logits/real": real_logits.mean(), "logits/fake": fake_logits.mean()}
+    values |= {f"gradient_norm/{network}": norm for network, norm in outputs.gradient_norms.items()}
+    if boundary is not None:
+        values["accuracy/real"] = (real_logits > boundary).float().mean()
+        values["accuracy/fake"] = (fake_logits < boundary).float().mean()
+    return values | {f"loss/{name}": term for name, term in outputs.terms.items()} | outputs.curves

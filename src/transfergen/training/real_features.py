@@ -1,4 +1,4 @@
-"""RealFeatures as the discriminator sees them: images, and the frozen blocks' features of them."""
+"""Real images and their features, as the discriminator sees them."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from transfergen.training.turn_losses import Features
 
 
 class RealFeatures:
-    """The training set, for a discriminator.
+    """The training set's images, and the features that a discriminator's frozen blocks have of them.
 
     Args:
-        store: its pictures.
+        store: the training set.
         resolution: R, in pixels.
         discriminator: its frozen blocks compute the features.
-        augment: what images go through before; if there is anything, no features are kept.
-        cache_mib: memory for features; see FeatureCache.
+        augment: what images go through first. With any augmentation, no features are kept.
+        cache_mib: memory for features that are kept; see FeatureCache.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class RealFeatures:
         self._cache = FeatureCache(len(store), cache_mib if augment.is_identity else 0)
 
     def sample_images(self, count: int, seed: int, device: torch.device) -> Tensor:
-        """A choice of images (`count`, 3, R, R) in [-1, 1], the same on all ranks."""
+        """`count` images (N, 3, R, R) in [-1, 1], chosen at random by the seed: the same on all ranks."""
         return to_float(self._store.sample_images(count, seed).pixels.to(device), self._resolution)
 
     def images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
-        """Those of a batch, or at some `positions` (N,) in it: (N, 3, R, R) in [-1, 1]."""
+        """The images of a batch, or those at `positions` (N,) in it: (N, 3, R, R) in [-1, 1]."""
         pixels = batch.pixels
         if positions is not None and len(positions) < len(pixels):
             pixels = pixels[positions.to(pixels.device, non_blocking=True)]
@@ -52,7 +52,7 @@ class RealFeatures:
         return self._cache.get(torch.from_numpy(batch.indices), compute)
 
     def clear_cache(self) -> None:
-        """Features from now on are computed anew: the frozen blocks are others."""
+        """Compute all features anew from now on: the frozen blocks have changed."""
         self._cache.clear()
 
 
