@@ -8,7 +8,7 @@ The discriminator is split into a frozen prefix, whose output is called features
     generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
 
 With a frozen trunk these are three passes through the trunk where the textbook's loop spends nine. With nothing frozen
-the prefix is empty, the features are the images, and the same lines give eight passes instead of nine.
+the features are the images, and the same lines give eight passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,6 @@ class StepOutputs(NamedTuple):
     terms: dict[str, Tensor]
     """Weighted scalars that were added to the two losses."""
     curves: dict[str, Tensor]
-    """Other scalars to log."""
 
 
 class AdversarialStep:
@@ -146,9 +145,9 @@ class AdversarialStep:
             fakes = self.draw_fakes(batch, labels)
             shown = self.augmentation(fakes.images)
             fake = self.discriminator.features(shown)
-        pairs = (
-            Pairs(fakes.z, labels, fakes.images, self.real_features.images(batch)) if self.strategy.has_terms else None
-        )
+        pairs = None
+        if self.strategy.has_terms:
+            pairs = Pairs(fakes.z, labels, fakes.images, self.real_features.images(batch))
         inputs = StepInputs(batch, update, labels, real, fake, shown.detach(), fakes, pairs)
 
         if self.simultaneous:

@@ -83,8 +83,8 @@ def _report(
     for logger in _tensorboards(loggers):
         values = {f"metrics/{record['name']}": record["value"] for record in metrics}
         logger.log_hyperparams(settings, values, step=module.images_seen)
-    for logger in loggers:
-        logger.save()
+    for each in loggers:
+        each.save()
     Console().print(to_table(metrics))
     print(f"grid of samples: {run_dir / artefacts.GRID}")
 
