@@ -1,4 +1,4 @@
-"""Checkpoints that survive: whole or not at all, each with its SHA-256 beside it, and the one before in reserve."""
+"""Checkpoints that are written whole or not at all, each with its SHA-256 beside it and its predecessor kept."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of what the discriminator sees, reals and fakes alike, of fixed or adaptive probability.
+"""Differentiable augmentation of the images that the discriminator sees, with a fixed or an adaptive probability.
 
 The transforms are DiffAugment's (Zhao 2020, arXiv:2006.10738), the adaptive probability is ADA's (Karras 2020,
 arXiv:2006.06676). While enough images pass a transform untouched, fakes match the reals after it only if they match
@@ -13,11 +13,11 @@ from transfergen.distributed import rank_and_world_size
 
 
 class Augmentation(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> augmented ones of the same shape and dtype; colours may leave [-1, 1].
+    """Images (B, 3, R, R) in [-1, 1] -> augmented images of the same shape and dtype; colours may leave [-1, 1].
 
-    In this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout. What moves in from
-    outside and what is cut out is 0, a mid grey. Each of the six is applied to each image with probability `p`,
-    independently; 0 for its strength, or False, turns it off. DiffAugment's p is 1, and it does not mirror.
+    The transforms are, in this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout.
+    Pixels that move in from outside, and those that are cut out, become 0, a mid grey. Each transform is applied to
+    each image with probability `p`, independently of the others. A strength of 0, or False, turns a transform off.
 
     Args:
         colour: strength; at 1, brightness moves by up to 0.5, saturation is scaled by 0 to 2, contrast by 0.5 to 1.5.
@@ -54,7 +54,7 @@ class Augmentation(nn.Module):
         return not (self.colour or self.translation or self.cutout or self.flip)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> augmented ones. Draws from the global generator of their device."""
+        """Images (B, 3, R, R) -> augmented images. Draws from the global generator of their device."""
         if self.is_identity:
             return images
         images = images.contiguous()  # channels_last takes half as long again, on a CPU
@@ -74,11 +74,11 @@ class Augmentation(nn.Module):
         return images
 
     def update(self, real_logits: Tensor, images: int) -> None:
-        """Leaves `p`, which is fixed, as it is."""
+        """Do nothing: `p` is fixed."""
 
 
 class AdaptiveAugmentation(Augmentation):
-    """The same with a `p` that follows how far the discriminator overfits. Karras 2020, arXiv:2006.06676, eq. 1.
+    """Augmentation whose `p` follows how far the discriminator overfits. Karras 2020, arXiv:2006.06676, eq. 1.
 
     Overfitting is r_t = E[sign D(real)]: 0 where the discriminator cannot tell, 1 where it is sure of every real. `p`
     starts at 0, rises while r_t is above its target and falls while it is below. Two deviations: `p` is bounded above,
@@ -130,16 +130,6 @@ class AdaptiveAugmentation(Augmentation):
             mean_sign /= world
         self.overfitting.lerp_(mean_sign, 1 / 4)
         self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
-
-
-def none() -> Augmentation:
-    """Images as they are. Runs saved earlier name it in their config."""
-    return Augmentation(colour=0, translation=0, cutout=0)
-
-
-def flip() -> Augmentation:
-    """Mirroring alone, of every other image. Runs saved earlier name it in their config."""
-    return Augmentation(colour=0, translation=0, cutout=0, flip=True)
 
 
 def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

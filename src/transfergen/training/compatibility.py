@@ -1,4 +1,4 @@
-"""What does not go together in an adversarial game."""
+"""Checks that the parts of a training go together."""
 
 import logging
 from typing import Any
@@ -27,7 +27,7 @@ def check_game(
     Raises:
         ValueError: names the settings, and what mends it.
     """
-    if not isinstance(discriminator, Discriminator):  # the nothing that discriminator=none leaves
+    if not isinstance(discriminator, Discriminator):  # discriminator=none
         raise ValueError("this objective needs a discriminator; set discriminator=dcgan, or model=vae")
     if d_steps < 1:
         raise ValueError(

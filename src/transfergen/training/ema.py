@@ -10,11 +10,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class EMA(nn.Module, Generic[Network]):
-    """A copy of a network whose weights and buffers follow it, each update halving what is older than the half-life.
+    """A copy of a network whose weights and buffers are the moving average of the network's.
 
     Args:
-        network: what to follow.
-        halflife_images: in real images seen.
+        network: is averaged.
+        halflife_images: after how many real images the weight of what was averaged has halved.
         rampup: the half-life is at most this fraction of the images seen so far, so that short runs do not keep their
             untrained start.
     """
@@ -25,12 +25,12 @@ class EMA(nn.Module, Generic[Network]):
         self.halflife_images, self.rampup = halflife_images, rampup
 
     def train(self, mode: bool = True) -> "EMA[Network]":
-        """Stays in eval mode."""
+        """Do nothing: the average stays in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
     def update(self, network: Network, *, images: int, images_seen: int) -> None:
-        """Move towards `network`, which trained on `images` since the last update, `images_seen` in all."""
+        """Move towards `network`, which has seen `images` more real images since the last update, `images_seen` in all."""
         halflife = min(self.halflife_images, self.rampup * images_seen)
         weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
         ours, theirs = [], []

@@ -1,4 +1,4 @@
-"""An optimizer whose updates move a matrix of weights by as much in all directions."""
+"""Muon: momentum whose updates are orthogonalised. Jordan 2024."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,9 @@ ADAMS_RMS = 0.2  # of an update at rate 1. Liu 2025, arXiv:2502.16982, section 2
 class Muon(Optimizer):
     """Momentum whose singular values are all made nearly equal. Jordan 2024, https://kellerjordan.github.io/posts/muon.
 
-    The kernel of a convolution is taken as the matrix from an input patch to the output channels, that of a transposed
-    one as the matrix from an output patch to the input channels: its first dimension by all the rest. It is cut into
-    matrices of 128 rows if they are a multiple of that, which the method does not do. What has one dimension, biases
-    and normalisations, is updated by Adam without a first moment. `torch.optim.Muon` takes matrices alone.
+    A convolution's kernel is flattened to a matrix: its first dimension by all others. Matrices whose rows are a
+    multiple of 128 are cut into matrices of 128 rows, which is faster and which Jordan's does not do. Biases and
+    normalisations are updated by Adam without a first moment. `torch.optim.Muon` takes matrices alone.
 
     Args:
         params: tensors, or groups of them.
@@ -51,7 +50,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update all that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,15 +1,15 @@
-"""The random state of one rank: latents of its own, and what dropout draws from."""
+"""The random state of one rank: its latents, and the global generator that dropout draws from."""
 
 import torch
 from torch import Tensor
 
 
 class RankRandomness:
-    """Latents from a generator of this rank's own; Lightning gives all ranks one seed, and so the same noise.
+    """Latents that differ from rank to rank. Lightning gives all ranks one seed, and so the same noise.
 
     Args:
         device: where latents are drawn.
-        seed, images_seen, rank: together they seed this rank's latents and its global generator.
+        seed, images_seen, rank: seed this rank's latents and its global generator, together.
     """
 
     def __init__(self, device: torch.device, *, seed: int, images_seen: int, rank: int) -> None:
@@ -24,14 +24,14 @@ class RankRandomness:
         return torch.randn(count, z_dim, generator=self._latents, device=self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """To be saved."""
+        """The state of all generators, for a checkpoint."""
         state = {"latents": self._latents.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on where `state` was taken."""
+        """Continue from what `state` returned."""
         self._latents.set_state(state["latents"].cpu())
         torch.set_rng_state(state["cpu"].cpu())
         if "cuda" in state and self.device.type == "cuda":

@@ -21,7 +21,7 @@ from transfergen.training.gan_module import GAN
 
 
 class Coding(NamedTuple):
-    """Images, the distributions of their latents, and what is decoded from a draw."""
+    """Images, the distributions of their latents, and the images decoded from one draw of each."""
 
     images: Tensor
     """(B, 3, R, R) in [-1, 1]."""
@@ -31,13 +31,13 @@ class Coding(NamedTuple):
 
 
 class Autoencoding(UnregisteredModules, GenerativeModule):
-    """What both variants share: an encoder in front of the generator, which decodes, and the terms of the bound."""
+    """What VAE and VAE-GAN share: an encoder in front of the generator, which decodes, and the terms of the bound."""
 
     encoder: nn.Module
     elbo: Elbo
 
     def _take_encoder(self, encoder: object, elbo: Elbo, backbone: object) -> None:
-        """Check what an autoencoder is made of, and keep it.
+        """Check and keep the encoder, the bound and the trunk of its perceptual term.
 
         Raises:
             ValueError: no encoder, one of other latents, or no trunk for the perceptual term.
@@ -60,7 +60,7 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
             fold_batchnorm(trunk, self.generator.resolution)
 
     def _encode_and_decode(self, batch: Batch) -> Coding:
-        """One draw for each image. Kingma 2014, arXiv:1312.6114, equation 10."""
+        """Encode each image and decode one draw of its latent. Kingma 2014, arXiv:1312.6114, equation 10."""
         images = to_float(batch.pixels, self.generator.resolution)
         posterior = Posterior(*self.encoder(images))
         noise = self._randomness.latents(len(images), self.generator.z_dim)
