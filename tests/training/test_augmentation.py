@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation, cut_out, flip, move, none, recolour
+from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation, cut_out, move, recolour
 
 OFF = {"colour": 0, "translation": 0, "cutout": 0}
 EACH = [{"colour": 1}, {"translation": 0.25}, {"cutout": 0.5}, {"flip": True}]
@@ -138,10 +138,10 @@ def test_it_waits_for_no_device():
 
 def test_identity_is_known_and_returns_the_images():
     images = pictures()
-    assert none().is_identity
-    assert none()(images) is images
+    assert Augmentation(colour=0, translation=0, cutout=0).is_identity
+    assert Augmentation(colour=0, translation=0, cutout=0)(images) is images
     assert not any(only(**options).is_identity for options in EACH)
-    assert not flip().is_identity
+    assert not Augmentation(colour=0, translation=0, cutout=0, flip=True).is_identity
 
 
 @pytest.mark.parametrize("options", [{"cutout": 1.5}, {"translation": -0.1}, {"p": 2}], ids=str)
@@ -249,7 +249,9 @@ def test_augmentation_does_not_leak_into_samples_unless_the_fakes_go_without(opt
         return ((samples - REAL).abs() > 0.25).float().mean().item()
 
     assert share_of_wrong_values(augment) < 0.04
-    assert share_of_wrong_values(none()) > 0.15  # holes, shifts and wrong colours, as in the augmented reals
+    assert (
+        share_of_wrong_values(Augmentation(colour=0, translation=0, cutout=0)) > 0.15
+    )  # holes, shifts and wrong colours, as in the augmented reals
 
 
 @pytest.mark.parametrize(("p", "lowest", "highest"), [(AdaptiveAugmentation().max_p, 0.9, 1), (1.0, 0.1, 0.9)])
