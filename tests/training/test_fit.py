@@ -226,7 +226,12 @@ def test_max_images_ends_within_an_epoch(tmp_path):
 
 def test_settings_change_what_they_name(tmp_path):
     code, _, err = train(
-        tmp_path, "objective=bce", "max_images=16", "samples.count=9", "objective.saturating=true", "channels_last=false"
+        tmp_path,
+        "objective=bce",
+        "max_images=16",
+        "samples.count=9",
+        "objective.saturating=true",
+        "channels_last=false",
     )
     assert code == 0, err
     assert Image.open(tmp_path / "grid.png").size == (3 * 34 + 2, 3 * 34 + 2)

@@ -30,7 +30,7 @@ class EMA(nn.Module, Generic[Network]):
 
     @torch.no_grad()
     def update(self, network: Network, *, images: int, images_seen: int) -> None:
-        """Move towards `network`, which has seen `images` more real images since the last update, `images_seen` in all."""
+        """Move towards `network`, which has seen `images` real images since the last update, `images_seen` in all."""
         halflife = min(self.halflife_images, self.rampup * images_seen)
         weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
         ours, theirs = [], []
