@@ -30,7 +30,7 @@ from judgement import (
 )
 
 from transfergen.images import to_float
-from transfergen.runs.artefacts import load_generator
+from transfergen.runs.generator_files import load_generator
 from transfergen.training.callbacks.distillation_report import latency_ms
 
 ROOT = Path(__file__).parents[1]

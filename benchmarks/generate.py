@@ -22,8 +22,8 @@ import torch
 
 from transfergen.commands.generate import main as generate
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.runs.artefacts import load_generator, save_generator
-from transfergen.sampling.export import example, plain, to_onnx, to_torch_export
+from transfergen.runs.generator_files import load_generator, save_generator
+from transfergen.sampling.export import example_inputs, plain_network, to_onnx, to_torch_export
 from transfergen.sampling.pretrained import Generator
 
 BATCH = 64
@@ -69,7 +69,7 @@ def latencies(run: Path, rounds: int) -> None:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(run / "generator.onnx", options, providers=["CPUExecutionProvider"])
     program = torch.export.load(run / "generator.pt2").module()
-    half = plain(generator).to(torch.bfloat16)
+    half = plain_network(generator).to(torch.bfloat16)
     ways: dict[str, Callable[[torch.Tensor], object]] = {
         "torch": generator.network,
         "torch, bf16": lambda z: half(z.bfloat16()),
@@ -79,7 +79,7 @@ def latencies(run: Path, rounds: int) -> None:
     result: dict[str, dict[str, float]] = {}
     with torch.no_grad():
         for batch in (1, 64):
-            (z,) = example(generator.network, batch)
+            (z,) = example_inputs(generator.network, batch)
             times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(rounds + 2):
                 for name, way in ways.items():

@@ -11,7 +11,7 @@ from runs import ANY_MODEL, SMALL_MODELS, command, train, vgg11
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.networks.generators.base import sample
-from transfergen.runs import artefacts
+from transfergen.runs.generator_files import load_generator, save_generator
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.trainer import build_trainer
 
@@ -63,7 +63,7 @@ def sources(tmp_path_factory):
         plain = OmegaConf.to_container(config.generator, resolve=True)
         path = folder / str(abs(hash(json.dumps(plain))))
         if not path.exists():
-            artefacts.save_generator(path, instantiate(plain), plain, ema=True, images_seen=1)
+            save_generator(path, instantiate(plain), plain, ema=True, images_seen=1)
         return path
 
     return of
@@ -110,8 +110,8 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
     assert all(p.isfinite().all() for p in module.parameters())
     assert any(not torch.equal(p, q) for p, q in zip(before, module.generator.parameters(), strict=True))
     plain = OmegaConf.to_container(config.generator, resolve=True)
-    artefacts.save_generator(tmp_path, module.ema_generator, plain, ema=True, images_seen=8)
-    again = sample(artefacts.load_generator(tmp_path), range(2), "cpu")
+    save_generator(tmp_path, module.ema_generator, plain, ema=True, images_seen=8)
+    again = sample(load_generator(tmp_path), range(2), "cpu")
     torch.testing.assert_close(again, sample(module.ema_generator, range(2), "cpu"), atol=1e-5, rtol=1e-5)
 
 
@@ -189,5 +189,5 @@ def test_model_trains_on_two_ranks_to_the_same_weights_and_its_generator_loads(o
     sums, folder = on_two_ranks
     assert len(sums[model]) == 2
     assert sums[model][0] == sums[model][1]
-    images = sample(artefacts.load_generator(folder / model), range(2), "cpu")
+    images = sample(load_generator(folder / model), range(2), "cpu")
     assert images.isfinite().all()

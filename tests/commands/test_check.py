@@ -25,7 +25,7 @@ def test_sound_folder_is_shown_with_what_becomes_of_it(folder):
     assert code == 0, err
     for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64 px"):
         assert words in out
-    assert "training will take all that can be read" in out
+    assert "training will use all pictures that can be read" in out
 
 
 def test_damage_is_an_error_and_a_choice_and_all_of_it_is_in_the_json(folder):
@@ -39,7 +39,7 @@ def test_damage_is_an_error_and_a_choice_and_all_of_it_is_in_the_json(folder):
     assert code == 2
     result = json.loads(out)
     assert sum(len(split["damaged"]) for split in result["splits"].values()) == 12
-    assert "more than the part data.max_damaged=0.01" in result["errors"][0]
+    assert "a larger part than data.max_damaged=0.01" in result["errors"][0]
     skipping = ["data.batch_size=8", "data.damaged=skip", "data.max_damaged=1", "format=json"]
     code, out, _ = called(main, f"data.path={folder}", *skipping)
     assert (code, json.loads(out)["errors"]) == (0, [])

@@ -10,18 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import ANY_MODEL, SMALL_MODELS, called, train
+from runs import called
 
 from transfergen import Generator
 from transfergen.commands.explore import between, enlarged, main, page, samples, training_pictures
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    code, _, err = train(folder, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=64", small=False)
-    assert code == 0, err
-    return folder
 
 
 def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):

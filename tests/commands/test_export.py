@@ -12,7 +12,7 @@ from torch import nn
 from transfergen import Generator
 from transfergen.commands.export import main
 from transfergen.config import CONF_DIR, instantiate
-from transfergen.runs.artefacts import save_generator
+from transfergen.runs.generator_files import save_generator
 from transfergen.sampling.export import TOLERANCE
 
 NAMES = sorted(file.stem for file in (CONF_DIR / "generator").glob("*.yaml"))
@@ -65,7 +65,7 @@ class Other(nn.Sequential):
 
 
 def test_an_export_that_makes_other_images_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("transfergen.sampling.export.plain", lambda generator: Other(generator.network))
+    monkeypatch.setattr("transfergen.sampling.export.plain_network", lambda generator: Other(generator.network))
     code, _, err = called(
         main, f"run={run_of(tmp_path, 'dcgan')}", "format=torch_export", f"out={tmp_path / 'out.pt2'}"
     )

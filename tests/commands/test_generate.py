@@ -4,17 +4,10 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from runs import called, train
+from runs import called
 from safetensors.torch import load_file
 
 from transfergen.commands.generate import main
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    assert train(folder, "max_images=16")[0] == 0
-    return folder
 
 
 def generate(out, **settings):
@@ -69,7 +62,7 @@ def test_what_is_no_run_is_refused(run_dir, tmp_path):
     assert "run=RUN_DIR" in refusal(tmp_path / "out")
     assert "no such folder" in refusal(tmp_path / "out", run=tmp_path / "nowhere")
     assert "generator.json" in refusal(tmp_path / "out", run=tmp_path)
-    assert "num=0" in refusal(tmp_path / "out", run=run_dir, num=0)
+    assert "num=0: give at least 1" in refusal(tmp_path / "out", run=run_dir, num=0)
     assert "truncation=0" in refusal(tmp_path / "out", run=run_dir, truncation=0)
     assert "classes=[3]: this generator has 0" in refusal(tmp_path / "out", run=run_dir, classes="[3]")
 
@@ -125,8 +118,9 @@ def test_interpolation_goes_from_seed_to_seed_as_gif_and_film(run_dir, tmp_path)
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
     assert len(frames) == 9
     ends = [generate(tmp_path / str(seed), run=run_dir, num=1, seed=seed)["000000.png"] for seed in (1, 3)]
-    for frame, end in zip((frames[0], frames[-1]), ends, strict=True):
-        assert np.abs(frame.astype(int) - end).mean() < 12  # H.264 and its colours lose some
+    for frame, own, other in ((frames[0], *ends), (frames[-1], *reversed(ends))):
+        error, otherwise = (np.abs(frame.astype(int) - end).mean() for end in (own, other))
+        assert error < otherwise / 2  # H.264 loses some, of colours most
     assert "give two seeds or more" in refusal(out, run=run_dir, interpolate="[1]")
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from runs import ANY_MODEL, ROOT, SMALL_MODELS, command, train
 
-from transfergen.commands.sweep import PENALTY, collect, plot, trial, trials_left, varied
+from transfergen.commands.sweep import PENALTY, collect, plot, run_trial, trials_left, varied
 
 SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "evaluation.count=16", "max_images=8"]
 
@@ -33,7 +33,7 @@ def test_a_trial_that_diverges_does_not_end_the_sweep_and_is_in_the_table(tmp_pa
 def test_a_sweep_whose_trials_all_fail_says_why_and_ends_with_an_error(tmp_path):
     code, _, err = sweep(tmp_path, "generator.width=8,16", "data.batch_size=1000")
     assert code == 2
-    assert "all 2 trials failed, the first by: data.batch_size=1000: there are 64 training images" in err
+    assert "all 2 trials failed, the first with: data.batch_size=1000: there are 64 training images" in err
 
 
 def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_path):
@@ -50,10 +50,10 @@ def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_pa
 
 
 def test_a_metric_that_is_no_number_is_a_failure_with_a_finite_value(tmp_path):
-    assert trial(tmp_path, "", [], lambda begun: float("nan")) == PENALTY
+    assert run_trial(tmp_path, "", [], lambda begun: float("nan")) == PENALTY
     assert json.loads((tmp_path / "trial.json").read_text())["error"] == "its metric is nan"
-    assert trial(tmp_path, "", [], lambda begun: 2.0) == 2.0  # failed ones are tried again
-    assert trial(tmp_path, "", [], lambda begun: 3.0) == 2.0  # and others are done
+    assert run_trial(tmp_path, "", [], lambda begun: 2.0) == 2.0  # failed ones are tried again
+    assert run_trial(tmp_path, "", [], lambda begun: 3.0) == 2.0  # and others are done
 
 
 def test_settings_that_differ_are_found_and_plotted(tmp_path):

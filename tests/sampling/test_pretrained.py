@@ -11,7 +11,8 @@ from PIL import Image
 from transfergen import Generator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
-from transfergen.runs.artefacts import save_generator, write_json
+from transfergen.runs.artefacts import write_json
+from transfergen.runs.generator_files import save_generator
 from transfergen.sampling.pretrained import slerp
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
@@ -65,7 +66,7 @@ def test_conditional_generator_gives_the_class_that_is_asked_for(tmp_path):
 def test_what_is_nowhere_is_said_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="there is no such folder"):
         Generator.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="run=owner/model: no such folder, and not to be had from the hub"):
+    with pytest.raises(ValueError, match="run=owner/model: there is no such folder, and the hub does not give it"):
         Generator.from_pretrained("owner/model", local_files_only=True)
 
 

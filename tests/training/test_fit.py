@@ -13,7 +13,7 @@ from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transfergen.runs.artefacts import load_generator
+from transfergen.runs.generator_files import load_generator
 
 TWO_EPOCHS = ["trainer.max_epochs=2"]
 GROWING = ["discriminator.start_images=16", "discriminator.every_images=72"]  # one joins in each of two epochs

@@ -7,6 +7,7 @@ from runs import ANY_MODEL, SMALL_MODELS, train
 
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import load_generator
 
 VAE = [*ANY_MODEL, *SMALL_MODELS["vae"]]
 VAE_GAN = [*ANY_MODEL, *SMALL_MODELS["vae_gan"]]
@@ -30,7 +31,7 @@ def test_a_vae_learns_its_images_and_its_generator_is_a_run_like_any(tmp_path):
     assert reconstruction[-1] < reconstruction[0]
     assert curve(tmp_path, "kl/weight")[::20] == pytest.approx([0, 0.5, 1, 1])
     assert any(name.startswith("encoder.") for name in state)
-    images = sample(artefacts.load_generator(tmp_path), range(2), "cpu")
+    images = sample(load_generator(tmp_path), range(2), "cpu")
     assert images.shape == (2, 3, 32, 32)
 
 

@@ -6,7 +6,7 @@ from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.runs import artefacts
+from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.strategy import Pairs
 
@@ -17,7 +17,7 @@ TEACHER = {"resolution": 32, "z_dim": 8, "width": 8}
 def teacher(tmp_path):
     network = DCGAN(**TEACHER).eval()
     config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **TEACHER}
-    artefacts.save_generator(tmp_path, network, config, ema=True, images_seen=1)
+    save_generator(tmp_path, network, config, ema=True, images_seen=1)
     return tmp_path, network
 
 

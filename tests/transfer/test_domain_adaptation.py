@@ -5,7 +5,7 @@ from transfergen.losses.alignment import coral, cross_domain_consistency, mmd
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.runs import artefacts
+from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.domain_adaptation import DomainAdaptation
 from transfergen.transfer.strategy import Pairs
 
@@ -18,7 +18,7 @@ NONE = dict.fromkeys(ALL, 0.0)
 def source(tmp_path):
     network = DCGAN(**NETWORK).eval()
     config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **NETWORK}
-    artefacts.save_generator(tmp_path, network, config, ema=True, images_seen=1)
+    save_generator(tmp_path, network, config, ema=True, images_seen=1)
     return tmp_path, network
 
 

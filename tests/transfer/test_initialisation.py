@@ -16,6 +16,7 @@ from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.initialisation import copy_weights, initialise, load_source_generator, renamed
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -177,7 +178,7 @@ def test_a_source_that_cannot_be_read_is_one_line_with_its_setting(tmp_path, mon
 def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
     generator = DCGAN(**SMALL_DCGAN)
     config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **SMALL_DCGAN}
-    artefacts.save_generator(tmp_path, generator, config, ema=True, images_seen=1)
+    save_generator(tmp_path, generator, config, ema=True, images_seen=1)
     asked = []
 
     def download(name, file):

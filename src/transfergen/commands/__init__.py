@@ -1,1 +1,1 @@
-"""The commands of `transfergen`: each reads its config, makes one call and says what came out."""
+"""The commands of `transfergen`: each takes a config, makes one call and prints the outcome."""

@@ -13,15 +13,21 @@ from rich.table import Table
 from transfergen.commands import cli
 
 SHOWN = 10
-"""Names of damaged pictures and of duplicates on the screen; all of them are in the JSON."""
+"""Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on these arguments, by default those of the process."""
-    cli.run("check", _task, arguments)
+    cli.run("check", check, arguments)
 
 
-def _task(config: DictConfig) -> None:
+def check(config: DictConfig) -> None:
+    """Print what the pictures of a data source are like, what training does with them, and what it would refuse.
+
+    Raises:
+        ValueError: a setting is wrong, or the source cannot be read.
+        SystemExit: a training would refuse the pictures.
+    """
     if config.format not in ("table", "json"):
         raise ValueError(f"format={config.format}: choose table or json")
     from transfergen.config import instantiate
@@ -31,12 +37,12 @@ def _task(config: DictConfig) -> None:
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")
     pictures = {name: data.pictures(name) for name in names}
-    found = {
+    findings = {
         name: inspect(pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures")
         for name in names
     }
-    leaks = leaked(found["train"], found["test"])
-    splits: dict[Split, dict[str, Any]] = {name: summary(pictures[name], found[name]) for name in names}
+    leaks = leaked(findings["train"], findings["test"])
+    splits: dict[Split, dict[str, Any]] = {name: summary(pictures[name], findings[name]) for name in names}
     result: dict[str, Any] = {
         "path": config.data.path,
         "splits": splits,
@@ -47,25 +53,21 @@ def _task(config: DictConfig) -> None:
     if config.format == "json":
         print(json.dumps(result))
     else:
-        _show(result, data)
+        _print(result, data)
     if result["errors"]:
         sys.exit(cli.USER_ERROR)
 
 
 def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
-    """What training would refuse."""
+    """A line for each reason why a training would refuse the pictures."""
     lines = []
     for name, split in splits.items():
         damaged, total = len(split["damaged"]), split["pictures"]
+        unreadable = f"{damaged:,} of {total:,} {name} pictures cannot be read"
         if damaged and data.damaged == "error":
-            lines.append(
-                f"{damaged:,} of {total:,} {name} pictures cannot be read: remove them, or set data.damaged=skip"
-            )
+            lines.append(f"{unreadable}: remove them, or set data.damaged=skip")
         elif damaged > data.max_damaged * total:
-            lines.append(
-                f"{damaged:,} of {total:,} {name} pictures cannot be read, more than the part "
-                f"data.max_damaged={data.max_damaged:g}"
-            )
+            lines.append(f"{unreadable}, a larger part than data.max_damaged={data.max_damaged:g}")
     readable = splits["train"]["pictures"] - len(splits["train"]["damaged"])
     if readable < data.batch_size:
         lines.append(
@@ -74,22 +76,10 @@ def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
     return lines
 
 
-def _show(result: dict[str, Any], data: Any) -> None:
-    from transfergen.data.inspection import what_becomes_of
-
+def _print(result: dict[str, Any], data: Any) -> None:
     screen = Console()
     for name, split in result["splits"].items():
-        table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
-        for mode, count in split["modes"].items():
-            table.add_row(mode, f"{count:,}", what_becomes_of(mode))
-        odd = split["pictures"] - len(split["damaged"]) - split["square"]
-        if odd:
-            table.add_row("not square", f"{odd:,}", f"data.fit={data.fit}")
-        if split["damaged"]:
-            table.add_row("damaged", f"{len(split['damaged']):,}", f"data.damaged={data.damaged}")
-        for label, count in split["classes"].items():
-            table.add_row(f"class {escape(label)}", f"{count:,}", "")
-        screen.print(table)
+        screen.print(_table(name, split, data))
         ranges = (
             f"{side} {{min:,}} to {{max:,}} px, median {{median:,}}".format(**split[side])
             for side in ("width", "height")
@@ -105,4 +95,20 @@ def _show(result: dict[str, Any], data: Any) -> None:
         for line in result[kind]:
             screen.print(f"{kind[:-1]}: {escape(line)}", highlight=False, soft_wrap=True)
     if not result["errors"]:
-        screen.print("training will take all that can be read", highlight=False)
+        screen.print("training will use all pictures that can be read", highlight=False)
+
+
+def _table(name: str, split: dict[str, Any], data: Any) -> Table:
+    from transfergen.data.inspection import what_becomes_of
+
+    table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
+    for mode, count in split["modes"].items():
+        table.add_row(mode, f"{count:,}", what_becomes_of(mode))
+    oblong = split["pictures"] - len(split["damaged"]) - split["square"]
+    if oblong:
+        table.add_row("not square", f"{oblong:,}", f"data.fit={data.fit}")
+    if split["damaged"]:
+        table.add_row("damaged", f"{len(split['damaged']):,}", f"data.damaged={data.damaged}")
+    for label, count in split["classes"].items():
+        table.add_row(f"class {escape(label)}", f"{count:,}", "")
+    return table

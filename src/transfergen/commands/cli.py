@@ -1,4 +1,4 @@
-"""From the command line to a config, and from an error to one line."""
+"""What all commands share: arguments become a config, and an error becomes one line and an exit code."""
 
 import os
 import re
@@ -6,10 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,10 +22,10 @@ from transfergen.config import CONF_DIR
 from transfergen.errors import SignalError
 
 
-def _run_dir(resume: str | None, fresh: str) -> str:
-    """Hydra's run directory: that of the run to go on with, or a fresh one."""
+def _run_dir(resume: str | None, new: str) -> str:
+    """Hydra's run directory: that of the resumed run, or a new one."""
     if resume in (None, "auto"):
-        return fresh
+        return new
     path = Path(resume).expanduser()
     if not path.is_dir():
         raise ValueError(f"resume={resume}: there is no such folder; give that of a run")
@@ -33,7 +33,7 @@ def _run_dir(resume: str | None, fresh: str) -> str:
 
 
 def _hydra_dir(resume: str | None) -> str:
-    """Where in it Hydra writes what it composed: a run that goes on keeps the command that it began with."""
+    """Hydra's folder in the run directory: a resumed run keeps the one of the command that began it."""
     return ".hydra" if resume in (None, "auto") else ".hydra/resumed"
 
 
@@ -41,7 +41,10 @@ OmegaConf.register_new_resolver("run_dir", _run_dir)
 OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
 
 USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
+"""Exit codes."""
+NO_RUN = "run=RUN_DIR is missing: the folder of a training run, or a model of the Hugging Face hub"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+Item = TypeVar("Item")
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
@@ -66,13 +69,13 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         except KeyboardInterrupt:
             _exit(INTERRUPTED, KeyboardInterrupt("interrupted"))
         except SignalError as error:
-            if int(os.environ.get("LOCAL_RANK", "0")):  # rank 0 tells: another's code would have it killed
+            if int(os.environ.get("LOCAL_RANK", "0")):  # rank 0 reports it; any other code would get rank 0 killed
                 sys.exit(0)
             _exit(128 + error.number, error)
         except RuntimeError as error:
             if "by peer" not in str(error):
                 raise
-            line = "another process of this run has ended; the last checkpoint is good: resume=RUN_DIR goes on"
+            line = "another process of this run has ended; resume=RUN_DIR goes on from the last checkpoint"
             _exit(RANK_LOST, error, line)
 
     die_with_parent()
@@ -90,7 +93,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
 
 
 def die_with_parent() -> None:
-    """Let a process that Lightning started as another rank end when the one that started it does."""
+    """In a rank that Lightning started: watch the process that started it, and exit when that ends."""
     if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
         return
     parent = os.getppid()
@@ -104,10 +107,10 @@ def die_with_parent() -> None:
 
 
 def run_directory() -> Path:
-    """Where Hydra has this job write.
+    """The run directory that Hydra chose for this job.
 
     Raises:
-        ValueError: nothing can be written there.
+        ValueError: it cannot be written to.
     """
     path = Path(HydraConfig.get().runtime.output_dir)
     if not os.access(path, os.W_OK):
@@ -126,18 +129,27 @@ def overrides() -> list[str]:
 
 
 def choices() -> dict[str, str | None]:
-    """The groups that only select, and what of each was chosen."""
+    """The options chosen of the groups that set no values of their own but select those of other groups."""
     chosen = HydraConfig.get().runtime.choices
     return {group: chosen.get(group) for group in ("model", "experiment")}
 
 
 def plain(config: DictConfig) -> DictConfig:
-    """The config with every interpolation resolved, Hydra's own among them."""
+    """The config with every interpolation resolved, including those of Hydra, and without `resume`."""
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     assert isinstance(resolved, DictConfig)
     with open_dict(resolved):
         resolved.pop("resume", None)
     return resolved
+
+
+def track(items: Sequence[Item], description: str) -> Iterable[Item]:
+    """Iterate with a progress bar on stderr, if that is a terminal."""
+    from rich import progress
+    from rich.console import Console
+
+    screen = Console(stderr=True)
+    return progress.track(items, description, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 def _restore(value: str | None) -> None:
@@ -156,19 +168,19 @@ def _exit(code: int, error: BaseException, message: str | None = None) -> NoRetu
 
 
 def _explain(error: Exception) -> str:
-    """Hydra's message in one line, with the nearest name that exists."""
-    if isinstance(error, OSError) and error.filename:  # Hydra's own errors are OSErrors too
+    """Hydra's message in one line, with the nearest existing name."""
+    if isinstance(error, OSError) and error.filename:  # some of Hydra's own errors are OSErrors, without a filename
         return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
         install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
-        options = [option for option in error.options if not option.startswith("_")]  # _base is what they share
+        options = [option for option in error.options if not option.startswith("_")]  # _base holds what they share
         near = nearest(wrong, options)
         return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing: set {error.full_key}=VALUE"
-    if isinstance(error, InterpolationResolutionError):  # of our own resolver
+    if isinstance(error, InterpolationResolutionError):  # raised by _run_dir
         return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
@@ -186,7 +198,7 @@ def nearest(wrong: str, options: Sequence[str]) -> str:
 
 
 def _all_keys() -> list[str]:
-    """Every group, and every key that some file of the config directory sets, with its group in front."""
+    """The names of all groups, and the dotted names of all keys that some config file sets."""
     keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
     for file in CONF_DIR.rglob("*.yaml"):
         group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."

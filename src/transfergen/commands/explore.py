@@ -13,32 +13,38 @@ if TYPE_CHECKING:
 
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-LARGE = 480
-"""Pixels of height on the page, about."""
+SHOWN_HEIGHT = 480
+"""Pixels that an image on the page is about as high as."""
 NEAREST = 5
+"""Training pictures shown beside an image."""
+NO_TRUNCATION = 2.0
+"""Position of the slider at which latents are not truncated."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on these arguments, by default those of the process."""
-    cli.run("explore", _task, arguments)
+    cli.run("explore", explore, arguments)
 
 
-def _task(config: DictConfig) -> None:
+def explore(config: DictConfig) -> None:
+    """Serve the page on 127.0.0.1 until it is interrupted.
+
+    Raises:
+        ValueError: Gradio is not installed, or the generator cannot be loaded.
+    """
     if config.run is None:
-        raise ValueError("run=RUN_DIR is missing: the folder of a training run, or a model of the hub")
+        raise ValueError(cli.NO_RUN)
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        raise ValueError("explore needs a package more: pip install 'transfergen[explore]'") from error
+        raise ValueError("explore needs one more package: pip install 'transfergen[explore]'") from error
     from transfergen.devices import choose_device
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    run = Path(str(config.run)).expanduser()
-    generator = PretrainedGenerator.from_pretrained(run if run.exists() else str(config.run)).to(
-        choose_device(config.device)
-    )
+    generator = PretrainedGenerator.from_pretrained(str(config.run)).to(choose_device(config.device))
     try:
-        search: Callable[[int], Image.Image] | str = training_pictures(generator, run, config.references)
+        run_dir = Path(str(config.run)).expanduser()
+        search: Callable[[int], Image.Image] | str = training_pictures(generator, run_dir, config.references)
     except (ValueError, OSError) as error:
         search = f"The training pictures cannot be read: {error}"
     print(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
@@ -50,15 +56,14 @@ def _task(config: DictConfig) -> None:
 def samples(
     generator: "PretrainedGenerator", seed: int, count: int, truncation: float, label: int | None
 ) -> "Image.Image":
-    """A grid of `count` images, of seeds from `seed` on. `truncation` 2 cuts off nothing."""
+    """A grid of `count` images, of seeds from `seed` on, and of class `label`; None: of all classes."""
     classes = [] if label is None else [label]
-    return generator.grid(
-        range(seed, seed + count), truncation=None if truncation >= 2 else truncation, classes=classes
-    )
+    cut = truncation if truncation < NO_TRUNCATION else None
+    return generator.grid(range(seed, seed + count), truncation=cut, classes=classes)
 
 
 def between(generator: "PretrainedGenerator", first: int, second: int, part: float, label: int | None) -> "Image.Image":
-    """The image at this part, from 0 to 1, of the way from one seed to another."""
+    """The image at a fraction `part`, in [0, 1], of the way from one seed to another."""
     from transfergen.images import to_pil
 
     frames = generator.interpolate([first, second], frames=20, label=label or 0)
@@ -66,16 +71,23 @@ def between(generator: "PretrainedGenerator", first: int, second: int, part: flo
 
 
 def enlarged(picture: "Image.Image") -> "Image.Image":
-    """A small picture at a multiple of its size, so that its pixels are seen as they are."""
-    times = max(1, LARGE // picture.height)
+    """A small picture at a whole multiple of its size, so that its pixels stay sharp."""
+    times = max(1, SHOWN_HEIGHT // picture.height)
     return picture.resize((picture.width * times, picture.height * times), 0)
 
 
-def training_pictures(generator: "PretrainedGenerator", run: Path, references: int) -> "Callable[[int], Image.Image]":
-    """A function from a seed to its image beside the training pictures that are nearest to it, by 16x16 pixels.
+def training_pictures(
+    generator: "PretrainedGenerator", run_dir: Path, references: int
+) -> "Callable[[int], Image.Image]":
+    """A function from a seed to its image, with the nearest training pictures, by 16x16 pixels, to its right.
+
+    Args:
+        generator: that of the run.
+        run_dir: its config says where the training pictures are.
+        references: training pictures that are searched, at most.
 
     Raises:
-        ValueError: the run's pictures cannot be read.
+        ValueError: the pictures cannot be read.
     """
     import torch
     from omegaconf import OmegaConf
@@ -86,9 +98,9 @@ def training_pictures(generator: "PretrainedGenerator", run: Path, references: i
     from transfergen.images import to_float, to_grid, to_uint8
     from transfergen.runs import artefacts
 
-    path = run / artefacts.CONFIG
+    path = run_dir / artefacts.CONFIG
     if not path.is_file():
-        raise ValueError(f"run={run}: no {artefacts.CONFIG} in it")
+        raise ValueError(f"run={run_dir}: no {artefacts.CONFIG} in it")
     data = instantiate(OmegaConf.load(path).data)
     data.prepare_data()
     data.setup()
@@ -106,56 +118,55 @@ def training_pictures(generator: "PretrainedGenerator", run: Path, references: i
 
 
 def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image] | str") -> Any:
-    """Gradio's page.
+    """Gradio's page with three tabs.
 
     Args:
-        generator: of which images are.
-        search: see `training_pictures`; or why there is none.
+        generator: makes the images.
+        search: see `training_pictures`; or a message that says why there is none.
     """
     import gradio as gr
 
-    def label() -> Any:
-        names = [(str(i), i) for i in range(generator.num_classes)]
-        shown = bool(generator.num_classes)
-        return gr.Dropdown(names, value=None, label="class", visible=shown, elem_id="label")
-
-    def image(name: str) -> Any:
-        return gr.Image(show_label=False, elem_id=name, format="png", buttons=["download", "fullscreen"])
-
     with gr.Blocks(title="transfergen", analytics_enabled=False) as blocks:
-        seen = generator.about.get("images_seen")
-        about = f"{generator.resolution} px" + (f", trained on {seen:,} images" if seen else "")
-        gr.Markdown(f"# transfergen\n{type(generator.network).__name__}, {about}")
+        name, seen = type(generator.network).__name__, generator.metadata["images_seen"]
+        gr.Markdown(f"# transfergen\n{name}, {generator.resolution} px, trained on {seen:,} images")
         with gr.Tab("Samples"):
             seed = gr.Number(0, label="first seed", precision=0, elem_id="seed")
             count = gr.Slider(1, 64, 16, step=1, label="images")
-            truncation = gr.Slider(0.1, 2, 2, label="truncation (2: none)")
-            wanted = label()
+            truncation = gr.Slider(0.1, NO_TRUNCATION, NO_TRUNCATION, label=f"truncation ({NO_TRUNCATION:g}: none)")
+            settings = [seed, count, truncation, _class_choice(generator)]
             button = gr.Button("Show", variant="primary", elem_id="show")
-            grid = image("grid")
-            given: list[Any] = [seed, count, truncation, wanted]
+            grid = _image("grid")
             show = lambda *values: enlarged(samples(generator, *values))  # noqa: E731
-            button.click(show, given, grid, api_visibility="private")
-            blocks.load(show, given, grid, api_visibility="private")
+            for event in (button.click, blocks.load):
+                event(show, settings, grid, api_visibility="private")
         with gr.Tab("Between two"):
             ends = [gr.Number(value, label=f"{side} seed", precision=0) for value, side in ((1, "from"), (2, "to"))]
             part = gr.Slider(0, 1, 0.5, step=0.05, label="part of the way", elem_id="part")
-            other = label()
-            middle = image("between")
-            for control in (*ends, part, other):
-                control.change(
-                    lambda *values: enlarged(between(generator, *values)),
-                    [*ends, part, other],
-                    middle,
-                    api_visibility="private",
-                )
+            settings = [*ends, part, _class_choice(generator)]
+            middle = _image("between")
+            blend = lambda *values: enlarged(between(generator, *values))  # noqa: E731
+            for control in settings:
+                control.change(blend, settings, middle, api_visibility="private")
         with gr.Tab("Nearest training pictures"):
             if isinstance(search, str):
                 gr.Markdown(search)
             else:
                 query = gr.Number(0, label="seed", precision=0)
                 button = gr.Button("Search", variant="primary")
-                beside = image("nearest")
+                beside = _image("nearest")
                 find = lambda seed: enlarged(search(seed))  # noqa: E731
                 button.click(find, query, beside, api_visibility="private")
     return blocks
+
+
+def _class_choice(generator: "PretrainedGenerator") -> Any:
+    import gradio as gr
+
+    names = [(str(i), i) for i in range(generator.num_classes)]
+    return gr.Dropdown(names, value=None, label="class", visible=bool(names), elem_id="label")
+
+
+def _image(name: str) -> Any:
+    import gradio as gr
+
+    return gr.Image(show_label=False, elem_id=name, format="png", buttons=["download", "fullscreen"])

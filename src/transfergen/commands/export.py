@@ -1,39 +1,36 @@
 """`transfergen export`: a trained generator for other programs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
-from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
 
-if TYPE_CHECKING:
-    pass
+OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on these arguments, by default those of the process."""
-    cli.run("export", _task, arguments)
+    cli.run("export", export, arguments)
 
 
-def _task(config: DictConfig) -> None:
+def export(config: DictConfig) -> None:
+    """Convert a generator, and compare the images of the result with its own.
+
+    Raises:
+        ValueError: a setting is wrong, the generator cannot be loaded, or the result makes other images.
+    """
     if config.run is None:
-        raise ValueError("run=RUN_DIR is missing: the folder of a training run, or a model of the hub")
-    formats: dict[str, tuple[Callable[..., float], str]] = {
-        "onnx": (to_onnx, "generator.onnx"),
-        "torch_export": (to_torch_export, "generator.pt2"),
-        "bf16": (to_bf16, "bf16"),
-    }
-    if config.format not in formats:
-        raise ValueError(f"format={config.format}: choose one of {', '.join(formats)}")
+        raise ValueError(cli.NO_RUN)
+    if config.format not in OUTPUTS:
+        raise ValueError(f"format={config.format}: choose one of {', '.join(OUTPUTS)}")
+    from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    write, name = formats[config.format]
-    run = Path(str(config.run)).expanduser()
-    generator = PretrainedGenerator.from_pretrained(run if run.exists() else str(config.run))
-    out = Path(config.out or name).expanduser()
+    write = {"onnx": to_onnx, "torch_export": to_torch_export, "bf16": to_bf16}[config.format]
+    generator = PretrainedGenerator.from_pretrained(str(config.run))
+    out = Path(config.out or OUTPUTS[config.format]).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = write(generator, out)
     if config.format != "bf16" and difference > TOLERANCE:

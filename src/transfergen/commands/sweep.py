@@ -1,4 +1,4 @@
-"""Sweeps: a trial that fails does not end the others, one that is done is not done again, and a report of all."""
+"""Sweeps: a failed trial does not end the others, a finished one is not run again, and a report compares all."""
 
 import json
 import logging
@@ -18,16 +18,22 @@ from rich.table import Table
 
 from transfergen.commands import cli
 from transfergen.errors import SignalError
+from transfergen.runs import artefacts
 
 log = logging.getLogger(__name__)
 
 PENALTY = 1e9
-"""What a sweeper is told of a trial that failed: worse than any, and finite, since Optuna gives up on NaN."""
-TRIAL, REPORT, PLOT = "trial.json", "sweep.json", "sweep.png"
+"""Metric of a failed trial: worse than any other, but finite, since Optuna stops at NaN."""
 
 
 def trials_left(storage: str, study: str, total: int) -> int:
-    """How many of `total` trials a study in a database still lacks: those that a killed sweep had finished count."""
+    """The number of trials to run so that a study in a database has `total` finished ones.
+
+    Args:
+        storage: URL of the database; an SQLite file need not exist yet.
+        study: name of the study.
+        total: finished trials to reach, including those of a sweep that was killed.
+    """
     file = Path(storage.removeprefix("sqlite:///"))
     if storage.startswith("sqlite:///") and not file.exists():
         return total
@@ -42,82 +48,84 @@ def trials_left(storage: str, study: str, total: int) -> int:
 OmegaConf.register_new_resolver("trials_left", trials_left)
 
 
-def trial(run_dir: Path, composed: str, overrides: list[str], train: Callable[[Path | None], float]) -> float:
-    """One trial of a sweep. Whatever it raises is logged, and kept in its folder.
+def run_trial(run_dir: Path, composed: str, overrides: list[str], train: Callable[[Path | None], float]) -> float:
+    """Run one trial of a sweep, and keep its outcome in its folder. An error is logged, and does not end the sweep.
 
     Args:
-        run_dir: of this trial. If a sweep was killed here, the trial goes on.
-        composed: its config.
-        overrides: what tells it from the others.
-        train: from a checkpoint, if there is one -> the metric, the smaller the better.
+        run_dir: of this trial, which may be finished or begun.
+        composed: its config, as YAML.
+        overrides: its settings.
+        train: a checkpoint, or None to start anew -> the metric; smaller is better.
+
+    Returns:
+        The metric; `PENALTY` if the trial failed.
 
     Raises:
-        ValueError: the folder holds another trial.
+        ValueError: the folder holds a trial with other settings.
     """
-    from transfergen.runs import artefacts
     from transfergen.runs.checkpoint import last_good
 
-    done, before = run_dir / TRIAL, run_dir / artefacts.COMPOSED
-    if before.exists() and before.read_text() != composed:
+    done, begun = run_dir / artefacts.TRIAL, run_dir / artefacts.COMPOSED
+    if begun.exists() and begun.read_text() != composed:
         raise ValueError(f"hydra.sweep.dir={run_dir.parent}: holds a sweep with other settings; choose another folder")
     if done.exists():
         result = json.loads(done.read_text())
         if result["error"] is None:
-            log.info(f"trial {run_dir.name} is done already")
+            log.info(f"trial {run_dir.name} is finished already")
             return float(result["value"])
     start, error, value = time.time(), None, PENALTY
     try:
-        value = train(last_good((run_dir / artefacts.LAST_CHECKPOINT).parent))
+        value = train(last_good(run_dir / artefacts.CHECKPOINTS))
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
     except SignalError:
         raise
-    except Exception as problem:  # another setting may do well, whatever became of this one
+    except Exception as problem:  # the other settings may still train well
         error = " ".join(str(problem).split()) or type(problem).__name__
         log.error(f"trial {run_dir.name} failed: {error}", exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
-    about = {"value": value, "error": error, "overrides": overrides, "started": start, "seconds": time.time() - start}
-    artefacts.write_json(done, about)
+    outcome = {"value": value, "error": error, "overrides": overrides, "started": start, "seconds": time.time() - start}
+    artefacts.write_json(done, outcome)
     return value
 
 
 class SweepReport(Callback):
-    """Hydra's callback: a table and a plot of a sweep's trials once it has ended.
+    """Hydra's callback that prints a table and writes a plot of a sweep's trials at its end.
 
     Raises:
-        SystemExit: all have failed.
+        SystemExit: all trials have failed.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """The sweep's folder, for a database in it."""
+        """Make the sweep's folder, in which a study may keep its database."""
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """All that is on disk, of earlier parts of the sweep too."""
-        from transfergen.runs.artefacts import write_json
-
+        """Report all trials in the sweep's folder, including those of a sweep that was killed and restarted."""
         folder = Path(config.hydra.sweep.dir)
         trials = collect(folder)
         if not trials:
             return
-        write_json(folder / REPORT, {"trials": trials})
+        artefacts.write_json(folder / artefacts.SWEEP, {"trials": trials})
         Console().print(_table(trials))
         good = [each for each in trials if each["error"] is None]
         if not good:
-            line = f"transfergen: all {len(trials)} trials failed, the first by: {trials[0]['error']}"
+            line = f"transfergen: all {len(trials)} trials failed, the first with: {trials[0]['error']}"
             print(line, file=sys.stderr)
             sys.exit(cli.USER_ERROR)
-        plot(trials, folder / PLOT)
-        print(f"best: {folder / good[0]['name']}; all of it: {folder / REPORT}, {folder / PLOT}")
+        plot(trials, folder / artefacts.SWEEP_PLOT)
+        print(
+            f"best: {folder / good[0]['name']}; all trials: {folder / artefacts.SWEEP}, {folder / artefacts.SWEEP_PLOT}"
+        )
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """The trials of a sweep's folder, the best first and those that failed last."""
-    trials = [{"name": file.parent.name} | json.loads(file.read_text()) for file in folder.glob(f"*/{TRIAL}")]
+    """The outcomes of a sweep's trials: the best first, the failed ones last."""
+    trials = [{"name": file.parent.name} | json.loads(file.read_text()) for file in folder.glob(f"*/{artefacts.TRIAL}")]
     return sorted(trials, key=lambda each: (each["error"] is not None, each["value"], each["started"]))
 
 
 def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
-    """Settings that are not the same in all trials: key -> value in each, None where a trial does not give it."""
+    """The settings that differ between trials: key -> its value in each trial, None where a trial does not set it."""
     given = [dict(o.split("=", 1) for o in each["overrides"] if not o.startswith("trials=")) for each in trials]
     keys = sorted({key for each in given for key in each})
     values = {key: [each.get(key) for each in given] for key in keys}
@@ -125,7 +133,7 @@ def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
 
 
 def plot(trials: list[dict[str, Any]], path: Path) -> None:
-    """The metric over the trials in their order, with the best so far, and over each setting that was varied."""
+    """Plot the metric over the trials in order, with the best so far, and over each setting that differs."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, NullFormatter
 

@@ -6,45 +6,48 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
-from transfergen.commands.sweep import trial
+from transfergen.commands.sweep import run_trial
 from transfergen.runs import artefacts
-from transfergen.runs.resume import resume_config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on these arguments, by default those of the process."""
-    cli.run("train", _task, arguments)
+    cli.run("train", train, arguments)
 
 
-def _task(config: DictConfig) -> float:
+def train(config: DictConfig) -> float:
+    """Train from the start, resume a run, or run one trial of a sweep.
+
+    Returns:
+        The final metric; smaller is better.
+    """
     run_dir = cli.run_directory()
     checkpoint, choices = None, OmegaConf.create(cli.choices())
     if config.resume is not None:
         config, choices, checkpoint = _resume(config, choices, run_dir)
     composed = OmegaConf.to_yaml(OmegaConf.create({"choices": choices, "config": config}))
     config = cli.plain(config)
-    if cli.is_sweep():
-        # Each rank of a run would start the whole sweep again, with other settings.
-        if config.trainer.devices not in (1, "auto"):
-            raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
-        config.trainer.devices = 1
-        return trial(run_dir, composed, cli.overrides(), lambda begun: _train(config, run_dir, begun, composed))
-    return _train(config, run_dir, checkpoint, composed)
+    if not cli.is_sweep():
+        return _train(config, run_dir, checkpoint, composed)
+    if config.trainer.devices not in (1, "auto"):
+        # Each further rank would start the whole sweep again, with settings of its own.
+        raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
+    config.trainer.devices = 1
+    return run_trial(run_dir, composed, cli.overrides(), lambda saved: _train(config, run_dir, saved, composed))
 
 
 def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
-    from transfergen.training.fit import (
-        train,  # torch and Lightning take seconds: not for --help, nor for a mistyped key
-    )
+    from transfergen.training import fit  # torch and Lightning take seconds, which --help does not need
 
-    return train(config, run_dir, checkpoint, composed=composed)
+    return fit.train(config, run_dir, checkpoint, composed=composed)
 
 
 def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:
-    """What to go on with, and the checkpoint to go on from: none if `resume=auto` finds nothing yet."""
+    """The resumed run's config and choices, and its checkpoint: None if `resume=auto` finds no run yet."""
     from transfergen.runs.checkpoint import last_good
+    from transfergen.runs.resume import resume_config
 
-    checkpoint = last_good((run_dir / artefacts.LAST_CHECKPOINT).parent)
+    checkpoint = last_good(run_dir / artefacts.CHECKPOINTS)
     if checkpoint is None:
         if config.resume == "auto":
             return config, choices, None

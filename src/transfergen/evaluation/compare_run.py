@@ -1,6 +1,5 @@
 """What can be evaluated: a run's generator, or a folder of pictures."""
 
-import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -15,11 +14,11 @@ from transfergen.data.store import Store
 from transfergen.evaluation.comparison import Comparison
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
-from transfergen.evaluation.measure import BEST
 from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
 from transfergen.images import to_float
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import load_generator, read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +30,10 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         ValueError: no such run, or its files or its data are not there.
     """
     run_dir = Path(config.run).expanduser()
-    folder = run_dir / BEST if config.checkpoint == "best" else run_dir
+    folder = run_dir / artefacts.BEST if config.checkpoint == "best" else run_dir
     if folder != run_dir and run_dir.is_dir() and not folder.is_dir():
         raise ValueError(f"checkpoint=best: run={run_dir} kept none; train with evaluation.every_images=N, or set last")
-    generator = artefacts.load_generator(folder).to(device)
+    generator = load_generator(folder).to(device)
     saved = _config(run_dir)
     given = {key: value for key, value in config.data.items() if value is not None}
     foreign = sorted(given.keys() - {"path", "cache_dir"})
@@ -69,7 +68,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     )
     wanted = config.neighbours > 0
     training = chosen(data.train_set, config.references if config.split == "test" else config.count)
-    seen = json.loads((folder / f"{artefacts.GENERATOR}.json").read_text()).get("images_seen")
+    seen = read_metadata(folder)["images_seen"]
     shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
         log.warning(shared_weights_warning(extractor, shared))

@@ -14,10 +14,6 @@ from transfergen.evaluation.distances import frechet, inception_score, kernel, s
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 from transfergen.evaluation.neighbours import density_coverage, precision_recall
 
-BEST = "best"
-"""Folder, in that of a run, with the files of the best generator so far."""
-BEST_CHECKPOINT = "checkpoints/best.ckpt"
-
 PR_K, DC_K, IS_SPLITS = 3, 5, 10
 
 LARGER_IS_BETTER = {

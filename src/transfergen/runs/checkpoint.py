@@ -14,10 +14,11 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
+from transfergen.runs.artefacts import LAST, PREVIOUS
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class SafeCheckpointIO(CheckpointIO):

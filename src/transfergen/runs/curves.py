@@ -5,6 +5,8 @@ import io
 import math
 from pathlib import Path
 
+from transfergen.runs.artefacts import CURVES
+
 Curves = dict[str, list[tuple[int, float]]]
 """Name of a scalar -> (real images seen, value), in order."""
 
@@ -14,7 +16,7 @@ COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#b
 def read_curves(run_dir: Path) -> Curves:
     """All scalars of a run. Where it was resumed, what a later part measured again replaces what an earlier one had."""
     points: dict[str, dict[int, float]] = {}
-    files = sorted(run_dir.glob("csv/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1]))
+    files = sorted(run_dir.glob(CURVES), key=lambda file: int(file.parent.name.split("_")[1]))
     for file in files:
         with file.open(newline="") as table:
             for row in csv.DictReader(table):

@@ -1,35 +1,36 @@
-"""A trained generator for other programs: ONNX, torch.export, bfloat16."""
+"""Export: a trained generator as ONNX, as a program of torch.export, or in bfloat16."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from transfergen.networks.generators.base import Generator as Network
-    from transfergen.sampling.pretrained import PretrainedGenerator
+import torch
+from torch.nn.utils import parametrize
 
+from transfergen.networks.generators.base import Generator, latents
+from transfergen.runs.generator_files import build_generator, load_generator, save_generator
+from transfergen.sampling.pretrained import PretrainedGenerator
 
 TOLERANCE = 1e-4
-"""Largest difference of images in [-1, 1] that is rounding and nothing else."""
+"""Largest difference between images in [-1, 1] that rounding explains."""
 
 
-def to_onnx(generator: "PretrainedGenerator", path: Path) -> float:
-    """ONNX with inputs z (batch, Z) float32 and, of a conditional generator, y (batch,) int64; output images.
+def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
+    """Write ONNX with inputs z (B, Z) float32 and, for a conditional generator, y (B,) int64, and the output images.
 
     Returns:
-        The largest difference from torch's images, as onnxruntime computes them.
+        The largest difference between onnxruntime's images and PyTorch's.
 
     Raises:
         ValueError: its packages are not installed.
     """
-    import torch
-
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  (torch writes by it)
+        import onnxscript  # noqa: F401  (torch.onnx.export needs it)
     except ImportError as error:
-        raise ValueError("format=onnx needs packages more: pip install 'transfergen[export]'") from error
-    network = plain(generator)
-    inputs = example(network, 2)
+        raise ValueError("format=onnx needs more packages: pip install 'transfergen[export]'") from error
+    network = plain_network(generator)
+    inputs = example_inputs(network, 2)
     names = ["z", "y"][: len(inputs)]
     torch.onnx.export(
         network,
@@ -48,41 +49,30 @@ def to_onnx(generator: "PretrainedGenerator", path: Path) -> float:
         feed = {name: value.numpy() for name, value in zip(names, given, strict=True)}
         return torch.from_numpy(session.run(None, feed)[0])
 
-    return _difference(run, generator.network)
+    return _largest_difference(run, generator.network)
 
 
-def to_torch_export(generator: "PretrainedGenerator", path: Path) -> float:
-    """A program of torch.export, for `torch.export.load`. Returns its largest difference."""
-    import torch
-
-    network = plain(generator)
-    inputs = example(network, 2)
+def to_torch_export(generator: PretrainedGenerator, path: Path) -> float:
+    """Write a program that `torch.export.load` reads. Returns the largest difference between its images and ours."""
+    network = plain_network(generator)
+    inputs = example_inputs(network, 2)
     program = torch.export.export(network, inputs, dynamic_shapes=_any_batch(inputs))
     torch.export.save(program, path)
-    return _difference(torch.export.load(path).module(), generator.network)
+    return _largest_difference(torch.export.load(path).module(), generator.network)
 
 
-def to_bf16(generator: "PretrainedGenerator", folder: Path) -> float:
-    """A folder that everything here reads, half the size. Returns the largest difference."""
-    import copy
-
-    import torch
-
-    from transfergen.runs.artefacts import load_generator, save_generator
-
-    half = copy.deepcopy(generator.network).to(torch.bfloat16)
-    about = generator.about
-    save_generator(folder, half, about["generator"], ema=about["ema"], images_seen=about["images_seen"])
-    return _difference(load_generator(folder), generator.network)
+def to_bf16(generator: PretrainedGenerator, folder: Path) -> float:
+    """Write a folder of half the size that is read like a run's. Returns the largest difference between the images."""
+    its = generator.metadata
+    half = build_generator(its["generator"])
+    half.load_state_dict(generator.network.state_dict())
+    save_generator(folder, half.to(torch.bfloat16), its["generator"], ema=its["ema"], images_seen=its["images_seen"])
+    return _largest_difference(load_generator(folder), generator.network)
 
 
-def plain(generator: "PretrainedGenerator") -> "Network":
-    """A network of its own whose spectral norms are worked into the weights."""
-    from torch.nn.utils import parametrize
-
-    from transfergen.runs.artefacts import build
-
-    network = build(generator.about["generator"])  # a deep copy would share the classes that are changed below
+def plain_network(generator: PretrainedGenerator) -> Generator:
+    """A copy of the network with its spectral norms multiplied into the weights."""
+    network = build_generator(generator.metadata["generator"])  # a deep copy would share the classes changed below
     network.load_state_dict(generator.network.state_dict())
     for module in network.eval().modules():
         for name in list(getattr(module, "parametrizations", {})):
@@ -90,26 +80,18 @@ def plain(generator: "PretrainedGenerator") -> "Network":
     return network
 
 
-def example(network: "Network", batch: int) -> tuple[Any, ...]:
-    """Inputs of a generator."""
-    import torch
-
-    from transfergen.networks.generators.base import latents
-
+def example_inputs(network: Generator, batch: int) -> tuple[Any, ...]:
+    """Latents (batch, Z), and classes (batch,) for a conditional generator."""
     z = latents(range(batch), network.z_dim)
     return (z, torch.arange(batch) % network.num_classes) if network.num_classes else (z,)
 
 
 def _any_batch(inputs: tuple[Any, ...]) -> tuple[dict[int, Any], ...]:
-    import torch
-
     batch = torch.export.Dim("batch")
     return tuple({0: batch} for _ in inputs)
 
 
-def _difference(run: Any, network: "Network") -> float:
-    import torch
-
-    with torch.no_grad():
-        given = [example(network, batch) for batch in (1, 5)]
-        return max(float((run(*inputs) - network(*inputs)).abs().max()) for inputs in given)
+@torch.no_grad()
+def _largest_difference(run: Callable[..., Any], network: Generator) -> float:
+    batches = [example_inputs(network, size) for size in (1, 5)]
+    return max(float((run(*inputs) - network(*inputs)).abs().max()) for inputs in batches)

@@ -1,4 +1,4 @@
-"""A trained generator for use elsewhere: from a run, a file or the hub, to pictures. Neither Lightning nor Hydra."""
+"""A trained generator in use: loaded from a run, a file or the hub, it turns seeds into images."""
 
 import json
 import re
@@ -16,8 +16,8 @@ from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
 from transfergen.networks.generators.base import latents, sample
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import load_generator, read_metadata, save_generator
 
-_FILES = (f"{artefacts.GENERATOR}.json", f"{artefacts.GENERATOR}.safetensors")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _CARD = """---
 library_name: transfergen
@@ -27,7 +27,7 @@ tags: [gan, image-generation]
 
 # {title}
 
-{pixels}x{pixels} images{classes}, from {network} with {parameters:,} parameters{seen}.
+{pixels}x{pixels} images{classes}, from {network} with {parameters:,} parameters, trained on {seen:,} images.
 
 ![Samples of seeds 0 to 63](grid.png)
 
@@ -41,37 +41,37 @@ pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
 
 
 class PretrainedGenerator(ModelHubMixin):
-    """Seeds in, pictures out. The same seed gives the same picture, whatever else is asked for.
+    """Seeds in, images out. A seed gives the same image whatever the other seeds and the batch size are.
 
     Args:
         network: frozen and in eval mode.
-        about: what generator.json says of it.
-        metrics: entries of metrics.json: of each number its extractor, counts, split and seed.
+        metadata: see `transfergen.runs.generator_files.read_metadata`.
+        metrics: records of metrics.json: each number with its extractor, counts, split and seed.
     """
 
-    def __init__(self, network: Network, about: dict[str, Any], metrics: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, network: Network, metadata: dict[str, Any], metrics: Sequence[dict[str, Any]] = ()) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
-        self.about, self.metrics = about, list(metrics)
+        self.metadata, self.metrics = metadata, list(metrics)
         self.device = torch.device("cpu")
-        self._hub_mixin_config = None  # generator.json says it all
+        self._hub_mixin_config = None  # else the mixin writes a config.json
 
     @property
     def z_dim(self) -> int:
-        """Numbers in a latent."""
+        """Dimensions of a latent."""
         return self.network.z_dim
 
     @property
     def resolution(self) -> int:
-        """Pixels of a side."""
+        """Height and width of an image, in pixels."""
         return self.network.resolution
 
     @property
     def num_classes(self) -> int:
-        """0: unconditional."""
+        """Number of classes; 0 for an unconditional generator."""
         return self.network.num_classes
 
     def to(self, device: str | torch.device) -> "PretrainedGenerator":
-        """Compute there from now on."""
+        """Move the network to a device, where all that follows is computed."""
         self.device = torch.device(device)
         self.network.to(self.device)
         return self
@@ -84,16 +84,17 @@ class PretrainedGenerator(ModelHubMixin):
         truncation: float | None = None,
         batch_size: int = 64,
     ) -> Tensor:
-        """Pixels (number of seeds, 3, R, R) uint8, on the CPU.
+        """Seeds (N) -> pixels (N, 3, R, R) uint8, on the CPU.
 
         Args:
-            seeds: of the latents, one an image.
-            classes: of a conditional generator: seed s gets the (s modulo their number)-th; none: all that it has.
-            truncation: cut latents off at this distance from 0: better images of fewer kinds.
+            seeds: of the latents, one for each image.
+            classes: those of a conditional generator to make; seed s gets `classes[s % len(classes)]`. None are given:
+                all that it has.
+            truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety.
             batch_size: images computed at once.
 
         Raises:
-            ValueError: a class that it does not have.
+            ValueError: the generator has no such class.
         """
         wrong = [y for y in classes if y not in range(self.num_classes)]
         if wrong:
@@ -104,32 +105,38 @@ class PretrainedGenerator(ModelHubMixin):
         return to_uint8(images).cpu()
 
     def __call__(self, seeds: Sequence[int], **options: Any) -> list[Image.Image]:
-        """Pictures of these seeds; options are those of `pixels`."""
+        """Images of these seeds, R x R; the options are those of `pixels`."""
         return [to_pil(each) for each in self.pixels(seeds, **options)]
 
     def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
-        """One picture of all."""
+        """The images of these seeds in one grid; the options are those of `pixels`."""
         return to_grid(self.pixels(seeds, **options))
 
     @torch.inference_mode()
     def interpolate(
         self, seeds: Sequence[int], *, frames: int = 30, label: int = 0, truncation: float | None = None
     ) -> Tensor:
-        """Pixels (frames x (number of seeds - 1) + 1, 3, R, R) uint8 on the way from seed to seed, on the sphere.
+        """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, 3, R, R) uint8, on the CPU.
 
-        Latents of many dimensions lie near a sphere, and a straight line between two would leave it: White 2016,
-        arXiv:1609.04468, section 2.1.
+        The interpolation is spherical: Gaussian latents of many dimensions lie near a sphere, which a straight line
+        between two of them leaves. White 2016, arXiv:1609.04468, section 2.1.
+
+        Args:
+            seeds: of the latents, two or more.
+            frames: from one seed to the next.
+            label: class of a conditional generator.
+            truncation: see `pixels`.
 
         Raises:
-            ValueError: fewer than two seeds.
+            ValueError: there are fewer than two seeds or less than one frame.
         """
         if len(seeds) < 2 or frames < 1:
             raise ValueError(
-                f"interpolate={list(seeds)}, frames={frames}: give two seeds or more, and at least 1 frame"
+                f"interpolate={list(seeds)}, frames={frames}: give at least two seeds, and at least one frame"
             )
         ends = latents(seeds, self.z_dim, truncation=truncation)
-        steps = torch.arange(frames) / frames
-        z = torch.cat([slerp(a, b, steps) for a, b in pairwise(ends)] + [ends[-1:]])
+        fractions = torch.arange(frames) / frames
+        z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
         parts = [
             self.network(part.to(self.device), torch.full((len(part),), label, device=self.device))
             if self.num_classes
@@ -140,49 +147,52 @@ class PretrainedGenerator(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "PretrainedGenerator":
-        """From a run directory, a generator.safetensors with its JSON beside it, or a model of the hub.
+        """Load a run directory, a generator.safetensors with its JSON beside it, or a model of the Hugging Face hub.
+
+        Args:
+            pretrained_model_name_or_path: a name on the hub is given as `owner/model`, and as a str, not as a Path.
+            options: of the download, such as `revision` or `token`.
 
         Raises:
-            ValueError: nothing there, or its files are damaged.
+            ValueError: it does not exist, or its files are damaged.
         """
         name = str(pretrained_model_name_or_path)
         path = Path(name).expanduser()
-        if path.suffix == ".safetensors" or path.exists() or not _HUB_NAME.fullmatch(name):
-            return cls._of_folder(path.parent if path.suffix == ".safetensors" else path)
+        if path.suffix == ".safetensors":
+            return cls._from_folder(path.parent)
+        if isinstance(pretrained_model_name_or_path, Path) or path.exists() or not _HUB_NAME.fullmatch(name):
+            return cls._from_folder(path)
         try:
             return super().from_pretrained(name, **options)
         except ValueError:
             raise
         except Exception as error:  # the hub's errors have no common class
             reason = str(error).strip().splitlines()[0][:200]
-            raise ValueError(f"run={name}: no such folder, and not to be had from the hub ({reason})") from error
+            raise ValueError(f"run={name}: there is no such folder, and the hub does not give it ({reason})") from error
 
     @classmethod
-    def _of_folder(cls, folder: Path) -> "PretrainedGenerator":
-        network = artefacts.load_generator(folder)
+    def _from_folder(cls, folder: Path) -> "PretrainedGenerator":
         metrics = folder / artefacts.METRICS
-        entries = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else ()
-        return cls(network, artefacts.read_about(folder), entries)
+        records = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else ()
+        return cls(load_generator(folder), read_metadata(folder), records)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "PretrainedGenerator":
+        files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
         known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
         hub = {name: options[name] for name in known if name in options}
-        paths = [Path(hf_hub_download(model_id, file, **hub)) for file in _FILES]
-        return cls._of_folder(paths[0].parent)
+        paths = [Path(hf_hub_download(model_id, file, **hub)) for file in files]
+        return cls._from_folder(paths[0].parent)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        about = self.about
-        artefacts.save_generator(
-            save_directory, self.network, about["generator"], ema=about["ema"], images_seen=about["images_seen"]
-        )
+        its = self.metadata
+        save_generator(save_directory, self.network, its["generator"], ema=its["ema"], images_seen=its["images_seen"])
         self.grid(range(64)).save(save_directory / artefacts.GRID)
         if self.metrics:
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """A README with samples, and with each metric and how it was measured."""
-        seen = self.about.get("images_seen")
+        """The README of the model on the hub, with a grid of samples, and each metric with how it was measured."""
         rows = "".join(
             f"| {m['name']} | {m['value']:.4g} | {m['extractor']} | {m['generated']:,} | {m['real']:,} {m['split']} |\n"
             for m in self.metrics
@@ -195,16 +205,16 @@ class PretrainedGenerator(ModelHubMixin):
                 classes=f" of {self.num_classes} classes" if self.num_classes else "",
                 network=type(self.network).__name__,
                 parameters=sum(p.numel() for p in self.network.parameters()),
-                seen=f", trained on {seen:,} images" if seen else "",
+                seen=self.metadata["images_seen"],
                 metrics=head + rows if rows else "",
             )
         )
 
 
-def slerp(a: Tensor, b: Tensor, steps: Tensor) -> Tensor:
-    """Latents (number of steps, Z) at these parts of the way from a to b, both (Z,), along a great circle."""
+def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
+    """Spherical interpolation from latent a (Z,) to b (Z,) at fractions (S,) in [0, 1] -> latents (S, Z)."""
     angle = torch.acos((a / a.norm() @ (b / b.norm())).clamp(-1, 1))
     if angle.sin() < 1e-4:
-        return torch.lerp(a, b, steps[:, None])
-    left, right = torch.sin((1 - steps) * angle), torch.sin(steps * angle)
+        return torch.lerp(a, b, fractions[:, None])
+    left, right = torch.sin((1 - fractions) * angle), torch.sin(fractions * angle)
     return (left[:, None] * a + right[:, None] * b) / angle.sin()

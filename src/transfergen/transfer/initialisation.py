@@ -14,6 +14,7 @@ from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
+from transfergen.runs.generator_files import load_generator
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +140,9 @@ def load_source_generator(where: str, setting: str) -> Generator:
     """
     folder = Path(where).expanduser()
     if not folder.is_dir() and _HUB_NAME.fullmatch(where):
-        for suffix in ("json", "safetensors"):
-            folder = _download(where, f"{artefacts.GENERATOR}.{suffix}", setting).parent
-    return artefacts.load_generator(folder, setting)
+        for file in (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS):
+            folder = _download(where, file, setting).parent
+    return load_generator(folder, setting)
 
 
 def _read(where: str, network: str, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
@@ -149,7 +150,7 @@ def _read(where: str, network: str, setting: str) -> tuple[dict[str, Tensor], Co
     path = Path(where).expanduser()
     if path.is_dir():
         if network == "generator":
-            return read_state_dict(path / f"{artefacts.GENERATOR}.safetensors", setting), ()
+            return read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting), ()
         return _of_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
     if path.exists() or path.suffix in _FILES:
         return read_state_dict(path, setting), ()

@@ -4,7 +4,7 @@ import pytest
 from runs import ANY_MODEL, SMALL_MODELS, train
 
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.runs.artefacts import load_generator
+from transfergen.runs.generator_files import load_generator
 from transfergen.training.callbacks.distillation_report import latency_ms
 
 

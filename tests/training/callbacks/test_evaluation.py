@@ -8,7 +8,7 @@ from runs import train
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transfergen.runs.artefacts import load_generator
+from transfergen.runs.generator_files import load_generator
 from transfergen.training.callbacks import evaluation
 
 

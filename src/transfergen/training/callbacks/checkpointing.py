@@ -6,6 +6,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
 
 
@@ -47,9 +48,7 @@ class Checkpointing(Callback):
         save_checkpoint(trainer, self.run_dir / artefacts.LAST_CHECKPOINT)
         if trainer.is_global_zero:
             ema, images_seen = module.ema is not None, module.images_seen
-            artefacts.save_generator(
-                self.run_dir, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen
-            )
+            save_generator(self.run_dir, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen)
         self._saved_at = module.images_seen
 
 

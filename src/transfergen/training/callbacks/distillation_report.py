@@ -18,7 +18,6 @@ from transfergen.training.callbacks.evaluation import Evaluation
 from transfergen.training.gan_module import GAN
 from transfergen.transfer.distillation import Distillation
 
-REPORT = "distillation.json"
 BATCHES, REPEATS = (1, 64), 15
 
 
@@ -53,7 +52,7 @@ class DistillationReport(Callback):
                 for name, network in networks.items()
             }
             about = {"extractor": self.evaluation.extractor.name, "threads": torch.get_num_threads()}
-            artefacts.write_json(self.run_dir / REPORT, report | about)
+            artefacts.write_json(self.run_dir / artefacts.DISTILLATION, report | about)
             self._show(trainer, report, module.images_seen)
 
     @staticmethod

@@ -13,8 +13,6 @@ from transfergen.config import instantiate
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 from transfergen.evaluation.feature_extraction import Track, sample_features, silently, store_features
 from transfergen.evaluation.measure import (
-    BEST,
-    BEST_CHECKPOINT,
     LARGER_IS_BETTER,
     measurable,
     measure,
@@ -25,6 +23,7 @@ from transfergen.evaluation.shared_weights import shared_weights, shared_weights
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
+from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import save_checkpoint
 from transfergen.training.callbacks.collapse_warning import LEAST_DIVERSITY, DiversityAlarm, what_to_try
@@ -181,18 +180,16 @@ class Evaluation(Callback):
         if not math.isfinite(value) or (self._best_value is not None and sign * value >= sign * self._best_value):
             return
         self._best_value = value
-        save_checkpoint(trainer, self.run_dir / BEST_CHECKPOINT)
+        save_checkpoint(trainer, self.run_dir / artefacts.BEST_CHECKPOINT)
         if trainer.is_global_zero:
-            folder = self.run_dir / BEST
+            folder = self.run_dir / artefacts.BEST
             ema, images_seen = module.ema is not None, module.images_seen
-            artefacts.save_generator(
-                folder, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen
-            )
+            save_generator(folder, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen)
             artefacts.write_json(folder / artefacts.METRICS, {"images_seen": images_seen, "metrics": self.entries})
 
     def _saved_best(self) -> float | None:
         """The metric of the best generator that an earlier process of this run kept; None if there is none."""
-        path = self.run_dir / BEST / artefacts.METRICS
+        path = self.run_dir / artefacts.BEST / artefacts.METRICS
         listed = json.loads(path.read_text())["metrics"] if path.is_file() else []
         ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others cannot be compared with
         same = (e for e in listed if (e["name"], e["extractor"], e["generated"], e["seed"]) == ours)

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from transfergen.images import to_float
+from transfergen.runs import artefacts
 from transfergen.training.callbacks.samples import save_grid
 from transfergen.training.vae_module import Autoencoding
 
@@ -61,13 +62,15 @@ class Reconstructions(Callback):
         z = module.encode(self._pictures)
         y = None if self._classes is None else self._classes.to(module.device)
         pairs = torch.stack([self._pictures, module.decode(z, y).cpu()], dim=1)
-        self._save(trainer, "reconstructions", pairs.flatten(0, 1), module.images_seen)
+        self._save(trainer, artefacts.RECONSTRUCTIONS, pairs.flatten(0, 1), module.images_seen)
         firsts, lasts = z[: PICTURES // 4], z[PICTURES // 4 : PICTURES // 2]
         share = torch.linspace(0, 1, STEPS, device=z.device)[:, None]
         lines = [torch.lerp(first, last, share) for first, last in zip(firsts, lasts, strict=False)]
         rows = None if y is None else y[: len(lines)].repeat_interleave(STEPS)
         if lines:
-            self._save(trainer, "interpolations", module.decode(torch.cat(lines), rows).cpu(), module.images_seen)
+            self._save(
+                trainer, artefacts.INTERPOLATIONS, module.decode(torch.cat(lines), rows).cpu(), module.images_seen
+            )
 
     def _save(self, trainer: Trainer, what: str, images: Tensor, images_seen: int) -> None:
         path = self.run_dir / what / f"{images_seen:09d}.png"

@@ -83,7 +83,7 @@ class SampleGrid(Callback):
     @rank_zero_only
     def _save(self, trainer: Trainer, name: str, images: torch.Tensor, images_seen: int) -> None:
         title = "reals" if name == "reals" else "samples"
-        save_grid(trainer, self.run_dir / "samples" / f"{name}.png", title, images, images_seen)
+        save_grid(trainer, self.run_dir / artefacts.SAMPLES / f"{name}.png", title, images, images_seen)
 
 
 def save_grid(
