@@ -1,5 +1,6 @@
 import pytest
 import torch
+from generators import varied
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, SMALL_MODELS
@@ -12,15 +13,13 @@ from transfergen.runs.generator_files import save_generator
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
-    """A run directory with a config and a generator, as a training of a small DCGAN leaves it, in no time."""
+    """A run directory with a config and a generator, such as a training of a small DCGAN leaves."""
     folder = tmp_path_factory.mktemp("run")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = cli.plain(compose("train", [*ANY_MODEL, *SMALL_MODELS["dcgan"]]))
     OmegaConf.save(config, folder / artefacts.CONFIG)
-    generator = instantiate(config.generator)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for parameter in generator.parameters():  # the images of fresh weights hardly differ
-            parameter.data += 0.1 * torch.randn_like(parameter)
+        generator = varied(instantiate(config.generator))
     save_generator(folder, generator, OmegaConf.to_container(config.generator), ema=True, images_seen=16)
     return folder

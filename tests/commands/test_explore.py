@@ -56,9 +56,18 @@ def test_without_a_run_or_gradio_one_line_says_what_to_do(monkeypatch, run_dir):
     assert (code, "pip install 'transfergen[explore]'" in err) == (2, True)
 
 
-@pytest.fixture
-def address(run_dir):
+@pytest.fixture(scope="module")
+def chromium():
     pytest.importorskip("gradio")
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    return found
+
+
+@pytest.fixture
+def address(chromium, run_dir):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -73,13 +82,11 @@ def address(run_dir):
         server.wait()
 
 
-def test_a_click_in_a_browser_changes_the_picture(address):
-    browsers = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
+def test_a_click_in_a_browser_changes_the_picture(chromium, address):
+    from playwright.sync_api import sync_playwright
+
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-    with browsers.sync_playwright() as tools:
+    with sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=chromium, args=flags)
         tab = browser.new_page(viewport={"width": 1000, "height": 1000})
         tab.goto(address, wait_until="domcontentloaded", timeout=60_000)

@@ -1,26 +1,11 @@
 import pytest
 import torch
-from torch import nn
+from generators import varied
 
 from transfergen.networks.generators.base import latents
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.sampling.inversion import invert
-
-
-def varied(network, *classes):
-    """The network with weights that make its images differ, and statistics that belong to them."""
-    for name, parameter in network.named_parameters():
-        if parameter.ndim > 1:
-            nn.init.kaiming_normal_(parameter)
-        elif name.endswith("weight"):
-            nn.init.ones_(parameter)
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 1.0
-    with torch.no_grad():
-        network.train()(latents(range(256), network.z_dim), *classes)
-    return network.eval().requires_grad_(False)
 
 
 def test_image_of_the_generator_is_found_again():

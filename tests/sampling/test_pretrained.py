@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +69,20 @@ def test_what_is_nowhere_is_said_in_one_line(tmp_path):
         Generator.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="run=owner/model: there is no such folder, and the hub does not give it"):
         Generator.from_pretrained("owner/model", local_files_only=True)
+
+
+def test_interpolation_passes_through_the_images_of_its_seeds(folder):
+    generator = Generator.from_pretrained(folder)
+    between = generator.interpolate([1, 2, 3], frames=4)
+    assert between.shape == (9, 3, 32, 32)
+    assert (between[[0, 4, 8]].int() - generator.pixels([1, 2, 3]).int()).abs().max() <= 1
+    assert not torch.equal(between[2], between[0])
+
+
+def test_a_path_is_never_looked_for_on_the_hub(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"run=owner/model: there is no such folder$"):
+        Generator.from_pretrained(Path("owner/model"))
 
 
 def test_way_between_latents_stays_on_the_sphere_and_meets_both_ends():
