@@ -46,7 +46,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module", params=OPTIONS)
-def rank_and_world_size(request, tmp_path_factory):
+def ranks(request, tmp_path_factory):
     """What each of two ranks has seen and become after an epoch, and the run directory."""
     folder = tmp_path_factory.mktemp(request.param)
     script = folder / "train.py"

@@ -1,32 +1,47 @@
-"""Which device a command computes on."""
+"""The devices of this machine, and the choice among them."""
+
+import os
 
 import torch
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU where there is one.
+def device_counts() -> dict[str, int]:
+    """How many devices of each kind there are, the fastest kind first; for CPUs, the cores that may be used."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": cores}
+
+
+def choose_kind(name: str, *, setting: str = "device") -> str:
+    """The kind of device that `name` means here: `auto` is the fastest there is, `gpu` is cuda or mps.
 
     Raises:
-        ValueError: no such device here.
+        ValueError: there is no such kind, or no device of it; the message names the `setting`.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if name not in available:
-        raise ValueError(f"device={name}: choose auto, {', '.join(available)}")
-    if not available[name]:
-        raise ValueError(f"device={name}: this machine has none; choose auto or cpu")
-    return torch.device(name)
+    counts = device_counts()
+    kind = next(kind for kind, count in counts.items() if count) if name == "auto" else name
+    if name == "gpu":
+        kind = "mps" if counts["mps"] else "cuda"
+    if kind not in counts:
+        raise ValueError(f"{setting}={name}: choose auto, gpu, {', '.join(counts)}")
+    if not counts[kind]:
+        raise ValueError(f"{setting}={name}: this machine has none; choose auto or cpu")
+    return kind
 
 
 def choose_devices(name: str, count: int) -> list[torch.device]:
-    """So many of that kind: GPUs, or the CPU so many times over.
+    """That many devices of one kind; the CPU may be used any number of times.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there is no such kind, or there are fewer devices of it.
     """
-    kind = choose_device(name).type
-    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, count)
-    if count > there:
-        raise ValueError(f"devices={count}: this machine has {there} of {kind}; set devices={there}")
+    kind = choose_kind(name)
+    available = count if kind == "cpu" else device_counts()[kind]
+    if count > available:
+        raise ValueError(f"devices={count}: this machine has {available} of {kind}; set devices={available}")
     return [torch.device(kind, i) if kind == "cuda" else torch.device(kind) for i in range(count)]
+
+
+def choose_device(name: str) -> torch.device:
+    """The first device of a kind; see `choose_kind`."""
+    return torch.device(choose_kind(name))

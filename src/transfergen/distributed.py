@@ -1,4 +1,4 @@
-"""The processes of a run, where there are several."""
+"""What a process needs to know of the other processes of a distributed run."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import torch.distributed as dist
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """This rank, and how many there are."""
+    """The rank of this process and the number of processes; (0, 1) if the run is not distributed."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def all_gather_objects(item: Any) -> list[Any]:
-    """What each rank gave, in their order. To be called on all of them."""
-    world = rank_and_world_size()[1]
-    if world == 1:
+    """The items of all ranks, in the order of ranks. To be called on all of them."""
+    world_size = rank_and_world_size()[1]
+    if world_size == 1:
         return [item]
-    items: list[Any] = [None] * world
+    items: list[Any] = [None] * world_size
     dist.all_gather_object(items, item)
     return items

@@ -46,7 +46,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     module.config = {group: plain[group] for group in NETWORKS}
 
     loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
-    evaluation = Evaluation(run_dir, plain["metrics"], plain["generator"], plain, **plain["evaluation"])
+    evaluation = Evaluation(run_dir, config.metrics, plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
@@ -58,13 +58,13 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
-    if not evaluation.entries:
+    if not evaluation.records:
         raise ValueError(
             f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs or "
             "trainer.max_time"
         )
     if trainer.is_global_zero:
-        _report(module, evaluation.entries, loggers, plain, run_dir)
+        _report(module, evaluation.records, loggers, plain, run_dir)
     return evaluation.objective
 
 

@@ -1,7 +1,6 @@
 """Lightning's Trainer, its strategy and precision chosen from the devices."""
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
 
+from transfergen.devices import choose_kind, device_counts
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.training.callbacks import ProgressBar, StatusLine
 
@@ -101,21 +101,11 @@ def build_trainer(
 
 
 def _accelerator(name: str) -> tuple[str, int]:
-    """Its name in Lightning, and how many devices of it there are."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores}
-    if name == "auto":
-        name = next(kind for kind in counts if counts[kind])
-    name = "cuda" if name == "gpu" and not counts["mps"] else name
-    if name == "gpu":
-        name = "mps"
-    if name not in counts:
-        if name not in AcceleratorRegistry.available_accelerators():
-            raise ValueError(f"trainer.accelerator={name}: choose auto, cpu, gpu or mps")
-        return name, sys.maxsize
-    if not counts[name]:
-        raise ValueError(f"trainer.accelerator={name}: this machine has none; set trainer=cpu or trainer=auto")
-    return name, counts[name]
+    """Name of the accelerator in Lightning, and how many devices of it there are."""
+    if name not in device_counts() and name in AcceleratorRegistry.available_accelerators():
+        return name, sys.maxsize  # Lightning knows more kinds, and how many there are
+    kind = choose_kind(name, setting="trainer.accelerator")
+    return kind, device_counts()[kind]
 
 
 def _count(devices: int | str | list[int], available: int) -> tuple[int, int]:

@@ -1,135 +1,174 @@
-"""The metrics within a training: at intervals and at its end, the best generator, and what is said of them."""
-
 import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from runs import train
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transfergen.runs.generator_files import load_generator
+from transfergen.networks.weights import WeightsError
 from transfergen.training.callbacks import evaluation
+from transfergen.training.callbacks.evaluation import Evaluation
 
-
-def metrics(folder):
-    return json.loads((folder / "metrics.json").read_text())
+PIXELS = OmegaConf.create({"_target_": "transfergen.evaluation.extractors.PixelFeatures", "size": 16})
+GENERATOR = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
 
 
 def best(run_dir):
-    return metrics(run_dir / "best")["images_seen"]
+    """Images seen by the best generator, according to its files and to the checkpoint beside them."""
+    records, generator = (run_dir / "best" / f"{name}.json" for name in ("metrics", "generator"))
+    counts = [json.loads(file.read_text())["images_seen"] for file in (records, generator)]
+    assert counts == 2 * [int((run_dir / "checkpoints" / "best.ckpt").read_text())]
+    return counts[0]
 
 
 @pytest.fixture
-def values(monkeypatch):
-    """What the measurements of a run are to give, one after the other."""
-    planned = []
+def planned(monkeypatch):
+    """The metrics that the next measurements give, one dict each."""
+    values = []
 
-    def planned_value(extractor, real, fake):
-        return {"kernel_distance": planned.pop(0), "recall": 0.5, "diversity": 1.0}
+    def measure(extractor, real, fake):
+        return {"kernel_distance": 1.0, "recall": 0.5, "diversity": 1.0} | values.pop(0)
 
-    monkeypatch.setattr(evaluation, "measure", planned_value)
-    return planned
-
-
-def test_best_generator_is_kept_and_a_resumed_run_goes_on_from_its_figure(tmp_path, values):
-    values += [3.0, 1.0, 2.0]
-    code, out, err = train(tmp_path, "trainer.max_epochs=3", "evaluation.every_images=64")
-    assert code == 0, err
-    assert not values
-    assert best(tmp_path) == 128
-    assert "64 images: kernel_distance 3" in out
-    state = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
-    assert state["transfergen"]["images_seen"] == 128
-    weight = "layers.0.weight"
-    saved = load_file(tmp_path / "best" / "generator.safetensors")[weight]
-    assert torch.equal(saved, state["state_dict"][f"ema.network.{weight}"])
-    assert load_generator(tmp_path / "best")(torch.zeros(1, 100)).shape == (1, 3, 32, 32)
-    assert metrics(tmp_path)["images_seen"] == 192
-    assert metrics(tmp_path)["metrics"][0]["value"] == 2.0
-    for event_file in (tmp_path / "tensorboard").iterdir():
-        events = EventAccumulator(str(event_file))
-        events.Reload()
-        if "loss/generator" in events.Tags()["scalars"]:
-            points = {(event.step, event.value) for event in events.Scalars("metrics/kernel_distance")}
-            assert points == {(64, 3.0), (128, 1.0), (192, 2.0)}
-
-    values += [1.5]
-    code, _, err = train(None, f"resume={tmp_path}", "trainer.max_epochs=4", small=False)
-    assert code == 0, err
-    assert (best(tmp_path), metrics(tmp_path)["images_seen"]) == (128, 256)
+    monkeypatch.setattr(evaluation, "measure", measure)
+    return values
 
 
-def test_measuring_leaves_the_training_as_it_is_and_is_left_out_of_by_default(tmp_path):
+def test_metrics_are_measured_at_intervals_and_at_the_end_and_logged(fit, trainer, tmp_path, planned, capsys):
+    planned += [{"kernel_distance": value} for value in (3.0, 1.0, 2.0)]
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=16, seed=5)
+    fit(callback, images=40)
+    curve = [(step, scalars["metrics/kernel_distance"]) for step, scalars in trainer.loggers[0]]
+    assert curve == [(16, 3.0), (32, 1.0), (40, 2.0)]
+    assert "16 images: kernel_distance 3, recall 0.5, diversity 1\n" in capsys.readouterr().out
+    (record,) = (record for record in callback.records if record["name"] == "kernel_distance")
+    about = [record[key] for key in ("value", "extractor", "generated", "real", "split", "seed")]
+    assert about == [2.0, "pixels, 16x16", 16, 16, "test", 5]
+
+
+def test_without_intervals_the_end_is_measured_and_no_best_generator_kept(fit, trainer, tmp_path, planned, capsys):
+    planned += [{"kernel_distance": 3.0}]
+    fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}), images=40)
+    assert [step for step, _ in trainer.loggers[0]] == [40]
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_best_generator_is_kept_with_its_metrics(fit, module, tmp_path, planned):
+    planned += [{"kernel_distance": value} for value in (3.0, 1.0)]
+    fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=16), images=32)
+    kept = load_file(tmp_path / "best" / "generator.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in module.generator.state_dict().items())
+    records = json.loads((tmp_path / "best" / "metrics.json").read_text())["metrics"]
+    assert records[0]["value"] == 1.0
+    assert best(tmp_path) == 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "expected"),
+    [
+        ({}, [3.0, 1.0, 2.0], 16),
+        ({}, [3.0, float("nan"), 2.0], 24),
+        ({}, [2.0, 2.0, 2.0], 8),
+        ({"best": "recall"}, [0.1, 0.3, 0.2], 16),  # larger is better
+    ],
+)
+def test_best_is_by_the_metric_of_the_settings(fit, tmp_path, planned, settings, values, expected):
+    planned += [{settings.get("best", "kernel_distance"): value} for value in values]
+    fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8, **settings), images=24)
+    assert best(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(16, 16), (8, 24)],  # values of another extractor cannot be compared
+)
+def test_a_resumed_run_compares_with_the_best_generator_of_before(fit, tmp_path, planned, size, expected):
+    planned += [{"kernel_distance": value} for value in (3.0, 1.0, 1.5)]
+    fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8), images=16)
+    fit(Evaluation(tmp_path, {**PIXELS, "size": size}, GENERATOR, {}, every_images=8), images=24)
+    assert best(tmp_path) == expected
+
+
+def test_a_collapse_is_warned_of(fit, tmp_path, planned, caplog):
+    planned += [{"recall": 0.6, "diversity": 0.9}, {"recall": 0.2, "diversity": 0.9}, {"recall": 0.2, "diversity": 0.1}]
+    fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8), images=24)
+    recall, diversity = [record.getMessage() for record in caplog.records if "collapsing" in record.getMessage()]
+    assert "recall is 0.20 after 16 images" in recall
+    assert "diversity, relative to real images, is 0.10 after 24 images" in diversity
+
+
+def test_measuring_leaves_the_training_as_it_is(tmp_path):
     plain, measured = tmp_path / "plain", tmp_path / "measured"
     options = ["max_images=48", "ema.halflife_images=0"]
     assert train(plain, *options)[0] == 0
-    assert train(measured, *options, "evaluation.every_images=16", "evaluation.best=recall")[0] == 0
+    assert train(measured, *options, "evaluation.every_images=16")[0] == 0
     a, b = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (plain, measured))
     assert a["state_dict"].keys() == b["state_dict"].keys()
     assert all(torch.equal(tensor, b["state_dict"][name]) for name, tensor in a["state_dict"].items())
     assert all(torch.equal(a["transfergen"]["rng"][0][k], b["transfergen"]["rng"][0][k]) for k in ("cpu", "latents"))
-    assert not (plain / "best").exists()
-    assert (measured / "best" / "generator.json").exists()
-    for ours, theirs in zip(metrics(plain)["metrics"], metrics(measured)["metrics"], strict=True):
-        assert ours == theirs
+    metrics = [json.loads((run / "metrics.json").read_text())["metrics"] for run in (plain, measured)]
+    assert metrics[0] == metrics[1]
 
 
-def test_larger_is_better_for_recall_and_a_sweep_minimises_its_negative(tmp_path):
-    callback = evaluation.Evaluation(
-        tmp_path, {"_target_": "transfergen.evaluation.extractors.PixelFeatures"}, {}, {}, best="recall"
-    )
-    callback.entries = [{"name": "kernel_distance", "value": 0.1}, {"name": "recall", "value": 0.75}]
-    assert callback.objective == -0.75
-    callback.best, callback._minimised = None, "kernel_distance"
-    assert callback.objective == 0.1
+def test_a_sweep_minimises_the_best_metric_or_its_negative(tmp_path):
+    records = [{"name": "kernel_distance", "value": 0.1}, {"name": "recall", "value": 0.75}]
+    for name, objective in (("recall", -0.75), ("kernel_distance", 0.1), (None, 0.1)):
+        callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, best=name)
+        callback.records = records
+        assert callback.objective == objective
 
 
-def refusal(run_dir, *overrides):
-    code, _, err = train(run_dir, *overrides)
-    assert code == 2
-    return err.strip().splitlines()[-1]
+@pytest.fixture
+def no_weights(monkeypatch):
+    def instantiate(config):
+        raise WeightsError("cannot download them")
+
+    monkeypatch.setattr(evaluation, "instantiate", instantiate)
 
 
-def test_extractor_that_cannot_be_had_stops_the_run_unless_told_otherwise(tmp_path):
-    line = refusal(tmp_path, "metrics=dinov2")
-    for word in (
-        "https://huggingface.co/",
-        "vit_small_patch14_dinov2",
-        "metrics.weights=",
-        "evaluation.required=false",
-    ):
-        assert word in line
-    assert not (tmp_path / "checkpoints").exists()
-    code, _, err = train(tmp_path, "metrics=dinov2", "evaluation.required=false", "max_images=8")
-    assert code == 0, err
-    assert "going on, measured on pixels" in (tmp_path / "train.log").read_text()
-    assert metrics(tmp_path)["metrics"][0]["extractor"] == "pixels, 16x16"
+@pytest.mark.usefixtures("no_weights")
+def test_weights_that_cannot_be_had_stop_the_run_unless_they_are_not_required(tmp_path, caplog):
+    with pytest.raises(ValueError, match=r"^cannot download them; or evaluation\.required=false"):
+        Evaluation(tmp_path, PIXELS, GENERATOR, {})
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, required=False)
+    assert callback.extractor.name == "pixels, 16x16"
+    assert "going on, measured on pixels" in caplog.text
+
+
+def test_an_extractor_that_does_not_exist_stops_the_run_even_if_it_is_not_required(tmp_path):
+    config = OmegaConf.create({"_target_": "transfergen.evaluation.extractors.TimmFeatures", "name": "dinov22"})
+    with pytest.raises(ValueError, match="name=dinov22"):
+        Evaluation(tmp_path, config, GENERATOR, {}, required=False)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("settings", "words"),
     [
-        (["evaluation.every_images=0"], ["evaluation.every_images"]),
-        (["metrics=dinov2", "metrics.name=dinov22", "evaluation.required=false"], ["metrics.name=dinov22"]),
-        (["evaluation.best=beauty"], ["evaluation.best=beauty", "kernel_distance", "recall"]),
-        (["evaluation.best=recall", "data.source.test=3"], ["evaluation.best=recall", "3 test image"]),
+        ({"every_images": 0}, ["evaluation.every_images"]),
+        ({"count": 1}, ["evaluation.count"]),
+        ({"best": "beauty"}, ["evaluation.best=beauty", "kernel_distance", "recall"]),
+        ({"best": "recall", "count": 3}, ["evaluation.best=recall", "3 test image"]),
     ],
 )
-def test_setting_that_makes_no_sense_is_refused(tmp_path, overrides, words):
-    line = refusal(tmp_path, *overrides)
-    assert all(word in line for word in words)
+def test_settings_that_make_no_sense_are_refused(trainer, module, tmp_path, settings, words):
+    with pytest.raises(ValueError, match=r"^evaluation\.") as refused:
+        Evaluation(tmp_path, PIXELS, GENERATOR, {}, **settings).on_train_start(trainer, module)
+    assert all(word in str(refused.value) for word in words)
 
 
-def test_extractor_of_the_discriminators_own_weights_is_told_of(tmp_path):
-    lite0 = ["backbone=efficientnet_lite0", "backbone.taps=[1]", "metrics=efficientnet_lite0"]
-    small = ["trainer=cpu", "data=shapes", "data.source.train=16", "data.source.test=8", "data.resolution=32"]
-    small += ["data.batch_size=8", "generator.width=4", "discriminator.hidden=8", "samples.count=4", "max_images=8"]
-    code, out, err = train(tmp_path, *small, *lite0, f"data.cache_dir={tmp_path / 'cache'}", small=False)
-    assert code == 0, err
-    for entry in metrics(tmp_path)["metrics"]:
-        assert entry["shares_weights_with_discriminator"] == "tf_efficientnet_lite0.in1k"
-    log = (tmp_path / "train.log").read_text()
-    assert "share the weights tf_efficientnet_lite0.in1k" in log
-    assert "shares the weights of tf_efficientnet_lite0.in1k" in out
-    assert "biased upwards" in log
+def test_numbers_that_mislead_are_warned_of(trainer, module, tmp_path, caplog):
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {})
+    callback.shared = "vgg19.tv_in1k"
+    callback.on_train_start(trainer, module)
+    assert "share the weights vgg19.tv_in1k" in caplog.text
+    assert "biased upwards" in caplog.text
+
+
+def test_a_run_whose_extractor_cannot_be_had_ends_with_one_line(tmp_path):
+    code, _, err = train(tmp_path, "metrics=dinov2")
+    assert code == 2
+    line = err.strip().splitlines()[-1]
+    for word in ("https://huggingface.co/", "vit_small_patch14_dinov2", "weights=", "evaluation.required=false"):
+        assert word in line
+    assert not (tmp_path / "checkpoints").exists()

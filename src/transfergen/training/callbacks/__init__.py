@@ -1,4 +1,4 @@
-"""What happens beside the training steps: sample grids, evaluation, checkpoints, progress, alarms."""
+"""Callbacks: sample grids, evaluation, checkpoints, progress, warnings."""
 
 from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
 from transfergen.training.callbacks.collapse_warning import CollapseWarning

@@ -1,4 +1,4 @@
-"""The metrics while the generator learns, and the best generator so far."""
+"""Evaluation during a training, and the best generator so far."""
 
 import json
 import logging
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
+from omegaconf import DictConfig
 
 from transfergen.config import instantiate
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
-from transfergen.evaluation.feature_extraction import Track, sample_features, silently, store_features
+from transfergen.evaluation.feature_extraction import sample_features, store_features
 from transfergen.evaluation.measure import (
     LARGER_IS_BETTER,
     measurable,
@@ -26,36 +27,42 @@ from transfergen.runs import artefacts
 from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import save_checkpoint
-from transfergen.training.callbacks.collapse_warning import LEAST_DIVERSITY, DiversityAlarm, what_to_try
-from transfergen.training.callbacks.progress import ProgressBar
+from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
+from transfergen.training.callbacks.interval import IntervalCallback
+from transfergen.training.callbacks.progress import track_on_bar
 
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
 
 
-class Evaluation(Callback):
-    """Measures samples against the test split at intervals, if wanted, and at the end; all ranks share the work.
+class Evaluation(IntervalCallback):
+    """Measures samples against the test split at the end and, if wanted, at intervals. All ranks share the work.
+
+    With intervals it keeps the best generator and its metrics in best/, and its checkpoint in checkpoints/best.ckpt.
 
     Args:
-        run_dir: gets checkpoints/best.ckpt, and best/ with that generator and its metrics, if there are intervals.
+        run_dir: gets the best generator.
         metrics: config of the extractor.
         generator: config, for generator.json.
         config: of the training, to find weights that it shares with the extractor.
-        every_images: interval between measurements; None measures at the end only.
+        every_images: real images between two measurements; None measures at the end only.
         count: samples, and images of the test split, at most.
-        seed: of the first latent; the others follow it.
-        best: the metric that picks the best generator; None keeps none.
-        required: False goes on with pixels if the extractor cannot be had.
+        seed: of the first latent; the others have the seeds that follow.
+        best: the metric that decides which generator is best; None keeps none.
+        required: False measures on pixels if the extractor's weights cannot be had.
 
     Raises:
         ValueError: a setting out of range, or an extractor that cannot be had.
+
+    Attributes:
+        records: the latest measurement, as `metric_records` gives it; empty before the first.
     """
 
     def __init__(
         self,
         run_dir: Path,
-        metrics: dict[str, Any],
+        metrics: DictConfig,
         generator: dict[str, Any],
         config: dict[str, Any],
         *,
@@ -67,29 +74,28 @@ class Evaluation(Callback):
     ) -> None:
         if (every_images is not None and every_images < 1) or count < 2:
             raise ValueError("evaluation.every_images is at least 1, or null, and evaluation.count at least 2")
+        super().__init__(every_images)
         self.run_dir, self.generator_config = run_dir, generator
-        self.every_images, self.count, self.seed, self.best = every_images, count, seed, best
+        self.count, self.seed, self.best = count, seed, best
         self.extractor = _extractor(metrics, required=required)
-        self._minimised = best or "kernel_distance"
         self.shared = shared_weights(self.extractor, config)
-        self.entries: list[dict[str, Any]] = []
-        self._intervals_done = 0
-        self._last_at = -1
+        self.records: list[dict[str, Any]] = []
+        self._minimised = best or "kernel_distance"
         self._best_value: float | None = None
         self._recall = DiversityAlarm("the samples' recall")
-        self._diversity = DiversityAlarm("the samples' diversity, as a part of the reals',", floor=LEAST_DIVERSITY)
+        self._diversity = DiversityAlarm("the samples' diversity, relative to real images,", floor=MIN_DIVERSITY)
 
     @property
     def objective(self) -> float:
-        """The metric that a sweep minimises: `best`, with its sign turned where larger is better."""
-        value = next(float(entry["value"]) for entry in self.entries if entry["name"] == self._minimised)
+        """The value that a sweep minimises: the metric `best`, negative where larger is better."""
+        value = next(float(record["value"]) for record in self.records if record["name"] == self._minimised)
         return -value if LARGER_IS_BETTER[self._minimised] else value
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Features of the reals; where in the intervals a resumed run stands; what the numbers will not tell.
+        """Extract the features of the test split, and warn of what the metrics will not show.
 
         Raises:
-            ValueError: `best` is not measured on so few images or with this extractor.
+            ValueError: `best` cannot be measured on so few images or with this extractor.
         """
         assert isinstance(pl_module, GenerativeModule)
         self.extractor.to(pl_module.device)
@@ -102,7 +108,7 @@ class Evaluation(Callback):
             resolution=data.resolution,
             cache_dir=data.cache_dir,
             device=pl_module.device,
-            track=_track(trainer),
+            track=track_on_bar(trainer),
         )
         names = measurable(self.extractor, len(self._real), len(self._real))
         if self._minimised not in names:
@@ -115,46 +121,15 @@ class Evaluation(Callback):
                 log.warning(shared_weights_warning(self.extractor, self.shared))
             if len(self._real) < self.extractor.dimensions:
                 log.warning(small_sample_warning(self.extractor, len(self._real)))
-        if self.every_images is not None:
-            self._intervals_done = pl_module.images_seen // self.every_images
-        # One rank's word, since it decides whether all ranks save.
+        # Rank 0 decides for all, since all take part in saving the best.
         self._best_value = trainer.strategy.broadcast(self._saved_best() if pl_module.images_seen else None)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Measures whenever an interval is full."""
-        assert isinstance(pl_module, GenerativeModule)
-        if self.every_images is not None and pl_module.images_seen // self.every_images > self._intervals_done:
-            self._intervals_done = pl_module.images_seen // self.every_images
-            self._measure(trainer, pl_module)
-            if trainer.is_global_zero:
-                shown = ", ".join(f"{entry['name']} {entry['value']:.4g}" for entry in self.entries)
-                print(f"{pl_module.images_seen:,} images: {shown}", flush=True)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last measurement."""
-        assert isinstance(pl_module, GenerativeModule)
-        if self._last_at != pl_module.images_seen:
-            self._measure(trainer, pl_module)
-
-    def values_of(self, trainer: Trainer, generator: Generator, device: torch.device) -> dict[str, float]:
-        """The metrics of a generator by name; all ranks share the work."""
-        fake = sample_features(
-            self.extractor,
-            generator,
-            count=len(self._real),
-            seed=self.seed,
-            device=device,
-            track=_track(trainer),
-        )
-        return measure(self.extractor, self._real, fake)
-
-    def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
+    def act(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """Measure the generator, log the metrics, and keep the generator if it is the best so far."""
         module.updates.raise_if_not_finite()
-        self._last_at = images_seen = module.images_seen
-        values = self.values_of(trainer, module.ema_generator, module.device)
-        self.entries = metric_records(
+        images_seen = module.images_seen
+        values = self.measure_generator(trainer, module.ema_generator, module.device)
+        self.records = metric_records(
             values,
             extractor=self.extractor,
             generated=len(self._real),
@@ -171,8 +146,25 @@ class Evaluation(Callback):
             self._diversity(values["diversity"], images_seen, advice)
             if "recall" in values:
                 self._recall(values["recall"], images_seen, advice)
-        if self.best is not None and self.every_images is not None:
+        if self.every_images is None:
+            return
+        if self.best is not None:
             self._keep_if_best(trainer, module, values[self.best])
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            print(f"{images_seen:,} images: {shown}", flush=True)
+
+    def measure_generator(self, trainer: Trainer, generator: Generator, device: torch.device) -> dict[str, float]:
+        """All metrics of a generator by name. To be called on all ranks, which share the work."""
+        fake = sample_features(
+            self.extractor,
+            generator,
+            count=len(self._real),
+            seed=self.seed,
+            device=device,
+            track=track_on_bar(trainer),
+        )
+        return measure(self.extractor, self._real, fake)
 
     def _keep_if_best(self, trainer: Trainer, module: GenerativeModule, value: float) -> None:
         assert self.best is not None
@@ -185,18 +177,18 @@ class Evaluation(Callback):
             folder = self.run_dir / artefacts.BEST
             ema, images_seen = module.ema is not None, module.images_seen
             save_generator(folder, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen)
-            artefacts.write_json(folder / artefacts.METRICS, {"images_seen": images_seen, "metrics": self.entries})
+            artefacts.write_json(folder / artefacts.METRICS, {"images_seen": images_seen, "metrics": self.records})
 
     def _saved_best(self) -> float | None:
-        """The metric of the best generator that an earlier process of this run kept; None if there is none."""
+        """The metric of the best generator that this run kept before it was resumed; None if there is none."""
         path = self.run_dir / artefacts.BEST / artefacts.METRICS
-        listed = json.loads(path.read_text())["metrics"] if path.is_file() else []
-        ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others cannot be compared with
-        same = (e for e in listed if (e["name"], e["extractor"], e["generated"], e["seed"]) == ours)
-        return next((float(entry["value"]) for entry in same), None)
+        records = json.loads(path.read_text())["metrics"] if path.is_file() else []
+        ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others are not comparable
+        same = (r for r in records if (r["name"], r["extractor"], r["generated"], r["seed"]) == ours)
+        return next((float(record["value"]) for record in same), None)
 
 
-def _extractor(config: dict[str, Any], *, required: bool) -> Extractor:
+def _extractor(config: DictConfig, *, required: bool) -> Extractor:
     try:
         extractor: Extractor = instantiate(config)
     except WeightsError as error:
@@ -205,8 +197,3 @@ def _extractor(config: dict[str, Any], *, required: bool) -> Extractor:
         log.warning(f"{error}; evaluation.required=false: going on, measured on pixels")
         return PixelFeatures()
     return extractor
-
-
-def _track(trainer: Trainer) -> Track:
-    bar = trainer.progress_bar_callback
-    return bar.track if isinstance(bar, ProgressBar) else silently

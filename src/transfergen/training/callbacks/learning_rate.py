@@ -1,4 +1,4 @@
-"""Learning rates that fall towards the end of a training."""
+"""Linear decay of the learning rates."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ class LinearLRDecay(Callback):
     """Lets all learning rates fall linearly with the number of real images seen.
 
     Args:
-        start_images: up to here they are as configured.
-        end_images: from here on they are `final_factor` times that.
+        start_images: the rates are as configured until then.
+        end_images: the rates are `final_factor` times as high from then on.
         final_factor: in [0, 1].
 
     Raises:
@@ -28,14 +28,15 @@ class LinearLRDecay(Callback):
         if not 0 <= final_factor <= 1:
             raise ValueError(f"lr_decay.final_factor={final_factor}: set a number from 0 to 1")
         self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
-        self._rates: list[float] = []
+        self._configured: list[float] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the rates. Before a run's first batch they are the configured ones, in a resumed run too."""
+        """Set the learning rates of this batch."""
         assert isinstance(pl_module, GenerativeModule)
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        self._rates = self._rates or [group["lr"] for group in groups]
+        # Before a run's first batch they are the configured ones, even if the run was resumed.
+        self._configured = self._configured or [group["lr"] for group in groups]
         left = (self.end_images - pl_module.images_seen) / (self.end_images - self.start_images)
         factor = self.final_factor + (1 - self.final_factor) * min(1.0, max(0.0, left))
-        for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+        for group, lr in zip(groups, self._configured, strict=True):
+            group["lr"] = lr * factor

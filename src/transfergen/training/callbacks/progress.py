@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, and lines elsewhere."""
+"""Progress of a training: a bar on a terminal, lines of text elsewhere."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,20 +8,21 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
+from transfergen.evaluation.feature_extraction import Track, silently
 from transfergen.training.base_module import GenerativeModule
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar with both losses and images per second."""
+    """Lightning's rich progress bar, with the losses and images per second."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar: all that is logged for it but the logger's version."""
+        """What is logged for the bar, without the logger's version."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
     def track(self, items: Sequence[Any], description: str) -> Iterator[Any]:
-        """The same items, with a bar of their own below the training's while they are taken."""
+        """Yield the items, with a bar of their own below the training's."""
         if self.progress is None:  # on ranks that draw none
             yield from items
             return
@@ -36,7 +37,7 @@ class ProgressBar(RichProgressBar):
 
 
 class StatusLine(Callback):
-    """One line in the log now and then, for runs without a terminal to draw a progress bar on."""
+    """Prints a line at most each `every_s` seconds, where there is no terminal for a progress bar."""
 
     def __init__(self, every_s: float = 30.0) -> None:
         self.every_s = every_s
@@ -46,7 +47,7 @@ class StatusLine(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Prints, if it is time."""
+        """Print if `every_s` seconds have passed."""
         assert isinstance(pl_module, GenerativeModule)
         if pl_module.last_scalars and time.monotonic() - self._last > self.every_s:
             self._last = time.monotonic()
@@ -57,3 +58,9 @@ class StatusLine(Callback):
                 f"g {s['loss/generator']:.3f}, {s['images_per_second']:.1f} images/s",
                 flush=True,
             )
+
+
+def track_on_bar(trainer: Trainer) -> Track:
+    """Show progress on the trainer's progress bar, if it has one."""
+    bar = trainer.progress_bar_callback
+    return bar.track if isinstance(bar, ProgressBar) else silently

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from transfergen.runs.generator_files import load_generator
+from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
+
+CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
+
+
+def saved(run_dir):
+    """Images seen according to the checkpoint and to the generator's file."""
+    checkpoint, generator = run_dir / "checkpoints" / "last.ckpt", run_dir / "generator.json"
+    if not checkpoint.exists():
+        return None
+    assert json.loads(generator.read_text())["images_seen"] == int(checkpoint.read_text())
+    return int(checkpoint.read_text())
+
+
+def test_checkpoint_and_generator_are_saved_together_at_intervals_and_at_the_end(fit, tmp_path):
+    files = Checkpointing(tmp_path, CONFIG, every_images=16)
+    found = []
+    for images in (8, 16, 24, 32):
+        fit(files, images=images, end=False)
+        found.append(saved(tmp_path))
+    assert found == [None, 16, 16, 32]
+    fit(files, images=40)
+    assert saved(tmp_path) == 40
+    assert load_generator(tmp_path).resolution == 32
+
+
+def test_interval_below_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^checkpoint_every_images=0"):
+        Checkpointing(tmp_path, CONFIG, every_images=0)
+
+
+def test_training_stops_with_the_batch_that_reaches_max_images(fit, trainer, module):
+    fit(StopAtImages(20), images=100)
+    assert trainer.should_stop
+    assert module.images_seen == 24
+    with pytest.raises(ValueError, match=r"^max_images=20: the run has seen 24"):
+        fit(StopAtImages(20), images=100)
