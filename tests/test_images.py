@@ -5,7 +5,7 @@ import torch
 from transfergen.images import resize, to_float, to_grid, to_pil, to_uint8
 
 
-def test_every_pixel_value_survives_the_way_to_floats_and_back():
+def test_every_pixel_value_survives_conversion_to_float_and_back():
     pixels = torch.arange(256, dtype=torch.uint8).expand(1, 3, 256, 256)
     images = to_float(pixels)
     assert images.dtype == torch.float32
@@ -20,7 +20,7 @@ def test_floats_are_rounded_to_the_nearest_pixel_and_clipped():
     assert torch.equal(steps, before)
 
 
-def test_images_of_low_precision_lose_nothing_more_on_the_way_to_pixels():
+def test_bfloat16_images_are_converted_in_float32():
     images = (torch.rand(1, 3, 16, 16) * 2 - 1).bfloat16()
     assert torch.equal(to_uint8(images), to_uint8(images.double()))
 
@@ -41,7 +41,7 @@ def test_pixels_of_another_size_come_at_the_wanted_resolution():
 
 
 @pytest.mark.parametrize(("count", "columns", "layout"), [(5, None, (2, 3)), (9, None, (3, 3)), (6, 2, (3, 2))])
-def test_grid_lays_images_out_in_rows(count, columns, layout):
+def test_a_grid_has_its_images_in_rows(count, columns, layout):
     pixels = (torch.arange(count, dtype=torch.uint8) * 20 + 20).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     sheet = np.asarray(to_grid(pixels, columns))
     rows, across = layout
@@ -50,7 +50,7 @@ def test_grid_lays_images_out_in_rows(count, columns, layout):
     assert centres == [20 * (i + 1) for i in range(count)] + [0] * (rows * across - count)
 
 
-def test_grids_of_floats_and_of_their_pixels_are_the_same():
+def test_grids_of_images_and_of_their_pixels_are_equal():
     images = torch.rand(4, 3, 8, 8) * 2 - 1
     assert to_grid(images).tobytes() == to_grid(to_uint8(images)).tobytes()
 

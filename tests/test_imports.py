@@ -43,6 +43,7 @@ PLAIN = [  # for use without Lightning and Hydra
     "transfer.strategy",
     "evaluation.distances",
     "evaluation.extractors",
+    "evaluation.metrics",
     "evaluation.neighbours",
 ]
 CODE = """

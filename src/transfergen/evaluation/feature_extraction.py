@@ -1,4 +1,4 @@
-"""Features of samples and of real images: streamed, shared between ranks, the reals' kept on disk."""
+"""Features of samples and of real images: extracted in batches, shared over ranks, cached on disk for real images."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ from transfergen.runs import artefacts
 log = logging.getLogger(__name__)
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
-"""(items, description) -> the same items, shown as progress while they are taken."""
+"""A function (items, description) -> the same items that shows progress while they are consumed."""
 
 
 def silently(items: Sequence[Any], description: str) -> Iterable[Any]:
@@ -41,13 +41,25 @@ def sample_features(
     batch_size: int = 64,
     track: Track = silently,
 ) -> Tensor:
-    """Features (count, D), float32 on the CPU, of samples in eval mode from the latents seed, seed + 1, ...
+    """Features of samples, drawn in eval mode from the latents with seeds seed, seed + 1, ...
 
-    To be called on all ranks: each makes its share, and all return all of them.
+    To be called on all ranks: each extracts a share, and all return the features of all samples.
+
+    Args:
+        extractor: on `device`.
+        generator: on `device`.
+        count: number of samples.
+        seed: of the first latent.
+        device: computes samples and features.
+        batch_size: images computed at once.
+        track: shows progress.
+
+    Returns:
+        Features (count, D), float32, on the CPU.
     """
     if rank_and_world_size()[1] > 1:
         for buffer in generator.buffers():
-            dist.broadcast(buffer, 0)  # batch norm's statistics differ by rank, and rank 0's are those that are saved
+            dist.broadcast(buffer, 0)  # statistics of batch norm differ between ranks; those of rank 0 are saved
 
     def images(positions: list[int]) -> Tensor:
         return sample(generator, [seed + i for i in positions], device, batch_size=batch_size)
@@ -67,18 +79,31 @@ def store_features(
     batch_size: int = 64,
     track: Track = silently,
 ) -> Tensor:
-    """Features (at most `count`, D), float32 on the CPU, of the images `chosen(store, count)`, at `resolution` pixels.
+    """Features of the images `chosen(store, count)`.
 
-    They are kept in `cache_dir`, if given, by the images' own bytes, their number and resolution, what they are called,
-    and the extractor's name and weights.
-    To be called on all ranks: each extracts its share, and all return all of them.
+    They are cached by the images' pixels, `what`, number and resolution, and by the extractor's name and weights.
+    To be called on all ranks: each extracts a share, and all return the features of all images.
+
+    Args:
+        extractor: on `device`.
+        store: the images.
+        what: name of the images, such as "test images".
+        count: number of images, at most.
+        resolution: pixels to which images are resized first.
+        cache_dir: folder of the cache; None for no cache.
+        device: computes the features.
+        batch_size: images computed at once.
+        track: shows progress.
+
+    Returns:
+        Features (at most count, D), float32, on the CPU.
     """
     indices = chosen(store, count)
     about = {"extractor": extractor.name, "images": what, "count": str(len(indices)), "resolution": str(resolution)}
     key = hashlib.sha256(repr((extractor.fingerprint, about, _digest(store, indices))).encode()).hexdigest()
     path = cache_dir / f"features-{key[:24]}.safetensors" if cache_dir else None
     cached = _read(path) if path else None
-    if all(all_gather_objects(cached is not None)):  # else all extract, since a rank alone has but a share
+    if all(all_gather_objects(cached is not None)):  # otherwise all extract: one rank alone has only its share
         assert cached is not None
         return cached
 
@@ -96,8 +121,11 @@ def store_features(
 
 
 def chosen(store: Store, count: int) -> np.ndarray:
-    """Positions of `count` random images of a set, or of all if there are fewer: always the same."""
-    return np.random.default_rng(0).permutation(len(store))[:count]  # in folders one class follows the other
+    """Positions of `count` random images of a store, or of all if there are fewer; always the same ones.
+
+    Random, since many sources are ordered by class.
+    """
+    return np.random.default_rng(0).permutation(len(store))[:count]
 
 
 def _extract(
@@ -108,9 +136,9 @@ def _extract(
     track: Track,
     what: str,
 ) -> Tensor:
-    """Features (count, D) of the images at positions 0 to count - 1."""
+    """Features (count, D) of the images at positions 0 to count - 1, each extracted on one of the ranks."""
     rank, world = rank_and_world_size()
-    # All ranks take equally many, as gathering wants it: the last of them may be one that another rank has too.
+    # Gathering needs equally many on all ranks, so a last one may be repeated on another rank.
     mine = [(rank + i * world) % count for i in range(-(-count // world))]
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     with torch.no_grad():
@@ -123,7 +151,7 @@ def _extract(
 
 
 def _read(path: Path) -> Tensor | None:
-    """Features from the cache; None if they are not there, or damaged."""
+    """Features (N, D) from a cache file; None if it does not exist or is damaged."""
     try:
         with safe_open(path, "pt") as file:
             features: Tensor = file.get_tensor("features")
@@ -134,6 +162,7 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _digest(store: Store, indices: np.ndarray) -> str:
+    """SHA-256 of the pixels of some images, in hex."""
     digest = hashlib.sha256(repr(store.pixels.shape[1:]).encode())
     for row in store.rows(indices):
         digest.update(store.pixels[row].tobytes())

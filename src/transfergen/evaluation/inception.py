@@ -1,4 +1,4 @@
-"""The Inception-v3 of published Fréchet distances: TensorFlow's network of 2015, by torch-fidelity's blocks."""
+"""The Inception-v3 of published Fréchet distances, TensorFlow's network of 2015, built of torch-fidelity's blocks."""
 
 from collections import OrderedDict
 from typing import cast
@@ -26,9 +26,10 @@ INPUT_SIZE = 299
 
 
 class InceptionV3(nn.Sequential):
-    """Pixels (B, 3, R, R) in [0, 255], float -> the last pooling (B, 2048). Szegedy 2016, arXiv:1512.00567.
+    """Pixels (B, 3, R, R), float in [0, 255] -> features (B, 2048) of the last pooling.
 
-    Resized to 299 px as TensorFlow 1.x does, neither antialiased nor centred: published distances depend on it.
+    Szegedy 2016, arXiv:1512.00567. Images are resized to 299 px as TensorFlow 1.x does it, without antialiasing and
+    with corners aligned to pixel 0, since published distances depend on it.
     """
 
     def __init__(self) -> None:
@@ -66,5 +67,5 @@ class InceptionV3(nn.Sequential):
         return cast(Tensor, x.mean(dim=(2, 3)))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Features (B, 2048) -> class logits (B, 1008), without the bias, which the published score leaves out."""
+        """Features (B, 2048) -> class logits (B, 1008), without the bias, as published scores are computed."""
         return features @ cast(nn.Linear, self.fc).weight.T

@@ -11,6 +11,7 @@ from transfergen.data.pictures import of_array
 from transfergen.data.store import Store
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.base_module import GenerativeModule
+from transfergen.training.finite_updates import FiniteUpdates
 
 BATCH_SIZE = 8
 
@@ -53,7 +54,7 @@ def trainer():
 def module(trainer):
     """A small generator in a training that has seen no image yet."""
     trainer.module = GenerativeModule(DCGAN(resolution=32, width=4), ema_halflife_images=0, ema_rampup=0, seed=0)
-    trainer.module._all_finite = torch.tensor(True)
+    trainer.module.updates = FiniteUpdates(torch.device("cpu"))
     return trainer.module
 
 

@@ -1,0 +1,185 @@
+"""The evaluation metrics as `torchmetrics.Metric`s, for use in any loop or LightningModule.
+
+    extractor = InceptionFeatures()
+    metrics = MetricCollection([FrechetDistance(extractor), PrecisionRecall(extractor)])
+    metrics.update(real_images, real=True)
+    metrics.update(fake_images, real=False)
+    metrics.compute()  # {"FrechetDistance": ..., "precision": ..., "recall": ...}
+
+All metrics keep the same states. A `MetricCollection` of metrics with one extractor therefore extracts features once.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from transfergen.evaluation.distances import diversity, frechet, inception_score, kernel, sliced_wasserstein
+from transfergen.evaluation.neighbours import density_coverage, precision_recall
+
+
+class FeatureMetric(Metric):
+    """Collects features of real and generated images; `compute` joins those of all batches and ranks.
+
+    Every feature is kept: 10,000 images of 2048 dimensions take 80 MB.
+
+    Args:
+        extractor: images (B, 3, R, R) in [-1, 1] -> features (B, D); None where `update` is given features.
+        settings: of `torchmetrics.Metric`, such as `compute_on_cpu`.
+
+    Attributes:
+        names: what `compute` returns: a scalar of this name or, of several, a dict of scalars by name.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    names: ClassVar[tuple[str, ...]]
+    real_features: list[Tensor]
+    fake_features: list[Tensor]
+
+    def __init__(self, extractor: nn.Module | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.extractor = extractor
+        self.add_state("real_features", [], dist_reduce_fx="cat")
+        self.add_state("fake_features", [], dist_reduce_fx="cat")
+
+    def update(self, images: Tensor, *, real: bool) -> None:
+        """Add images (B, 3, R, R) in [-1, 1], or features (B, D) where there is no extractor."""
+        features = images if self.extractor is None else self.extractor(images)
+        (self.real_features if real else self.fake_features).append(features)
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Features of all real images, (N, D), and of all generated ones, (M, D).
+
+        Raises:
+            ValueError: there are none of one of them.
+        """
+        return dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
+
+
+class FrechetDistance(FeatureMetric):
+    """See `distances.frechet`."""
+
+    names = ("frechet_distance",)
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """The distance, a scalar >= 0."""
+        return frechet(*self.features())
+
+
+class KernelDistance(FeatureMetric):
+    """See `distances.kernel`."""
+
+    names = ("kernel_distance",)
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """The distance, a scalar."""
+        return kernel(*self.features())
+
+
+class SlicedWasserstein(FeatureMetric):
+    """See `distances.sliced_wasserstein`. The larger set is cut to the size of the smaller one.
+
+    Args:
+        extractor, settings: see `FeatureMetric`.
+        projections, seed: number and seed of the random directions.
+    """
+
+    names = ("sliced_wasserstein",)
+    higher_is_better = False
+
+    def __init__(
+        self, extractor: nn.Module | None = None, *, projections: int = 512, seed: int = 0, **settings: Any
+    ) -> None:
+        super().__init__(extractor, **settings)
+        self.projections, self.seed = projections, seed
+
+    def compute(self) -> Tensor:
+        """The distance, a scalar >= 0."""
+        real, fake = self.features()
+        count = min(len(real), len(fake))
+        return sliced_wasserstein(fake[:count], real[:count], projections=self.projections, seed=self.seed)
+
+
+class InceptionScore(FeatureMetric):
+    """See `distances.inception_score`. Real images are not needed.
+
+    Args:
+        extractor, settings: see `FeatureMetric`.
+        to_logits: features (B, D) -> class logits (B, K); None where the features are logits.
+        splits: of the samples.
+    """
+
+    names = ("inception_score",)
+    higher_is_better = True
+
+    def __init__(
+        self,
+        extractor: nn.Module | None = None,
+        *,
+        to_logits: Callable[[Tensor], Tensor] | None = None,
+        splits: int = 10,
+        **settings: Any,
+    ) -> None:
+        super().__init__(extractor, **settings)
+        self.to_logits, self.splits = to_logits, splits
+
+    def compute(self) -> Tensor:
+        """The mean of the score over the splits, a scalar >= 1."""
+        fake = dim_zero_cat(self.fake_features)
+        return inception_score(fake if self.to_logits is None else self.to_logits(fake), splits=self.splits)[0]
+
+
+class PrecisionRecall(FeatureMetric):
+    """See `neighbours.precision_recall`.
+
+    Args:
+        extractor, settings: see `FeatureMetric`.
+        k: number of neighbours.
+    """
+
+    names = ("precision", "recall")
+    higher_is_better = True
+
+    def __init__(self, extractor: nn.Module | None = None, *, k: int = 3, **settings: Any) -> None:
+        super().__init__(extractor, **settings)
+        self.k = k
+
+    def compute(self) -> dict[str, Tensor]:
+        """Precision and recall, scalars in [0, 1]."""
+        return dict(zip(self.names, precision_recall(*self.features(), k=self.k), strict=True))
+
+
+class DensityCoverage(FeatureMetric):
+    """See `neighbours.density_coverage`.
+
+    Args:
+        extractor, settings: see `FeatureMetric`.
+        k: number of neighbours.
+    """
+
+    names = ("density", "coverage")
+    higher_is_better = True
+
+    def __init__(self, extractor: nn.Module | None = None, *, k: int = 5, **settings: Any) -> None:
+        super().__init__(extractor, **settings)
+        self.k = k
+
+    def compute(self) -> dict[str, Tensor]:
+        """Density, a scalar >= 0, and coverage, a scalar in [0, 1]."""
+        return dict(zip(self.names, density_coverage(*self.features(), k=self.k), strict=True))
+
+
+class Diversity(FeatureMetric):
+    """See `distances.diversity`."""
+
+    names = ("diversity",)
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """The spread of generated features relative to real ones, a scalar >= 0."""
+        return diversity(*self.features())

@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfergen.data.pictures import of_array
+from transfergen.data.store import Store
+from transfergen.evaluation.extractors import PixelFeatures
+from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
+from transfergen.evaluation.measure import measure
+from transfergen.networks.generators.base import latents
+from transfergen.networks.generators.dcgan import DCGAN
+
+CPU = torch.device("cpu")
+
+
+class Counting(PixelFeatures):
+    """Pixels, and the number of images extracted."""
+
+    images = 0
+
+    def forward(self, images):
+        self.images += len(images)
+        return super().forward(images)
+
+
+def store(count=40, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Store(pixels, of_array("noise", pixels, np.zeros(count, np.int64), ()))
+
+
+def kept(extractor, folder, images=None, **settings):
+    given = {"what": "test images", "count": 30, "resolution": 32, "cache_dir": folder, "device": CPU} | settings
+    return store_features(extractor, store() if images is None else images, **given)
+
+
+def test_features_of_real_images_are_those_of_the_chosen_images_in_order(tmp_path):
+    reals = store()
+    features = kept(PixelFeatures(), tmp_path, reals, batch_size=7)
+    assert sorted(chosen(reals, 100)) == list(range(40))
+    for i in (0, 8, 29):
+        pixels = reals[chosen(reals, 30)[[i]]].pixels
+        assert torch.allclose(features[i], PixelFeatures()(pixels / 127.5 - 1)[0])
+
+
+def test_features_of_real_images_are_extracted_once(tmp_path):
+    first, second = Counting(), Counting()
+    features = kept(first, tmp_path)
+    assert torch.equal(kept(second, tmp_path), features)
+    assert (first.images, second.images) == (30, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"what": "train images"},
+        {"count": 29},
+        {"resolution": 64},
+        {"images": store(seed=1)},
+        {"extractor": Counting(size=8)},
+    ],
+    ids=["split", "count", "resolution", "images", "extractor"],
+)
+def test_other_features_are_not_taken_from_the_cache(tmp_path, other):
+    kept(Counting(), tmp_path)
+    extractor = other.pop("extractor", Counting())
+    extractor.images = 0
+    kept(extractor, tmp_path, **other)
+    assert extractor.images == other.get("count", 30)
+
+
+def test_skipped_pictures_leave_the_cached_features_valid(tmp_path):
+    whole, again = store(), Counting()
+    with_a_gap = np.insert(whole.pixels, 3, 0, axis=0)
+    pictures = of_array("noise", whole.pixels, whole.labels, ())
+    features = kept(PixelFeatures(), tmp_path, whole)
+    readable = Store(with_a_gap, pictures, np.delete(np.arange(41), 3))
+    assert torch.equal(kept(again, tmp_path, readable), features)
+    assert again.images == 0
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit"])
+def test_damaged_features_are_extracted_again(tmp_path, damage):
+    features = kept(PixelFeatures(), tmp_path)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content[:-9] if damage == "truncated" else content)
+    again = Counting()
+    assert torch.equal(kept(again, tmp_path), features)
+    assert again.images == 30
+    assert torch.equal(kept(Counting(), tmp_path), features)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_warned_of(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    assert kept(PixelFeatures(), tmp_path / "file" / "cache").shape == (30, 768)
+    assert "data.cache_dir" in caplog.text
+
+
+def test_samples_are_those_of_their_seeds_in_eval_mode_for_any_batch_size():
+    generator = DCGAN(resolution=32, width=4)
+    given = {"count": 11, "seed": 5, "device": CPU}
+    a, b = (sample_features(PixelFeatures(), generator, batch_size=size, **given) for size in (4, 64))
+    assert torch.allclose(a, b, atol=1e-2)
+    assert generator.training
+    expected = PixelFeatures()(generator.eval()(latents([5, 15], 100)))
+    assert torch.allclose(a[[0, 10]], expected, atol=1e-2)
+
+
+RANKS = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from test_feature_extraction import CPU, Counting, kept, measured
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+torch.save(measured(rank, folder / f"cache{rank}"), folder / f"rank{rank}.pt")
+dist.destroy_process_group()  # a process must not end with its threads running
+"""
+
+
+def measured(rank, cache_dir):
+    """Features of samples and real images, the metrics, and the number of images that this rank extracted."""
+    torch.manual_seed(0)
+    generator, extractor = DCGAN(resolution=32, width=4), Counting()
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += rank  # as in a training, where each rank sees other images
+    real = kept(extractor, cache_dir, count=9)
+    real_again = kept(extractor, cache_dir, count=9)
+    fake = sample_features(extractor, generator, count=9, seed=3, device=CPU, batch_size=2)
+    return real, real_again, fake, measure(extractor, real, fake), extractor.images
+
+
+def test_two_ranks_share_the_work_and_agree_with_one(tmp_path):
+    alone = measured(0, tmp_path / "alone")
+    (tmp_path / "cache1").mkdir()
+    arguments = [str(tmp_path), str(Path(__file__).parent)]
+    ranks = [subprocess.Popen([sys.executable, "-c", RANKS, str(rank), *arguments]) for rank in (0, 1)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    a, b = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert alone[4] == 18
+    assert a[4] == b[4] == 10
+    for ours, theirs, expected in zip(a[:3], b[:3], alone[:3], strict=True):
+        assert torch.equal(ours, theirs)
+        assert torch.allclose(ours, expected, atol=1e-2)
+    assert a[3] == b[3]
+    assert a[3] == pytest.approx(alone[3], rel=1e-2)
