@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,20 @@ def test_seed_decides_the_order():
 
     assert order(3) == order(3)
     assert order(3) != order(4)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(None, 6), (1.0, 6), (0.5, 3), (4, 4), (100, 6)])
+def test_an_epoch_has_as_many_batches_as_lightning_reads_of_it(limit, batches):
+    data = module()
+    data.trainer = SimpleNamespace(limit_train_batches=limit)
+    assert data.batches_per_epoch == batches
+
+
+def test_batches_go_on_after_the_images_that_the_training_has_seen():
+    straight = [batch.indices.tolist() for batch in module(seed=3).train_dataloader()]
+    data = module(seed=3)
+    data.images_seen = 4 * 8
+    assert [batch.indices.tolist() for batch in data.train_dataloader()] == straight[4:]
 
 
 @pytest.mark.parametrize(("options", "side"), [({"resolution": 32}, 32), ({"resolution": 64}, 40)])

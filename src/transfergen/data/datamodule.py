@@ -44,7 +44,7 @@ class ImageDataModule(LightningDataModule):
     train_set: Store
     test_set: Store
     images_seen: int = 0
-    """Real images that the training has seen. A resumed run sets it before the first batch is read."""
+    """Real images that the training has seen. A resumed run sets it before the batches are read."""
 
     def __init__(
         self,
@@ -96,10 +96,12 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches the training reads of each epoch, after `setup`."""
+        """How many batches the training reads of each epoch. Known after `setup`."""
         batches = len(self.train_set) // self.batch_size
-        limit = self.trainer.limit_train_batches if self.trainer else 1.0
-        return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+        limit = self.trainer.limit_train_batches if self.trainer else None
+        if limit is None:
+            return batches
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     def prepare_data(self) -> None:
         """Find the pictures, and download them where the source does that (under a lock)."""
@@ -124,8 +126,15 @@ class ImageDataModule(LightningDataModule):
                 f"data.batch_size={self.batch_size} is over all {ranks} devices; set a multiple of {ranks}, "
                 "at least 2 for each"
             )
-        order = BatchOrder(len(self.train_set), self.batch_size, seed=self.seed, rank=rank, ranks=ranks)
-        order.skip = self.images_seen // self.batch_size % self.batches_per_epoch
+        order = BatchOrder(
+            len(self.train_set),
+            self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            ranks=ranks,
+            images_seen=self.images_seen,
+            batches_per_epoch=self.batches_per_epoch,
+        )
         return DataLoader(
             self.train_set,
             batch_size=None,  # the sampler gives whole batches
