@@ -31,7 +31,7 @@ def test_an_epoch_reads_each_sample_at_most_once_and_all_but_the_remainder(sampl
     assert set(seen) <= set(range(samples))
 
 
-def test_samples_left_out_of_one_epoch_come_in_another():
+def test_images_left_out_of_one_epoch_are_read_in_another():
     assert len(set(np.concatenate([epoch_of(10, 8, epoch=e).ravel() for e in range(10)]))) == 10
 
 
@@ -41,7 +41,7 @@ def test_epochs_are_shuffled_differently():
     assert tuple(range(100)) not in orders
 
 
-def test_an_epoch_can_be_replayed_from_its_number():
+def test_an_epoch_can_be_read_again_by_its_number():
     order = BatchOrder(100, 10, seed=7)
     straight = []
     for epoch in range(3):

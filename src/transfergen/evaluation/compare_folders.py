@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from transfergen.data.decoding import DamagedPictureError, check_damaged, opened
+from transfergen.data.decoding import DamagedPictureError, check_damaged, open_picture
 from transfergen.data.image_folder import SUFFIXES
 from transfergen.data.pictures import Pictures, check_fit
-from transfergen.data.store import build
+from transfergen.data.store import build_store
 from transfergen.evaluation.compare_run import _about
 from transfergen.evaluation.comparison import Comparison
 from transfergen.evaluation.extractors import Extractor
@@ -38,7 +38,7 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
     }
     cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
     stores = {
-        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
+        name: build_store(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
         for name, pictures in sides.items()
     }
     features = {
@@ -104,7 +104,7 @@ def _usual_side(pictures: Pictures) -> int:
     """The shorter side that most pictures have, in pixels."""
     sides: Counter[int] = Counter()
     for i in range(len(pictures)):
-        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding tells of the damaged ones
+        with suppress(DamagedPictureError), open_picture(pictures, i) as picture:  # decoding tells of the damaged ones
             sides[min(picture.size)] += 1
     if not sides:
         raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
