@@ -130,7 +130,7 @@ def cut_in_half(path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that makes a folder of four noise pictures of one file type; it returns the training split's folder."""
+    """A function that makes a folder with four noise pictures of one file type as its training split."""
 
     def make(suffix):
         for split in ("train", "test"):
