@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfergen.data.pictures import check_fit, from_array, hold_out, to_rgb, to_square
+from transfergen.data.pictures import from_array, hold_out, to_rgb, to_square
 
 
 def pixel(picture, x=0, y=0):
@@ -118,11 +118,6 @@ def test_stretch_fills_the_square_with_the_whole_picture(striped):
     assert square.size == (12, 12)
     for y in (0, 11):
         assert [pixel(square, x, y) for x in (0, 6, 11)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-
-
-def test_unknown_fit_is_refused():
-    with pytest.raises(ValueError, match=r"data\.fit=oval: choose one of crop, pad, stretch"):
-        check_fit("oval")
 
 
 def numbered(count):

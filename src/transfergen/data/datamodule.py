@@ -8,8 +8,8 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from transfergen.data.decoding import MEGAPIXELS, Damaged, check_damaged
-from transfergen.data.pictures import Fit, Pictures, Split, check_fit, select_classes, subsample
+from transfergen.data.decoding import MEGAPIXELS, Damaged, check_choices
+from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store, build_store
 
@@ -65,8 +65,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_fit(fit)
-        check_damaged(damaged)
+        check_choices(fit, damaged)
         if not 32 <= resolution <= 256:
             raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
         if batch_size < 2:

@@ -26,10 +26,11 @@ class DamagedPictureError(ValueError):
     """A picture cannot be read, or is larger than the limit. The message names the picture and the reason."""
 
 
-def check_damaged(damaged: str) -> None:
-    """Raise ValueError for a value of `damaged` that does not exist."""
-    if damaged not in get_args(Damaged):
-        raise ValueError(f"data.damaged={damaged}: choose one of {', '.join(get_args(Damaged))}")
+def check_choices(fit: str, damaged: str) -> None:
+    """Raise ValueError for a value of `fit` or `damaged` that does not exist."""
+    for name, value, choices in (("fit", fit, get_args(Fit)), ("damaged", damaged, get_args(Damaged))):
+        if value not in choices:
+            raise ValueError(f"data.{name}={value}: choose one of {', '.join(choices)}")
 
 
 @contextmanager

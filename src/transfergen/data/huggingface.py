@@ -36,19 +36,7 @@ def huggingface(
     """
     import datasets  # takes two seconds, so only where it is used
 
-    datasets.disable_progress_bars()
-    local = Path(path).expanduser().is_dir()
-    if not local and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-        raise ValueError(f"data.path={path}: there is no such folder, and this is no name of a data set on the hub")
-    try:
-        download = datasets.DownloadConfig(max_retries=1)
-        splits: Any = datasets.load_dataset(
-            str(Path(path).expanduser()) if local else path, config, download_config=download
-        )
-    except Exception as error:  # the library's and the hub's errors have no common class
-        what = "cannot be loaded as a data set" if local else "no such folder, and not found on the hub"
-        what += f" with data.source.config={config}" if config else ""
-        raise ValueError(f"data.path={path}: {what} ({str(error).strip().splitlines()[0][:200]})") from error
+    splits = _load(path, config)
     test = next((name for name in _TEST_NAMES if name in splits), None)
     name = "train" if split == "train" or test is None else test
     if name not in splits:
@@ -82,7 +70,26 @@ def huggingface(
     return pictures if test is not None else hold_out(pictures, split, holdout)
 
 
+def _load(path: str, config: str | None) -> Any:
+    """All splits of a data set by name, as `datasets` reads them."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(path).expanduser()
+    local = folder.is_dir()
+    if not local and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
+        raise ValueError(f"data.path={path}: there is no such folder, and this is no name of a data set on the hub")
+    try:
+        options = datasets.DownloadConfig(max_retries=1)
+        return datasets.load_dataset(str(folder) if local else path, config, download_config=options)
+    except Exception as error:  # the library's and the hub's errors have no common class
+        what = "cannot be loaded as a data set" if local else "no such folder, and not found on the hub"
+        what += f" with data.source.config={config}" if config else ""
+        raise ValueError(f"data.path={path}: {what} ({str(error).strip().splitlines()[0][:200]})") from error
+
+
 def _column(path: str, table: Any, given: str | None, kind: type, setting: str) -> str | None:
+    """The name of a column: the one given, or the first of this kind; None if there is none."""
     if given is not None and given not in table.features:
         raise ValueError(f"data.source.{setting}={given}: {path} has the columns {', '.join(table.features)}")
     return given or next((name for name, feature in table.features.items() if isinstance(feature, kind)), None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -136,9 +136,3 @@ def to_square(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
     if fit == "pad":
         return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS)
     return picture.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def check_fit(fit: str) -> None:
-    """Raise ValueError for a value of `fit` that does not exist."""
-    if fit not in get_args(Fit):
-        raise ValueError(f"data.fit={fit}: choose one of {', '.join(get_args(Fit))}")

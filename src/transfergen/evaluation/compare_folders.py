@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from transfergen.data.decoding import DamagedPictureError, check_damaged, open_picture
+from transfergen.data.decoding import DamagedPictureError, check_choices, open_picture
 from transfergen.data.image_folder import SUFFIXES
-from transfergen.data.pictures import Pictures, check_fit
+from transfergen.data.pictures import Pictures
 from transfergen.data.store import build_store
 from transfergen.evaluation.compare_run import _about
 from transfergen.evaluation.comparison import Comparison
@@ -31,8 +31,7 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
     sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
     resolution = config.data.resolution or _usual_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
-    check_fit(fit)
-    check_damaged(config.data.damaged or "error")
+    check_choices(fit, config.data.damaged or "error")
     limits = {
         key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
     }
