@@ -110,18 +110,18 @@ def test_store_beyond_the_memory_limit_goes_to_cache_dir(tmp_path):
     np.testing.assert_array_equal(data.train_set.pixels, module(source).train_set.pixels)
 
 
-def test_number_of_classes_is_that_of_the_pictures_and_another_is_refused():
-    assert module(shapes, resolution=32).class_count == 10
-    assert module(shapes, resolution=32, num_classes=0).class_count == 10  # that of the pictures
-    assert module().class_count == 0
-    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
-        _ = module(shapes, resolution=32, num_classes=5).class_count
-
-
 def ten_classes(path, split):
     pixels = np.repeat(np.arange(40, dtype=np.uint8) % 10, 32 * 32 * 3).reshape(40, 32, 32, 3)
     names = tuple(f"class-{i}" for i in range(10))
     return from_array(f"ten/{split}", pixels, np.arange(40, dtype=np.int64) % 10, names)
+
+
+def test_number_of_classes_is_that_of_the_pictures_and_another_is_refused():
+    assert module(ten_classes).class_count == 10
+    assert module(ten_classes, num_classes=0).class_count == 10  # that of the pictures
+    assert module().class_count == 0
+    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
+        _ = module(ten_classes, num_classes=5).class_count
 
 
 def test_classes_are_kept_by_name_or_number_and_count_from_0_in_the_order_given():
