@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.data.huggingface import huggingface
-from transfergen.data.store import Store, build
+from transfergen.data.store import Store, build_store
 from transfergen.images import to_float
 from transfergen.runs.artefacts import write
 
@@ -115,7 +115,7 @@ def load_or_train(data: str) -> tuple[Judge, float]:
         ValueError: it names fewer than 75 % of the test images rightly.
     """
     train_set, test_set = (
-        build(huggingface(data, split), resolution=32, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent)
+        build_store(huggingface(data, split), resolution=32, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent)
         for split in ("train", "test")
     )
     if CACHE.exists():

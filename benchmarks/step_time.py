@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg19
 
-from transfergen.data.pictures import of_array
+from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
 from transfergen.images import to_float
 from transfergen.losses.adversarial import bce
@@ -109,7 +109,7 @@ class ProjectStep:
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), **adam)
         pixels = np.random.default_rng(0).integers(0, 256, (4 * batch, 32, 32, 3), dtype=np.uint8)
         labels = np.zeros(len(pixels), np.int64)
-        self.store = Store(pixels, of_array("bench", pixels, labels, ()))
+        self.store = Store(pixels, from_array("bench", pixels, labels, ()))
         self.cache = FeatureCache(len(pixels), 2048 if variant.cache and variant.frozen else 0)
         self.batch, self.frozen, self.objective = batch, variant.frozen, bce()
         self.seen = 0

@@ -33,7 +33,7 @@ from judgement import (
     side_by_side,
 )
 
-from transfergen.data.pictures import of_array
+from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
 
 LITE0 = ["backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"]
@@ -149,7 +149,7 @@ def first_pictures(store: Store, count: int) -> Store:
     classes = np.unique(store.labels)
     each = -(-count // len(classes))
     chosen = np.concatenate([np.flatnonzero(store.labels == c)[:each] for c in classes])
-    return Store(store.pixels[chosen], of_array("part", store.pixels[chosen], store.labels[chosen], store.classes))
+    return Store(store.pixels[chosen], from_array("part", store.pixels[chosen], store.labels[chosen], store.classes))
 
 
 def report(folder: Path) -> None:

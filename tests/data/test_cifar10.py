@@ -20,13 +20,13 @@ def md5(path):
 
 
 def rows(name):
-    """What a batch file holds: (N, 3072) bytes, the red plane first, and the labels."""
+    """The content of a batch file: pixels (N, 3072), the red plane first, and labels."""
     rng = np.random.default_rng(list(name.encode()))
     return rng.integers(0, 256, (PER_FILE, 3072), np.uint8), rng.integers(0, 10, PER_FILE).tolist()
 
 
 def expected(split):
-    """Pixels (N, 32, 32, 3) and labels of a split, spelled out plane by plane."""
+    """Pixels (N, 32, 32, 3) and labels of a split, assembled plane by plane."""
     names = [name for name, _ in CIFAR10.train_list] if split == "train" else ["test_batch"]
     data = np.concatenate([rows(name)[0] for name in names])
     planes = [data[:, i * 1024 : (i + 1) * 1024].reshape(-1, 32, 32) for i in range(3)]
@@ -35,7 +35,7 @@ def expected(split):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A small CIFAR-10 in its real layout below `root`, its archive, and torchvision's class with their checksums."""
+    """A small CIFAR-10: a folder in its real layout, the archive, and torchvision's class with their checksums."""
     root = tmp_path_factory.mktemp("cifar10")
     folder = root / CIFAR10.base_folder
     folder.mkdir()
@@ -48,7 +48,7 @@ def small(tmp_path_factory):
         tar.add(folder, CIFAR10.base_folder)
 
     class Small(CIFAR10):
-        url = "http://127.0.0.1:9/cifar-10-python.tar.gz"  # nobody answers there
+        url = "http://127.0.0.1:9/cifar-10-python.tar.gz"  # no server answers there
         tgz_md5 = md5(archive)
         train_list = [[name, md5(folder / name)] for name, _ in CIFAR10.train_list]
         test_list = [[name, md5(folder / name)] for name, _ in CIFAR10.test_list]
@@ -59,13 +59,13 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def server(small):
-    """A web server with the archive, and the list of the requests for it."""
+    """The address of a web server that has the archive, and the list of requests to it."""
     _, archive, _ = small
-    fetched = []
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            fetched.append(self.path)
+            requests.append(self.path)
             content = archive.read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
@@ -78,7 +78,7 @@ def server(small):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield f"http://127.0.0.1:{http.server_port}/{CIFAR10.filename}", fetched
+        yield f"http://127.0.0.1:{http.server_port}/{CIFAR10.filename}", requests
         http.shutdown()
         thread.join()
 
@@ -100,23 +100,22 @@ def test_files_in_the_real_layout_give_their_pixels_labels_and_classes(small, sp
     np.testing.assert_array_equal(np.asarray(pictures.open(3)), expected(split)[0][3])
 
 
-def test_splits_are_told_apart(small):
+def test_splits_have_different_identities(small):
     root, _, dataset = small
     assert len({cifar10(str(root), split, dataset=dataset).identity for split in ("train", "test")}) == 2
 
 
-def one_line_about(path, error):
+def assert_one_line_about(path, error):
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"data.path={path}: ")
     assert str(path / CIFAR10.base_folder) in message
-    return True
 
 
 def test_missing_files_without_download_are_refused_in_one_line(small, tmp_path):
     with pytest.raises(ValueError, match=r"unpack a copy to .* or set data=huggingface") as error:
         cifar10(str(tmp_path / "empty"), "train", download=False, dataset=small[2])
-    assert one_line_about(tmp_path / "empty", error)
+    assert_one_line_about(tmp_path / "empty", error)
     assert not (tmp_path / "empty").exists()
 
 
@@ -132,15 +131,15 @@ def test_damaged_file_is_refused_and_not_unpickled(small, tmp_path, damaged):
 
 
 def test_missing_files_are_downloaded_once_for_both_splits(small, server, tmp_path):
-    url, fetched = server
+    url, requests = server
     served = type("Served", (small[2],), {"url": url})
     for split in ("train", "test", "train"):
         check(cifar10(str(tmp_path / "new" / "folder"), split, dataset=served), split)
-    assert len(fetched) == 1 + 1  # torchvision looks for a redirect, then fetches
+    assert len(requests) == 1 + 1  # torchvision looks for a redirect, then downloads
 
 
 def test_two_at_once_download_once(small, server, tmp_path):
-    url, fetched = server
+    url, requests = server
     served = type("Served", (small[2],), {"url": url})
     found = {}
 
@@ -154,10 +153,10 @@ def test_two_at_once_download_once(small, server, tmp_path):
         thread.join()
     for split in ("train", "test"):
         check(found[split], split)
-    assert len(fetched) == 1 + 1
+    assert len(requests) == 1 + 1
 
 
-def test_file_that_went_bad_is_fetched_again(small, server, tmp_path):
+def test_damaged_file_is_downloaded_again(small, server, tmp_path):
     url, _ = server
     served = type("Served", (small[2],), {"url": url})
     cifar10(str(tmp_path), "train", dataset=served)
@@ -165,20 +164,20 @@ def test_file_that_went_bad_is_fetched_again(small, server, tmp_path):
     check(cifar10(str(tmp_path), "train", dataset=served), "train")
 
 
-def test_download_of_something_else_is_refused(small, server, tmp_path):
+def test_download_with_another_checksum_is_refused(small, server, tmp_path):
     url, _ = server
     other = type("Other", (small[2],), {"url": url, "tgz_md5": "0" * 32})
-    with pytest.raises(ValueError, match="cannot be fetched") as error:
+    with pytest.raises(ValueError, match="cannot be downloaded") as error:
         cifar10(str(tmp_path), "train", dataset=other)
-    assert one_line_about(tmp_path, error)
+    assert_one_line_about(tmp_path, error)
     assert not (tmp_path / CIFAR10.base_folder).exists()
 
 
-def test_without_a_network_the_error_names_the_path_and_the_url(small, tmp_path):
-    with socket.socket() as bound:  # a port that refuses connections as long as it is held
+def test_without_a_network_the_error_names_the_folder_and_the_address(small, tmp_path):
+    with socket.socket() as bound:  # a port that is bound but not served refuses connections
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/{CIFAR10.filename}"
-        with pytest.raises(ValueError, match="cannot be fetched") as error:
+        with pytest.raises(ValueError, match="cannot be downloaded") as error:
             cifar10(str(tmp_path), "test", dataset=type("Unreachable", (small[2],), {"url": url}))
     assert url in str(error.value)
-    assert one_line_about(tmp_path, error)
+    assert_one_line_about(tmp_path, error)

@@ -1,20 +1,22 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from transfergen.data.datamodule import ImageDataModule
-from transfergen.data.pictures import of_array
+from transfergen.data.pictures import from_array
 from transfergen.data.shapes import shapes
 
 
 def labelled(count):
-    """A source whose pictures show their label and their position: red is the label, green the position."""
+    """A source whose pictures show their label as red and their index as green."""
 
     def source(path, split):
         pixels = np.zeros((count, 32, 32, 3), np.uint8)
         labels = np.arange(count, dtype=np.int64) % 7
         pixels[..., 0], pixels[..., 1] = labels[:, None, None], np.arange(count)[:, None, None]
         pixels[..., 2] = split == "test"
-        return of_array(f"labelled/{split}", pixels, labels, ())
+        return from_array(f"labelled/{split}", pixels, labels, ())
 
     return source
 
@@ -48,7 +50,7 @@ def test_source_without_pictures_is_refused():
 
 def test_fewer_images_than_a_batch_are_refused_with_the_batch_size_to_set():
     module(labelled(8), batch_size=8)
-    with pytest.raises(ValueError, match=r"data\.batch_size=8: there are 7 training images; set at most that many"):
+    with pytest.raises(ValueError, match=r"data\.batch_size=8: there are only 7 training images; set at most"):
         module(labelled(7), batch_size=8)
 
 
@@ -60,7 +62,7 @@ def test_labels_and_indices_of_a_batch_belong_to_its_pixels(num_workers):
         red, green, blue = batch.pixels.amax((2, 3)).T.tolist()
         assert red == batch.labels.tolist()
         assert green == batch.indices.tolist()
-        assert not any(blue)  # training pictures alone
+        assert not any(blue)  # no test pictures
 
 
 def test_test_set_is_the_other_split():
@@ -75,6 +77,20 @@ def test_seed_decides_the_order():
 
     assert order(3) == order(3)
     assert order(3) != order(4)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(None, 6), (1.0, 6), (0.5, 3), (4, 4), (100, 6)])
+def test_an_epoch_has_as_many_batches_as_lightning_reads_of_it(limit, batches):
+    data = module()
+    data.trainer = SimpleNamespace(limit_train_batches=limit)
+    assert data.batches_per_epoch == batches
+
+
+def test_batches_go_on_after_the_images_that_the_training_has_seen():
+    straight = [batch.indices.tolist() for batch in module(seed=3).train_dataloader()]
+    data = module(seed=3)
+    data.images_seen = 4 * 8
+    assert [batch.indices.tolist() for batch in data.train_dataloader()] == straight[4:]
 
 
 @pytest.mark.parametrize(("options", "side"), [({"resolution": 32}, 32), ({"resolution": 64}, 40)])
@@ -94,18 +110,18 @@ def test_store_beyond_the_memory_limit_goes_to_cache_dir(tmp_path):
     np.testing.assert_array_equal(data.train_set.pixels, module(source).train_set.pixels)
 
 
-def test_number_of_classes_is_the_pictures_own_and_another_is_refused():
-    assert module(shapes, resolution=32).class_count == 10
-    assert module(shapes, resolution=32, num_classes=0).class_count == 10  # what the networks ignore is still there
-    assert module().class_count == 0
-    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
-        _ = module(shapes, resolution=32, num_classes=5).class_count
-
-
 def ten_classes(path, split):
     pixels = np.repeat(np.arange(40, dtype=np.uint8) % 10, 32 * 32 * 3).reshape(40, 32, 32, 3)
     names = tuple(f"class-{i}" for i in range(10))
-    return of_array(f"ten/{split}", pixels, np.arange(40, dtype=np.int64) % 10, names)
+    return from_array(f"ten/{split}", pixels, np.arange(40, dtype=np.int64) % 10, names)
+
+
+def test_number_of_classes_is_that_of_the_pictures_and_another_is_refused():
+    assert module(ten_classes).class_count == 10
+    assert module(ten_classes, num_classes=0).class_count == 10  # that of the pictures
+    assert module().class_count == 0
+    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
+        _ = module(ten_classes, num_classes=5).class_count
 
 
 def test_classes_are_kept_by_name_or_number_and_count_from_0_in_the_order_given():
@@ -119,17 +135,17 @@ def test_classes_are_kept_by_name_or_number_and_count_from_0_in_the_order_given(
 
 
 @pytest.mark.parametrize("classes", [["class-7", "cow"], [10], [3, 3], ["class-3", 3], []])
-def test_classes_that_are_not_there_or_there_twice_are_refused_with_those_there_are(classes):
+def test_classes_that_do_not_exist_or_are_given_twice_are_refused_with_a_list_of_all(classes):
     with pytest.raises(ValueError, match=r"data\.classes=.* class-0, class-1,.* 0 to 9"):
         module(ten_classes, classes=classes)
 
 
-def test_classes_of_pictures_without_any_are_refused():
+def test_choosing_classes_of_pictures_without_classes_is_refused():
     with pytest.raises(ValueError, match=r"data\.classes=\[1\]: these pictures have no classes"):
         module(classes=[1])
 
 
-def test_max_images_leaves_as_many_of_each_class_and_the_test_split_whole():
+def test_max_images_keeps_as_many_of_each_class_and_the_whole_test_split():
     data, again = (module(ten_classes, max_images=20, batch_size=4) for _ in range(2))
     assert len(data.test_set) == 40
     assert np.bincount(data.train_set.labels).tolist() == [2] * 10

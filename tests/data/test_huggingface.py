@@ -19,7 +19,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that writes splits of small pictures: {split: number of pictures}, red is the position."""
+    """A function that writes splits {name: number of pictures} of small pictures, whose red value is their index."""
 
     def make(splits, *, image="picture", label="kind", labelled=True):
         for split, count in splits.items():
@@ -104,7 +104,7 @@ def test_column_that_does_not_exist_is_refused_naming_those_that_do(folder, sett
 
 def test_table_without_a_column_of_images_is_refused(tmp_path):
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(tmp_path / "train-00000-of-00001.parquet")
-    with pytest.raises(ValueError, match=r"no column of images; it has text"):
+    with pytest.raises(ValueError, match=r"no column holds images; the columns are text"):
         huggingface(str(tmp_path), "train")
 
 

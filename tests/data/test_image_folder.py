@@ -8,7 +8,7 @@ from transfergen.data.image_folder import image_folder
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that puts small pictures at these paths below a folder."""
+    """A function that writes small pictures to these paths below a folder, which it returns."""
 
     def make(*paths):
         for path in paths:
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def labelled(root, split, **options):
-    """{path below root: class, or "" where there are none}."""
+    """The class of each picture by its path below `root`; "" without classes."""
     pictures = image_folder(str(root), split, **options)
     classes = pictures.classes or ("",)
     files = [Path(pictures.name(i)).relative_to(root).as_posix() for i in range(len(pictures))]
@@ -28,7 +28,7 @@ def labelled(root, split, **options):
     return {file: classes[label] for file, label in zip(files, pictures.labels, strict=True)}
 
 
-def test_subfolders_are_classes_whatever_lies_deeper(folder):
+def test_subfolders_are_classes_with_all_that_is_below_them(folder):
     root = folder("dog/1.png", "dog/deep/2.jpg", "cat/1.png", "cat/2.webp")
     assert labelled(root, "train") | labelled(root, "test") == {
         "dog/1.png": "dog",
@@ -115,7 +115,7 @@ def test_identity_follows_the_state_of_the_files(folder):
     assert image_folder(str(root), "train").identity != before
 
 
-def test_both_splits_number_the_classes_alike(folder):
+def test_both_splits_give_the_classes_the_same_numbers(folder):
     root = folder("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/b/1.png", "test/c/1.png")
     train, test = image_folder(str(root), "train"), image_folder(str(root), "test")
     assert train.classes == test.classes == ("a", "b", "c")

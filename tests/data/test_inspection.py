@@ -2,12 +2,19 @@ import numpy as np
 from PIL import Image
 
 from transfergen.data.image_folder import image_folder
-from transfergen.data.inspection import duplicates, inspect, leaked, summary, warnings, what_becomes_of
+from transfergen.data.inspection import (
+    describe_conversion,
+    find_duplicates,
+    find_leaks,
+    inspect_pictures,
+    list_warnings,
+    summarize,
+)
 
 
 def findings(folder, split="train"):
     pictures = image_folder(str(folder), split)
-    return pictures, inspect(pictures, max_megapixels=1, description="")
+    return pictures, inspect_pictures(pictures, max_megapixels=1, description="")
 
 
 def noise(seed, size=(40, 40)):
@@ -23,7 +30,7 @@ def saved(folder, **pictures):
     return folder
 
 
-def test_modes_and_sizes_are_those_of_the_files_and_each_has_its_way(tmp_path):
+def test_modes_and_sizes_are_those_of_the_files_and_each_mode_has_its_conversion(tmp_path):
     folder = saved(
         tmp_path,
         a_png=noise(0),
@@ -36,16 +43,16 @@ def test_modes_and_sizes_are_those_of_the_files_and_each_has_its_way(tmp_path):
     turned[0x0112] = 6
     noise(1).save(folder / "train" / "f.png", exif=turned)
     pictures, found = findings(folder)
-    assert [f.mode for f in found] == ["RGB", "L", "CMYK", "RGBA, transparent", "I;16", "RGB, turned by EXIF"]
-    assert [what_becomes_of(f.mode) for f in found] == [
-        "as it is",
+    assert [f.mode for f in found] == ["RGB", "L", "CMYK", "RGBA, transparent", "I;16", "RGB, rotated by EXIF"]
+    assert [describe_conversion(f.mode) for f in found] == [
+        "unchanged",
         "grey to RGB",
         "ink to RGB",
         "laid on white",
         "16-bit grey scaled to 8",
-        "as it is, turned",
+        "unchanged, rotated",
     ]
-    about = summary(pictures, found)
+    about = summarize(pictures, found)
     assert (about["pictures"], about["square"]) == (6, 4)
     assert (about["width"], about["height"]["max"]) == ({"min": 16, "median": 30, "max": 60}, 50)
 
@@ -54,22 +61,22 @@ def test_pictures_of_the_same_pixels_are_found_whatever_their_files(tmp_path):
     folder = saved(tmp_path, a_png=noise(0), b_bmp=noise(0), c_png=noise(1), d_png=noise(2))
     noise(2).save(folder / "test" / "leak.webp", lossless=True)
     (pictures, train), (_, test) = findings(folder), findings(folder, "test")
-    assert duplicates(train) == [[0, 1]]
-    assert leaked(train, test) == [0]
-    lines = warnings({"train": summary(pictures, train), "test": summary(pictures, test)}, 1, resolution=64)
-    assert [line.split(":")[0] for line in lines] == [
-        "1 test pictures are in the training split too",
-        "1 training pictures are exact copies of others",
+    assert find_duplicates(train) == [[0, 1]]
+    assert find_leaks(train, test) == [0]
+    lines = list_warnings({"train": summarize(pictures, train), "test": summarize(pictures, test)}, 1, resolution=64)
+    assert [line.split(",")[0] for line in lines] == [
+        "1 test pictures are training pictures too",
+        "1 training pictures are exact copies of others and are seen more often",
         "half of the pictures are smaller than data.resolution=64 and are enlarged; set a smaller one",
     ]
 
 
-def test_damaged_and_too_large_pictures_are_named_with_the_reason_and_the_rest_is_read(tmp_path):
+def test_damaged_and_too_large_pictures_are_named_with_the_reason_and_others_are_read(tmp_path):
     folder = saved(tmp_path, a_png=noise(0), b_png=noise(1), c_png=Image.new("1", (2000, 1000)))
     cut = folder / "train" / "a.png"
     cut.write_bytes(cut.read_bytes()[:1000])
     pictures, found = findings(folder)
-    about = summary(pictures, found)
+    about = summarize(pictures, found)
     assert [error.partition(" (")[0].rpartition("/")[2] for error in about["damaged"]] == ["a.png", "c.png"]
     assert "2 megapixels, more than data.max_megapixels=1" in about["damaged"][1]
     assert about["modes"] == {"RGB": 1}
@@ -82,9 +89,9 @@ def test_classes_are_counted_and_a_large_imbalance_is_told(tmp_path):
             for i in range(count if split == "train" else 1):
                 noise(i, (64, 64)).save(tmp_path / split / name / f"{i}.png")
     pictures, found = findings(tmp_path)
-    about = summary(pictures, found)
+    about = summarize(pictures, found)
     assert about["classes"] == {"cat": 22, "dog": 2}
     assert any(
         "the largest class has 22 pictures and the smallest 2" in line
-        for line in warnings({"train": about, "test": about}, 0, resolution=64)
+        for line in list_warnings({"train": about, "test": about}, 0, resolution=64)
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfergen.data.pictures import check_fit, hold_out, of_array, to_rgb, to_square
+from transfergen.data.pictures import from_array, hold_out, to_rgb, to_square
 
 
 def pixel(picture, x=0, y=0):
@@ -11,7 +11,7 @@ def pixel(picture, x=0, y=0):
 
 
 def saved(tmp_path, picture, name, **options):
-    """The picture as a file's decoder hands it over, in whatever mode it opens."""
+    """The picture, saved and opened again: its mode may be another."""
     picture.save(tmp_path / name, **options)
     return Image.open(tmp_path / name)
 
@@ -88,14 +88,14 @@ def test_exif_orientation_turns_the_picture(tmp_path, orientation, size, red_at)
 
 @pytest.fixture
 def striped():
-    """12x4: red, green and blue squares side by side."""
+    """A picture of 12x4 pixels: red, green and blue squares side by side."""
     picture = Image.new("RGB", (12, 4))
     for i, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
         picture.paste(colour, (4 * i, 0, 4 * i + 4, 4))
     return picture
 
 
-def test_crop_keeps_the_centre_alone(striped):
+def test_crop_keeps_only_the_centre(striped):
     square = np.asarray(to_square(striped, 4, "crop"))
     assert square.shape == (4, 4, 3)
     assert (square == (0, 255, 0)).all()
@@ -105,7 +105,7 @@ def test_crop_of_a_tall_picture_keeps_its_centre(striped):
     assert (np.asarray(to_square(striped.transpose(Image.Transpose.ROTATE_90), 4, "crop")) == (0, 255, 0)).all()
 
 
-def test_pad_keeps_all_of_it_between_black_bars(striped):
+def test_pad_keeps_the_whole_picture_between_black_bars(striped):
     square = np.asarray(to_square(striped, 12, "pad"))
     assert square.shape == (12, 12, 3)
     assert not square[:4].any()
@@ -113,27 +113,22 @@ def test_pad_keeps_all_of_it_between_black_bars(striped):
     np.testing.assert_array_equal(square[4:8], np.asarray(striped))
 
 
-def test_stretch_fills_the_square_with_all_of_it(striped):
+def test_stretch_fills_the_square_with_the_whole_picture(striped):
     square = to_square(striped, 12, "stretch")
     assert square.size == (12, 12)
     for y in (0, 11):
         assert [pixel(square, x, y) for x in (0, 6, 11)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
 
 
-def test_a_way_to_fit_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"data\.fit=oval: choose one of crop, pad, stretch"):
-        check_fit("oval")
-
-
 def numbered(count):
-    """Pictures whose grey value and label are their position."""
+    """Pictures whose grey value and label are their index."""
     positions = np.arange(count)
     pixels = np.broadcast_to(positions[:, None, None, None], (count, 2, 2, 3)).astype(np.uint8)
-    return of_array("numbered", pixels, positions.astype(np.int64), ())
+    return from_array("numbered", pixels, positions.astype(np.int64), ())
 
 
 @pytest.mark.parametrize(("count", "fraction", "held"), [(50, 0.1, 5), (7, 0.3, 2), (5, 0.01, 1), (2, 0.5, 1)])
-def test_hold_out_parts_are_disjoint_and_complete(count, fraction, held):
+def test_hold_out_splits_the_pictures_into_two_parts(count, fraction, held):
     train, test = (hold_out(numbered(count), split, fraction) for split in ("train", "test"))
     assert len(test) == held
     assert sorted([*train.labels, *test.labels]) == list(range(count))
@@ -155,7 +150,7 @@ def test_hold_out_keeps_pictures_pixels_and_labels_together():
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5])
-def test_hold_out_of_no_real_fraction_is_refused(fraction):
+def test_hold_out_of_a_fraction_that_is_not_between_0_and_1_is_refused(fraction):
     with pytest.raises(ValueError, match=r"data\.source\.holdout="):
         hold_out(numbered(10), "train", fraction)
 

@@ -30,7 +30,7 @@ def test_train_and_test_pictures_differ():
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 25), ("test", 12)])
-def test_split_has_the_length_asked_for_and_its_classes_in_turn(split, count):
+def test_split_has_the_length_asked_for_and_cycles_through_the_classes(split, count):
     pictures = shapes(None, split, train=25, test=12)
     assert len(pictures) == count
     assert pictures.labels.tolist() == [i % 10 for i in range(count)]
@@ -38,7 +38,7 @@ def test_split_has_the_length_asked_for_and_its_classes_in_turn(split, count):
 
 
 def test_ten_classes_are_drawn_differently():
-    # The same random numbers, so that colours, place and scale agree, and only the shape can differ.
+    # With the same random numbers colours, position and scale agree, so that only the shape differs.
     drawn = [np.asarray(draw(label, 64, np.random.default_rng(0)), np.int16) for label in range(10)]
     assert len(set(CLASSES)) == len(drawn) == 10
     for a, b in itertools.combinations(drawn, 2):
@@ -46,15 +46,15 @@ def test_ten_classes_are_drawn_differently():
 
 
 @pytest.mark.parametrize("label", range(10))
-def test_shape_stands_out_from_its_ground(label):
+def test_shape_stands_out_from_its_background(label):
     picture = np.asarray(draw(label, 64, np.random.default_rng(label)), np.int16)
-    ground = picture[0, 0]
-    assert (picture[[0, -1]] == ground).all()  # nothing of it is cut off
-    assert (picture[:, [0, -1]] == ground).all()
-    covered = (np.abs(picture - ground).max(axis=2) > 32).mean()
+    background = picture[0, 0]
+    assert (picture[[0, -1]] == background).all()  # the shape is not cut off
+    assert (picture[:, [0, -1]] == background).all()
+    covered = (np.abs(picture - background).max(axis=2) > 32).mean()
     assert 0.03 < covered < 0.6
 
 
 @pytest.mark.parametrize("size", [32, 48])
-def test_size_is_honoured(size):
+def test_pictures_have_the_size_asked_for(size):
     assert shapes(None, "train", size=size).open(0).size == (size, size)

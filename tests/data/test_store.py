@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from transfergen.data.image_folder import image_folder
-from transfergen.data.pictures import Fit, Pictures, of_array, to_square
-from transfergen.data.store import Store, build
+from transfergen.data.pictures import Fit, Pictures, from_array, to_square
+from transfergen.data.store import Store, build_store
 
 
 def pictures_of(*sizes, identity="test"):
-    """Noise pictures of these (width, height), the i-th of class i."""
+    """Noise pictures of these sizes (width, height), the i-th of class i."""
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
     return Pictures(
@@ -28,7 +28,9 @@ def pictures_of(*sizes, identity="test"):
 def built(tmp_path):
     def build_in_tmp(pictures, *, resolution=32, fit="crop", max_memory_mib=64, **more):
         cache = tmp_path / "cache"
-        return build(pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache, **more)
+        return build_store(
+            pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache, **more
+        )
 
     return build_in_tmp
 
@@ -47,7 +49,7 @@ def left_in_cache(tmp_path):
         ([(16, 8)] * 3, 32),  # one size, but no squares
     ],
 )
-def test_small_squares_of_one_size_are_kept_and_all_else_becomes_the_resolution(built, sizes, kept):
+def test_small_squares_of_one_size_keep_it_and_all_others_get_the_resolution(built, sizes, kept):
     assert built(pictures_of(*sizes)).pixels.shape == (3, kept, kept, 3)
 
 
@@ -61,12 +63,12 @@ def test_kept_pixels_are_those_of_the_pictures(built):
 @pytest.mark.parametrize(("side", "kept"), [(16, 16), (48, 32)])
 def test_decoded_arrays_are_shrunk_to_the_resolution_and_never_enlarged(built, side, kept):
     pixels = np.full((2, side, side, 3), 90, np.uint8)
-    store = built(of_array("array", pixels, np.zeros(2, np.int64), ()))
+    store = built(from_array("array", pixels, np.zeros(2, np.int64), ()))
     assert store.pixels.shape == (2, kept, kept, 3)
     assert (store.pixels == 90).all()
 
 
-def test_fit_decides_what_becomes_of_the_rest_of_a_picture(built):
+def test_pixels_are_fitted_to_a_square_in_the_way_chosen(built):
     pictures = pictures_of((30, 10))
     stores = {fit: built(pictures, fit=fit).pixels[0] for fit in get_args(Fit)}
     for fit, pixels in stores.items():
@@ -79,7 +81,7 @@ def test_store_in_a_file_equals_the_one_in_memory(built, tmp_path):
     in_memory, in_file = built(pictures), built(pictures, max_memory_mib=0)
     assert isinstance(in_file.pixels, np.memmap)
     assert not isinstance(in_memory.pixels, np.memmap)
-    assert left_in_cache(tmp_path) == [".npy", ".rows"]  # pixels, and which pictures they are of
+    assert left_in_cache(tmp_path) == [".npy", ".rows"]  # the pixels, and the rows of the readable pictures
     np.testing.assert_array_equal(in_file.pixels, in_memory.pixels)
     order = np.array([2, 0])
     for a, b in zip(in_file[order], in_memory[order], strict=True):
@@ -87,7 +89,7 @@ def test_store_in_a_file_equals_the_one_in_memory(built, tmp_path):
 
 
 def white_instead(pictures):
-    """The same identity over white pictures: whether they were decoded shows in the pixels."""
+    """White pictures of the same identity, so that the pixels show whether they were decoded."""
     return dataclasses.replace(pictures, open=lambda i: Image.new("RGB", pictures.open(i).size, "white"))
 
 
@@ -128,7 +130,7 @@ def cut_in_half(path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A function that makes a folder of four noise pictures of one kind, and a test split that is not looked at."""
+    """A function that makes a folder with four noise pictures of one file type as its training split."""
 
     def make(suffix):
         for split in ("train", "test"):
@@ -168,19 +170,19 @@ def test_decompression_bomb_is_named_and_not_decoded(built, folder):
         built(image_folder(str(path.parent), "train"))
 
 
-def test_limit_of_pixels_is_a_setting_both_ways(built, folder):
+def test_limit_of_pixels_can_be_raised_and_lowered(built, folder, monkeypatch):
     path = folder("png")
-    Image.new("1", (20_000, 10_000)).save(path / "3.png")
-    large = built(image_folder(str(path.parent), "train"), max_megapixels=200).pixels[3]
-    assert not large.any()  # black, as it is
-    before = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(ValueError, match=r"data\.max_megapixels=0\.001"):
-        built(image_folder(str(path.parent), "train"), max_megapixels=0.001)
-    assert before == Image.MAX_IMAGE_PIXELS
+    Image.new("1", (2_000, 1_000)).save(path / "3.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)  # Pillow alone would refuse twice as many
+    large = built(image_folder(str(path.parent), "train"), max_megapixels=2).pixels[3]
+    assert not large.any()  # the picture is black
+    with pytest.raises(ValueError, match=r"data\.max_megapixels=1\.9"):
+        built(image_folder(str(path.parent), "train"), max_megapixels=1.9)
+    assert Image.MAX_IMAGE_PIXELS == 100_000
 
 
 @pytest.mark.parametrize("max_memory_mib", [0, 64])
-def test_damaged_pictures_are_left_out_if_asked_for_and_counted(built, folder, caplog, max_memory_mib):
+def test_damaged_pictures_are_skipped_and_counted_if_asked_for(built, folder, caplog, max_memory_mib):
     path = folder("png")
     (path / "1.png").write_bytes(b"")
     pictures = image_folder(str(path.parent), "train")
@@ -193,7 +195,7 @@ def test_damaged_pictures_are_left_out_if_asked_for_and_counted(built, folder, c
             np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.asarray(expected))
     assert "1 of 4 pictures cannot be read" in caplog.text
     assert "1.png" in caplog.text
-    with pytest.raises(ValueError, match=r"1 of 4 pictures .*1\.png.* more than data\.max_damaged=0\.2 of them"):
+    with pytest.raises(ValueError, match=r"1 of 4 pictures .*1\.png.* more than the fraction data\.max_damaged=0\.2"):
         built(pictures, max_memory_mib=max_memory_mib, damaged="skip", max_damaged=0.2)
 
 
@@ -203,7 +205,7 @@ def test_first_frame_of_an_animation_is_taken_with_a_warning(built, folder, capl
     frames[0].save(path / "4.gif", save_all=True, append_images=frames[1:])
     store = built(image_folder(str(path.parent), "train"))
     assert (store.pixels[4] == (255, 0, 0)).all()
-    assert "1 of 5 pictures are animations, their first frames are taken" in caplog.text
+    assert "1 of 5 pictures are animations: only their first frames are used" in caplog.text
     assert "4.gif" in caplog.text
 
 
@@ -218,7 +220,7 @@ def test_large_jpeg_looks_as_if_it_had_been_decoded_at_its_full_size(built, fold
     assert np.abs(built(image_folder(str(path.parent), "train")).pixels[0] - full).max() <= 3
 
 
-def test_run_after_a_failed_one_decodes_anew(built, folder):
+def test_run_after_a_failed_one_decodes_again(built, folder):
     path = folder("png")
     whole = (path / "2.png").read_bytes()
     cut_in_half(path / "2.png")
@@ -256,9 +258,9 @@ def test_store_knows_its_length_and_classes(built):
     assert store.classes == ("a", "b")
 
 
-def test_some_pictures_are_a_fixed_choice_from_the_whole_set():
+def test_sampled_images_are_a_fixed_choice_from_the_whole_set():
     pixels = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    store = Store(pixels, of_array("test", pixels, np.arange(50), ()))
+    store = Store(pixels, from_array("test", pixels, np.arange(50), ()))
     batch = store.sample_images(10, seed=1)
     assert len(set(batch.indices)) == 10
     assert max(batch.indices) > 20

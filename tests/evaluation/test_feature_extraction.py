@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from transfergen.data.pictures import of_array
+from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
@@ -30,7 +30,7 @@ class Counting(PixelFeatures):
 
 def store(count=40, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return Store(pixels, of_array("noise", pixels, np.zeros(count, np.int64), ()))
+    return Store(pixels, from_array("noise", pixels, np.zeros(count, np.int64), ()))
 
 
 def kept(extractor, folder, images=None, **settings):
@@ -77,7 +77,7 @@ def test_other_features_are_not_taken_from_the_cache(tmp_path, other):
 def test_skipped_pictures_leave_the_cached_features_valid(tmp_path):
     whole, again = store(), Counting()
     with_a_gap = np.insert(whole.pixels, 3, 0, axis=0)
-    pictures = of_array("noise", whole.pixels, whole.labels, ())
+    pictures = from_array("noise", whole.pixels, whole.labels, ())
     features = kept(PixelFeatures(), tmp_path, whole)
     readable = Store(with_a_gap, pictures, np.delete(np.arange(41), 3))
     assert torch.equal(kept(again, tmp_path, readable), features)

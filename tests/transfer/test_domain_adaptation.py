@@ -51,14 +51,14 @@ def test_each_term_is_its_weight_times_its_loss_and_reaches_the_generator_alone(
     strategy = attached(folder, generator, **ALL)
     strategy.start(generator, Discriminator())
     batch = pairs(generator)
-    strategy.head.requires_grad_(False)
+    strategy.domain_head.requires_grad_(False)
     terms = strategy.generator_terms(generator, Discriminator(), batch)
     assert list(terms) == ["mmd", "coral", "reversal", "consistency", "ewc"]
     fake, real = strategy._features(batch.fake), strategy._features(batch.real)
     torch.testing.assert_close(terms["mmd"], 2 * mmd(fake, real))
     torch.testing.assert_close(terms["coral"], 3 * coral(fake, real))
-    before = strategy._features(network(batch.z))
-    torch.testing.assert_close(terms["consistency"], 4 * cross_domain_consistency(before, fake))
+    source_features = strategy._features(network(batch.z))
+    torch.testing.assert_close(terms["consistency"], 4 * cross_domain_consistency(source_features, fake))
     assert terms["ewc"].item() == 0
     sum(terms.values()).backward()
     assert all(p.grad is not None for p in generator.parameters())
@@ -66,7 +66,7 @@ def test_each_term_is_its_weight_times_its_loss_and_reaches_the_generator_alone(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_term_of_no_weight_is_left_out(source, name):
+def test_a_term_of_weight_0_is_not_computed(source, name):
     generator = DCGAN(**NETWORK)
     strategy = attached(source[0], generator, **{**NONE, name: 1.0})
     assert list(strategy.generator_terms(generator, Discriminator(), pairs(generator))) == [name]
@@ -74,16 +74,16 @@ def test_a_term_of_no_weight_is_left_out(source, name):
     assert not attached(source[0], generator, **NONE).has_terms
 
 
-def test_head_and_generator_pull_in_opposite_directions(source):
+def test_domain_classifier_and_generator_train_in_opposite_directions(source):
     generator = DCGAN(**NETWORK)
     strategy = attached(source[0], generator, **{**NONE, "reversal": 1.0})
     batch = pairs(generator)
     images = batch.fake.detach().requires_grad_(True)
     strategy.generator_terms(generator, Discriminator(), batch._replace(fake=images))["reversal"].backward()
-    logits_before = strategy.head(strategy._features(images)).mean()
-    stepped = images.detach() - 1e3 * images.grad  # the generator's turn: the head's opinion of the fakes rises
-    assert strategy.head(strategy._features(stepped)).mean() > logits_before
-    optimizer = torch.optim.SGD(strategy.head.parameters(), lr=0.1)
+    logits = strategy.domain_head(strategy._features(images)).mean()
+    stepped = images.detach() - 1e3 * images.grad  # the generator's update makes the fakes look more like the target
+    assert strategy.domain_head(strategy._features(stepped)).mean() > logits
+    optimizer = torch.optim.SGD(strategy.domain_head.parameters(), lr=0.1)
     losses = []
     for _ in range(20):
         (loss,) = strategy.discriminator_terms(Discriminator(), batch._replace(fake=batch.fake.detach())).values()
@@ -94,7 +94,7 @@ def test_head_and_generator_pull_in_opposite_directions(source):
     assert losses[-1] < losses[0]
 
 
-def test_consolidation_grows_with_the_distance_from_the_source_and_is_part_of_a_checkpoint(source):
+def test_ewc_term_grows_with_the_squared_distance_from_the_source_and_checkpoints_keep_the_fisher_information(source):
     generator = DCGAN(**NETWORK)
     strategy = attached(source[0], generator, **{**NONE, "ewc": 1.0})
     strategy.start(generator, Discriminator())
@@ -141,10 +141,10 @@ def test_a_source_that_is_another_network_is_refused(source):
         attached(source[0], DCGAN(**{**NETWORK, "width": 8}))
 
 
-def test_bad_settings_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"transfer\.mmd=-1"):
+def test_bad_settings_are_refused_by_the_argument(tmp_path):
+    with pytest.raises(ValueError, match=r"^mmd=-1: set a weight of 0 or more"):
         DomainAdaptation(source="x", mmd=-1)
-    with pytest.raises(ValueError, match=r"transfer\.consistency=1\.0: .*set backbone=efficientnet_lite0"):
+    with pytest.raises(ValueError, match=r"^consistency=1\.0: .*set backbone=efficientnet_lite0"):
         DomainAdaptation(source="x", backbone={})
     with pytest.raises(ValueError, match=r"transfer\.source=.*no generator\.json"):
         attached(tmp_path, DCGAN(**NETWORK))

@@ -3,11 +3,11 @@ import torch
 from torch import Tensor, nn
 
 from transfergen.networks.generators.base import Generator, latents
-from transfergen.transfer.ewc import BATCH, BATCHES, consolidation, fisher_information
+from transfergen.transfer.ewc import BATCH_SIZE, BATCHES, ewc_penalty, fisher_information
 
 
 class Linear(Generator):
-    """Pixels that are linear in the latent: of each weight, (dx / dw)^2 is the square of one number of the latent."""
+    """Pixels that are linear in the latent, so that (dx / dw)^2 of a weight is the square of a latent's component."""
 
     z_dim, resolution = 3, 2
 
@@ -22,8 +22,8 @@ class Linear(Generator):
 
 def test_fisher_information_of_a_linear_generator_is_known():
     weight, bias = fisher_information(Linear())
-    z = latents(range(BATCHES * BATCH), 3)
-    # 12 pixels, of which each weight moves one; the estimate's noise is from products of different images.
+    z = latents(range(BATCHES * BATCH_SIZE), 3)
+    # Each weight changes one of the 12 pixels. The estimate is noisy by the products of different images.
     torch.testing.assert_close(bias.mean().item(), 1 / 12, rtol=0.1, atol=0)
     expected = z.square().mean(dim=0) / 12
     torch.testing.assert_close(weight.mean(dim=0), expected, rtol=0.25, atol=0)
@@ -31,8 +31,8 @@ def test_fisher_information_of_a_linear_generator_is_known():
     assert torch.equal(again[1], bias)
 
 
-def test_consolidation_by_hand():
-    value = consolidation(
+def test_ewc_penalty_equals_a_sum_worked_by_hand():
+    value = ewc_penalty(
         [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])],
         [torch.tensor([1.0, 0.0]), torch.tensor([[1.0]])],
         [torch.tensor([9.0, 0.5]), torch.tensor([[2.0]])],

@@ -11,49 +11,137 @@ from safetensors.torch import save_file
 from torch import nn
 
 from transfergen.config import CONF_DIR
+from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
+from transfergen.networks.discriminators.vgg import VGGDiscriminator
+from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
+from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.runs.generator_files import save_generator
-from transfergen.transfer.initialisation import copy_weights, initialise, load_source_generator, renamed
+from transfergen.transfer.initialisation import copy_weights, initialise, load_source_generator, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
+DCGAN_CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN"}
 
 
-def start(generator=None, discriminator=None, keys=()):
+def init_from(generator=None, discriminator=None, keys=()):
+    """The config node, with nothing set by default."""
     return {"generator": generator, "discriminator": discriminator, "keys": list(keys)}
 
 
 def equal(a, b):
+    """Whether two networks have the same tensors."""
     b = b.state_dict()
-    return all(torch.equal(value, b[name]) for name, value in a.state_dict().items())
+    return all(torch.equal(value, b[name]) for name, value in a.state_dict().items() if isinstance(value, torch.Tensor))
 
 
-@pytest.fixture
-def source_run(tmp_path):
-    """A run of eight images."""
-    code, _, err = train(tmp_path / "source", *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
-    assert code == 0, err
-    return tmp_path / "source"
+def save_run(folder, *, generator=None, discriminator=None, left_out=()):
+    """Write what `initialise` reads of a run directory, with a checkpoint without the tensors named in `left_out`."""
+    if generator is not None:
+        save_generator(folder, generator, DCGAN_CONFIG, ema=True, images_seen=1)
+    if discriminator is not None:
+        state = {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
+        names = [f"discriminator.{name}" for name in left_out]
+        checkpoint = {
+            "state_dict": {name: value for name, value in state.items() if name not in names},
+            "transfergen": {"left_out": {"names": names}},
+        }
+        SafeCheckpointIO().save_checkpoint(checkpoint, folder / artefacts.LAST_CHECKPOINT)
+    return str(folder)
 
 
-def test_a_run_starts_from_another_runs_average_and_discriminator(tmp_path, source_run, caplog):
-    options = [*ANY_MODEL, *SMALL_MODELS["dcgan"], f"init_from.generator={source_run}", "max_images=8", "seed=1"]
-    options += [f"init_from.discriminator={source_run}", "optimizer.generator.lr=0", "optimizer.discriminator.lr=0"]
+def saved_weights(run):
+    """The weights and biases in the last checkpoint of a run."""
+    state = torch.load(run / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
+    return {name: tensor for name, tensor in state.items() if name.endswith(("weight", "bias"))}
+
+
+def test_both_networks_start_from_a_run(tmp_path, caplog):
+    old = DCGAN(**SMALL_DCGAN), DCGANDiscriminator(resolution=32, width=4)
+    new = DCGAN(**SMALL_DCGAN), DCGANDiscriminator(resolution=32, width=4)
+    run = save_run(tmp_path, generator=old[0], discriminator=old[1])
+    initialise(*new, init_from(run, run))
+    assert all(map(equal, old, new))
+    assert not caplog.records
+
+
+def test_a_training_starts_from_a_run_and_does_not_need_it_when_resumed(tmp_path):
+    generator, discriminator = DCGAN(resolution=32, width=8), DCGANDiscriminator(resolution=32, width=8)
+    source = save_run(tmp_path / "source", generator=generator, discriminator=discriminator)
+    options = [*ANY_MODEL, *SMALL_MODELS["dcgan"], f"init_from.generator={source}", f"init_from.discriminator={source}"]
+    options += ["optimizer.generator.lr=0", "optimizer.discriminator.lr=0", "max_images=8"]
     code, _, err = train(tmp_path / "run", *options, small=False)
     assert code == 0, err
-    theirs = torch.load(source_run / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
-    ours = torch.load(tmp_path / "run" / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
-    weights = [name for name in ours if name.endswith(("weight", "bias"))]
-    for name in weights:
-        source = f"ema.network.{name.removeprefix('generator.')}" if name.startswith("generator.") else name
-        torch.testing.assert_close(ours[name], theirs[source], msg=name)
-    assert not caplog.records
-    shutil.rmtree(source_run)
+    saved = saved_weights(tmp_path / "run")
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        for key, tensor in network.named_parameters(name):
+            torch.testing.assert_close(saved[key], tensor.detach(), msg=key)
+    shutil.rmtree(source)
     code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", "max_images=16", small=False)
-    assert code == 0, err  # what it started from is no longer needed
+    assert code == 0, err
+
+
+def on_vgg(weights):
+    """A small discriminator on a frozen, pretrained trunk."""
+    network = VGGDiscriminator(VGG(cut="relu2_2", weights=str(weights)), resolution=32, hidden=8)
+    network.freeze(network.blocks)
+    return network
+
+
+def test_a_trunk_that_a_checkpoint_leaves_out_is_no_difference(tmp_path, vgg_weights, caplog):
+    old, new = on_vgg(vgg_weights), on_vgg(vgg_weights)
+    run = save_run(tmp_path, discriminator=old, left_out=old.frozen_names(*old.backbones))
+    initialise(DCGAN(**SMALL_DCGAN), new, init_from(discriminator=run))
+    assert equal(old, new)
+    assert new.backbones[0].pretrained
+    assert not caplog.records
+
+
+def test_a_trunk_that_has_trained_is_no_longer_the_pretrained_one(tmp_path, vgg_weights):
+    old, new = on_vgg(vgg_weights), on_vgg(vgg_weights)
+    with torch.no_grad():
+        next(old.backbones[0].parameters()).add_(0.1)
+    initialise(DCGAN(**SMALL_DCGAN), new, init_from(discriminator=save_run(tmp_path, discriminator=old)))
+    assert equal(old, new)
+    assert not new.backbones[0].pretrained
+
+
+def test_checkpoints_of_a_training_that_starts_from_a_trained_trunk_hold_it(tmp_path, vgg_weights):
+    old = on_vgg(vgg_weights)
+    with torch.no_grad():
+        next(old.backbones[0].parameters()).add_(0.1)
+    source = save_run(tmp_path / "source", discriminator=old)
+    trunk = [f"backbone.weights={vgg_weights}", "backbone.cut=relu2_2", "discriminator.hidden=8"]
+    options = [*ANY_MODEL, *trunk, f"init_from.discriminator={source}", "max_images=8"]
+    code, _, err = train(tmp_path / "run", *options, small=False)
+    assert code == 0, err
+    expected = {f"discriminator.{name}": p for name, p in old.named_parameters() if name.startswith("backbone.blocks.")}
+    for images in (8, 16):
+        saved = saved_weights(tmp_path / "run")
+        assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items()), images
+        if images == 8:
+            code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", "max_images=16", small=False)
+            assert code == 0, err
+
+
+def vision_aided():
+    trunk = VGG(arch="vgg11", cut="relu2_1", taps=["relu1_1"], weights="random")
+    ordinary = DCGANDiscriminator(resolution=32, width=4)
+    return VisionAidedDiscriminator(ordinary, {"vgg11": trunk}, resolution=32, channels=4, width=4)
+
+
+def test_projections_that_come_from_another_run_are_not_standardised_again(tmp_path):
+    old, new = vision_aided(), vision_aided()
+    real, fake = torch.rand(2, 8, 3, 32, 32)
+    old.calibrate(real)
+    old.grow(real, fake)
+    initialise(DCGAN(**SMALL_DCGAN), new, init_from(discriminator=save_run(tmp_path, discriminator=old)))
+    new.calibrate(fake)
+    assert equal(old, new)
+    assert new.joined == []  # the networks join anew
 
 
 class PublicGenerator(nn.Module):
@@ -108,13 +196,13 @@ def test_weights_of_the_public_dcgan_make_the_same_images_and_logits_here(tmp_pa
     torch.testing.assert_close(discriminator(images).sigmoid(), probability)
 
 
-def test_what_differs_is_reported_key_by_key_and_new_classes_start_between_the_old(caplog):
+def test_differences_are_reported_and_new_classes_start_from_the_mean_of_the_old(caplog):
     old = ResNetDiscriminator(resolution=32, width=4, num_classes=3)
     new = ResNetDiscriminator(resolution=32, width=4, num_classes=5)
     fresh = new.embedding.weight.clone()
     report = copy_weights({**old.state_dict(), "extra": torch.zeros(2)}, new, "init_from.discriminator=x")
-    assert any(re.match(r"embedding\S+: 3 classes there, 5 here", line) for line in report)
-    assert "extra (2,): not used" in report
+    assert any(re.match(r"embedding\S+: 3 classes in the source, 5 here", line) for line in report)
+    assert "extra (2,): in the source only" in report
     original = new.embedding.parametrizations.weight.original
     expected = old.embedding.parametrizations.weight.original.mean(dim=0)
     assert all(torch.equal(row, expected) for row in original)
@@ -124,23 +212,22 @@ def test_what_differs_is_reported_key_by_key_and_new_classes_start_between_the_o
     assert all(line in message for line in report)
 
 
-def test_layers_of_another_shape_stay_fresh():
+def test_layers_of_another_shape_keep_their_values():
     old, new = ResNet(resolution=32, z_dim=8, width=4), ResNet(resolution=32, z_dim=16, width=4)
     linear = new.linear.weight.clone()
     report = copy_weights(old.state_dict(), new, "init_from.generator=x")
-    assert report == [
-        f"linear.weight: {tuple(old.linear.weight.shape)} there, {tuple(linear.shape)} here: starts fresh"
-    ]
+    shapes = f"{tuple(old.linear.weight.shape)} in the source, {tuple(linear.shape)} here"
+    assert report == [f"linear.weight: {shapes}: keeps its fresh values"]
     assert torch.equal(new.linear.weight, linear)
     assert torch.equal(new.to_rgb[-2].weight, old.to_rgb[-2].weight)
 
 
-def test_weights_of_which_nothing_fits_are_refused_with_what_is_there_and_what_was_expected(tmp_path):
+def test_weights_of_which_no_tensor_fits_are_refused_with_what_was_found_and_expected(tmp_path):
     file = tmp_path / "public.safetensors"
     save_file(PublicGenerator(8, 4).state_dict(), file)
     expected = r"main\.0\.weight \(8, 32, 4, 4\), expected layers\.0\.weight \(8, 16, 4, 4\).*init_from\.keys"
     with pytest.raises(ValueError, match=expected):
-        initialise(DCGAN(**SMALL_DCGAN), None, start(str(file)))
+        initialise(DCGAN(**SMALL_DCGAN), None, init_from(str(file)))
 
 
 def test_damaged_weights_are_refused(tmp_path):
@@ -149,15 +236,15 @@ def test_damaged_weights_are_refused(tmp_path):
     state["layers.0.weight"][0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
     with pytest.raises(ValueError, match=r"damaged: layers\.0\.weight holds NaN"):
-        initialise(generator, None, start(str(tmp_path / "nan.safetensors")))
+        initialise(generator, None, init_from(str(tmp_path / "nan.safetensors")))
 
 
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("nowhere", "no such folder or file, and no model of the hub"),
+        ("nowhere", "no such folder or file, and this is no name of a model"),
         ("nowhere.pth", "there is no such file"),
-        ("owner/model", "not to be had from the hub"),
+        ("owner/model", "cannot be downloaded from the hub"),
         ("https://host/file.pth", "download the file yourself"),
         ("pickle.pt", "refused, it holds more than tensors"),
         ("empty", "there is no "),
@@ -170,15 +257,14 @@ def test_a_source_that_cannot_be_read_is_one_line_with_its_setting(tmp_path, mon
     (tmp_path / "empty").mkdir()
     networks = DCGAN(**SMALL_DCGAN), DCGANDiscriminator(resolution=32, width=4)
     with pytest.raises(ValueError, match=message) as error:
-        initialise(*networks, start(**{network: where}))
+        initialise(*networks, init_from(**{network: where}))
     assert str(error.value).startswith(f"init_from.{network}=")
     assert "\n" not in str(error.value)
 
 
 def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
     generator = DCGAN(**SMALL_DCGAN)
-    config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **SMALL_DCGAN}
-    save_generator(tmp_path, generator, config, ema=True, images_seen=1)
+    save_generator(tmp_path, generator, DCGAN_CONFIG | SMALL_DCGAN, ema=True, images_seen=1)
     asked = []
 
     def download(name, file):
@@ -187,7 +273,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     other = DCGAN(**SMALL_DCGAN)
-    initialise(other, None, start("owner/model"))
+    initialise(other, None, init_from("owner/model"))
     assert equal(other, generator)
     loaded = load_source_generator("owner/model", "transfer.teacher")
     assert equal(loaded, generator)
@@ -196,7 +282,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
     assert set(asked) == {("owner/model", "generator.safetensors"), ("owner/model", "generator.json")}
 
 
-def test_a_source_generator_that_is_not_there_is_named_by_its_setting(tmp_path):
+def test_a_source_generator_that_does_not_exist_is_refused_with_its_setting(tmp_path):
     with pytest.raises(ValueError, match=r"transfer\.teacher=.*no generator\.json in it"):
         load_source_generator(str(tmp_path), "transfer.teacher")
 
@@ -204,56 +290,11 @@ def test_a_source_generator_that_is_not_there_is_named_by_its_setting(tmp_path):
 def test_the_first_rule_that_matches_a_whole_name_renames_it():
     state = {"a.weight": torch.zeros(1), "b.weight": torch.zeros(2)}
     rules = [{"theirs": r"a\.(.+)", "ours": r"c.\1"}, {"theirs": ".*", "ours": "never"}]
-    assert list(renamed(state, rules[:1], "init_from.generator")) == ["c.weight", "b.weight"]
+    assert list(rename(state, rules[:1], "init_from.generator")) == ["c.weight", "b.weight"]
     with pytest.raises(ValueError, match=r"init_from\.keys.*theirs"):
-        renamed(state, [{"theirs": "(", "ours": ""}], "init_from.generator")
+        rename(state, [{"theirs": "(", "ours": ""}], "init_from.generator")
 
 
 def test_a_discriminator_for_a_model_without_one_is_refused():
     with pytest.raises(ValueError, match=r"this model has no discriminator; set init_from\.discriminator=null"):
-        initialise(DCGAN(**SMALL_DCGAN), None, start(discriminator="x"))
-
-
-def test_a_trunk_that_a_checkpoint_leaves_out_is_no_difference(tmp_path, vgg_weights):
-    trunk = [f"backbone.weights={vgg_weights}", "backbone.cut=relu2_2", "discriminator.hidden=8"]
-    assert train(tmp_path / "first", *ANY_MODEL, *trunk, "max_images=8", small=False)[0] == 0
-    start = f"init_from.discriminator={tmp_path / 'first'}"
-    code, _, err = train(tmp_path / "second", *ANY_MODEL, *trunk, start, "max_images=8", small=False)
-    assert code == 0, err
-    assert "tensors taken over" not in (tmp_path / "second" / "train.log").read_text()
-
-
-def test_a_tuned_trunk_that_a_run_starts_from_is_in_all_its_checkpoints(tmp_path, vgg_weights):
-    trunk = [f"backbone.weights={vgg_weights}", "backbone.cut=relu2_2", "discriminator.hidden=8"]
-    tuned = [*ANY_MODEL, *trunk, "transfer=fine_tuning", "max_images=8"]
-    assert train(tmp_path / "trainable", *tuned, small=False)[0] == 0
-    start = [f"init_from.discriminator={tmp_path / 'trainable'}", "max_images=8"]
-    code, _, err = train(tmp_path / "run", *ANY_MODEL, *trunk, *start, small=False)
-    assert code == 0, err
-
-    def trunk_of(run):
-        state = torch.load(tmp_path / run / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
-        return {name: tensor for name, tensor in state.items() if ".backbone.blocks." in name}
-
-    for images in (16, 24):
-        code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", f"max_images={images}", small=False)
-        assert code == 0, err
-        assert trunk_of("run").keys() == trunk_of("trainable").keys() != set()
-        assert all(torch.equal(tensor, trunk_of("trainable")[name]) for name, tensor in trunk_of("run").items())
-
-
-def test_a_vision_aided_discriminator_starts_from_another(tmp_path):
-    small = [*ANY_MODEL, *SMALL_MODELS["vision_aided"], "max_images=8"]
-    assert train(tmp_path / "first", *small, small=False)[0] == 0
-    start = [f"init_from.discriminator={tmp_path / 'first'}", "optimizer.discriminator.lr=0"]
-    code, _, err = train(tmp_path / "second", *small, *start, "seed=1", small=False)
-    assert code == 0, err
-    theirs, ours = (
-        torch.load(tmp_path / run / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
-        for run in ("first", "second")
-    )
-    projections = [name for name in ours if ".mix_channels." in name]
-    assert projections
-    assert all(
-        torch.equal(ours[name], theirs[name]) for name in projections
-    )  # standardize_features there, and once only
+        initialise(DCGAN(**SMALL_DCGAN), None, init_from(discriminator="x"))

@@ -31,23 +31,25 @@ def check(config: DictConfig) -> None:
     if config.format not in ("table", "json"):
         raise ValueError(f"format={config.format}: choose table or json")
     from transfergen.config import instantiate
-    from transfergen.data.inspection import inspect, leaked, summary, warnings
+    from transfergen.data.inspection import find_leaks, inspect_pictures, list_warnings, summarize
     from transfergen.data.pictures import Split
 
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")
     pictures = {name: data.pictures(name) for name in names}
     findings = {
-        name: inspect(pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures")
+        name: inspect_pictures(
+            pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures"
+        )
         for name in names
     }
-    leaks = leaked(findings["train"], findings["test"])
-    splits: dict[Split, dict[str, Any]] = {name: summary(pictures[name], findings[name]) for name in names}
+    leaks = find_leaks(findings["train"], findings["test"])
+    splits: dict[Split, dict[str, Any]] = {name: summarize(pictures[name], findings[name]) for name in names}
     result: dict[str, Any] = {
         "path": config.data.path,
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
-        "warnings": warnings(splits, len(leaks), resolution=data.resolution),
+        "warnings": list_warnings(splits, len(leaks), resolution=data.resolution),
         "errors": _errors(splits, data),
     }
     if config.format == "json":
@@ -99,11 +101,11 @@ def _print(result: dict[str, Any], data: Any) -> None:
 
 
 def _table(name: str, split: dict[str, Any], data: Any) -> Table:
-    from transfergen.data.inspection import what_becomes_of
+    from transfergen.data.inspection import describe_conversion
 
     table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
     for mode, count in split["modes"].items():
-        table.add_row(mode, f"{count:,}", what_becomes_of(mode))
+        table.add_row(mode, f"{count:,}", describe_conversion(mode))
     oblong = split["pictures"] - len(split["damaged"]) - split["square"]
     if oblong:
         table.add_row("not square", f"{oblong:,}", f"data.fit={data.fit}")

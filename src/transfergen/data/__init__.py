@@ -1,1 +1,1 @@
-"""Pictures in, batches of uint8 pixels out. A source is a function `(path, split) -> Pictures`."""
+"""Pictures in, batches of uint8 pixels out. A data source is a function `(path, split) -> Pictures`."""

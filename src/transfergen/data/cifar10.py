@@ -1,4 +1,4 @@
-"""CIFAR-10 by torchvision: 50,000 training and 10,000 test images, 32x32, ten classes. Krizhevsky 2009."""
+"""CIFAR-10, read by torchvision: 50,000 training and 10,000 test images of 32x32 in ten classes. Krizhevsky 2009."""
 
 from pathlib import Path
 
@@ -6,21 +6,27 @@ import numpy as np
 from filelock import FileLock
 from torchvision.datasets import CIFAR10
 
-from transfergen.data.pictures import Pictures, Split, of_array
+from transfergen.data.pictures import Pictures, Split, from_array
 
 
 def cifar10(path: str, split: Split, *, download: bool = True, dataset: type[CIFAR10] = CIFAR10) -> Pictures:
-    """The split as torchvision reads it from `path`/cifar-10-batches-py, downloaded and checked by MD5 if missing.
+    """A split of CIFAR-10 from `path`/cifar-10-batches-py. Missing files are downloaded and checked by MD5.
+
+    Args:
+        path: the folder that holds cifar-10-batches-py, or gets it.
+        split: train or test.
+        download: whether to download missing or damaged files.
+        dataset: torchvision's class, which knows the address and the checksums.
 
     Raises:
-        ValueError: the files are neither there nor to be had, or they are damaged.
+        ValueError: the files are missing or damaged, and cannot be downloaded.
     """
     root = Path(path).expanduser()
     train = split == "train"
     try:
         try:
             data = dataset(root, train=train)
-        except RuntimeError:  # not there, or damaged
+        except RuntimeError:  # missing or damaged
             if not download:
                 raise
             root.mkdir(parents=True, exist_ok=True)
@@ -28,7 +34,7 @@ def cifar10(path: str, split: Split, *, download: bool = True, dataset: type[CIF
                 data = dataset(root, train=train, download=True)
     except (RuntimeError, OSError, EOFError) as error:
         raise ValueError(
-            f"data.path={path}: CIFAR-10 is not there and {dataset.url} cannot be fetched ({error}); unpack a copy to "
-            f"{root / dataset.base_folder}, or set data=huggingface data.path=FOLDER for its parquet layout"
+            f"data.path={path}: there is no CIFAR-10, and {dataset.url} cannot be downloaded ({error}); unpack a "
+            f"copy to {root / dataset.base_folder}, or set data=huggingface data.path=FOLDER for parquet files"
         ) from error
-    return of_array(f"cifar10/{split}", data.data, np.asarray(data.targets, np.int64), tuple(data.classes))
+    return from_array(f"cifar10/{split}", data.data, np.asarray(data.targets, np.int64), tuple(data.classes))

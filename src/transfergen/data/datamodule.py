@@ -1,4 +1,4 @@
-"""The LightningDataModule over all sources: pictures -> uint8 store -> whole batches."""
+"""The LightningDataModule of all data sources: pictures -> uint8 store -> batches."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,43 +8,42 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from transfergen.data import store
-from transfergen.data.decoding import MEGAPIXELS, Damaged, check_damaged
-from transfergen.data.pictures import Fit, Pictures, Split, at_most, check_fit, of_classes
+from transfergen.data.decoding import MEGAPIXELS, Damaged, check_choices
+from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
-from transfergen.data.store import Batch, Store
+from transfergen.data.store import Batch, Store, build_store
 
 
 class ImageDataModule(LightningDataModule):
-    """Train and test split of a source, as uint8 batches in a seeded order that all ranks share.
+    """The training and the test split of a data source; the training split as batches in a seeded order.
 
     Args:
         source: a function (path, split) -> Pictures.
         path: where the source reads from.
-        resolution: pixels of the images that the networks see, 32 to 256.
-        batch_size: over all ranks.
-        fit: what becomes of pictures that are not square: `crop` to their centre, `pad` with black, or `stretch`.
-        max_memory_mib: a larger store goes to a memory-mapped file in `cache_dir`.
+        resolution: height and width of the images that the networks see, 32 to 256 pixels.
+        batch_size: images per batch, over all ranks.
+        fit: how pictures become square: `crop` to the centre, `pad` with black, or `stretch`.
+        max_memory_mib: a larger store is kept in a memory-mapped file in `cache_dir`.
         cache_dir: folder for that file.
-        num_workers: processes that read batches ahead; 0 reads in the training process, which takes microseconds
-            where the store is in memory.
-        classes: only pictures of these, by name or number, renumbered in this order; null: all.
-        max_images: at most so many training pictures: a random choice that is always the same, as even over classes as
-            it can be; null: all.
-        num_classes: that conditional networks are told of; null: as many as the pictures have; 0: none.
-        damaged: what becomes of pictures that cannot be read: `error` stops, `skip` leaves them out.
-        max_damaged: no more than this part of a split may be left out.
+        num_workers: processes that read batches ahead; 0: the training process reads them, which takes microseconds
+            if the store is in memory.
+        classes: classes to keep, by name or number, renumbered in this order; None: all.
+        max_images: training pictures to keep, a random choice that is the same in each run and balanced over classes;
+            None: all.
+        num_classes: classes that conditional networks distinguish; None: all; 0: unconditional.
+        damaged: what happens at a picture that cannot be read: `error` stops, `skip` leaves it out.
+        max_damaged: the largest fraction of a split that may be left out.
         max_megapixels: a larger picture counts as damaged and is not decoded.
-        seed: of the order.
+        seed: of the order of the training images.
 
     Raises:
-        ValueError: a setting out of range, or a source without pictures.
+        ValueError: a setting is out of range.
     """
 
     train_set: Store
     test_set: Store
     images_seen: int = 0
-    """Real images that the training has seen. A resumed run sets it before the first batch is read."""
+    """Real images that the training has seen. A resumed run sets it before the batches are read."""
 
     def __init__(
         self,
@@ -66,8 +65,7 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_fit(fit)
-        check_damaged(damaged)
+        check_choices(fit, damaged)
         if not 32 <= resolution <= 256:
             raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
         if batch_size < 2:
@@ -80,14 +78,14 @@ class ImageDataModule(LightningDataModule):
         self.num_workers, self.num_classes = num_workers, num_classes
         self.classes, self.max_images = classes, max_images
         self.damaged, self.max_damaged, self.max_megapixels = damaged, max_damaged, max_megapixels
-        self._found: dict[Split, Pictures] = {}
+        self._pictures: dict[Split, Pictures] = {}
 
     @property
     def class_count(self) -> int:
-        """How many classes the pictures have; 0: none.
+        """The number of classes that the pictures have; 0: none.
 
         Raises:
-            ValueError: not as many as `num_classes`.
+            ValueError: `num_classes` is another number, and not 0.
         """
         count = len(self.pictures("train").classes)
         if self.num_classes not in (None, 0, count):
@@ -96,66 +94,83 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches the training reads of each epoch, after `setup`."""
+        """The number of batches that the training reads in each epoch, after `setup`."""
         batches = len(self.train_set) // self.batch_size
-        limit = self.trainer.limit_train_batches if self.trainer else 1.0
-        return min(batches, limit) if isinstance(limit, int) else int(batches * (1.0 if limit is None else limit))
+        limit = self.trainer.limit_train_batches if self.trainer else None
+        if limit is None:
+            return batches
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     def prepare_data(self) -> None:
-        """Find the pictures, and download them where the source does that (under a lock)."""
+        """Find the pictures of both splits; some sources download them, under a lock."""
         self.pictures("train")
         self.pictures("test")
 
     def setup(self, stage: str | None = None) -> None:
-        """Decode both splits, once."""
+        """Decode both splits, unless they are already.
+
+        Raises:
+            ValueError: a picture cannot be read, or there are fewer training images than `batch_size`.
+        """
         if not hasattr(self, "train_set"):
             self.train_set, self.test_set = self._store("train"), self._store("test")
             if len(self.train_set) < self.batch_size:
                 raise ValueError(
-                    f"data.batch_size={self.batch_size}: there are {len(self.train_set)} training images; set at most "
-                    "that many"
+                    f"data.batch_size={self.batch_size}: there are only {len(self.train_set)} training images; set at "
+                    "most that many"
                 )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Whole shuffled batches of this rank's share."""
+        """The batches of this rank, each its share of a global batch, shuffled.
+
+        Raises:
+            ValueError: `batch_size` cannot be divided over the ranks.
+        """
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if self.batch_size % ranks or self.batch_size < 2 * ranks:
             raise ValueError(
-                f"data.batch_size={self.batch_size} is over all {ranks} devices; set a multiple of {ranks}, "
+                f"data.batch_size={self.batch_size}: it is divided over {ranks} devices; set a multiple of {ranks}, "
                 "at least 2 for each"
             )
-        order = BatchOrder(len(self.train_set), self.batch_size, seed=self.seed, rank=rank, ranks=ranks)
-        order.skip = self.images_seen // self.batch_size % self.batches_per_epoch
+        order = BatchOrder(
+            len(self.train_set),
+            self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            ranks=ranks,
+            images_seen=self.images_seen,
+            batches_per_epoch=self.batches_per_epoch,
+        )
         return DataLoader(
             self.train_set,
             batch_size=None,  # the sampler gives whole batches
             sampler=order,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator(),  # or else each epoch draws from the generator that dropout draws from
+            generator=torch.Generator(),  # else each epoch would change the random numbers of dropout
             pin_memory=torch.cuda.is_available(),
         )
 
     def pictures(self, split: Split) -> Pictures:
-        """The pictures of a split, not decoded yet.
+        """The pictures of a split, with `classes` and `max_images` applied, not decoded yet.
 
         Raises:
-            ValueError: there are none, or the source cannot be read.
+            ValueError: the split has no pictures, or the source cannot be read.
         """
-        if split not in self._found:
+        if split not in self._pictures:
             pictures = self.source(self.path, split)
             if self.classes is not None:
-                pictures = of_classes(pictures, self.classes)
+                pictures = select_classes(pictures, self.classes)
             if self.max_images is not None and split == "train":
-                pictures = at_most(pictures, self.max_images)
+                pictures = subsample(pictures, self.max_images)
             if not len(pictures):
                 raise ValueError(f"data.path={self.path}: no pictures in its {split} split")
-            self._found[split] = pictures
-        return self._found[split]
+            self._pictures[split] = pictures
+        return self._pictures[split]
 
     def _store(self, split: Split) -> Store:
-        return store.build(
+        return build_store(
             self.pictures(split),
             resolution=self.resolution,
             fit=self.fit,
@@ -167,5 +182,5 @@ class ImageDataModule(LightningDataModule):
         )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -1,4 +1,4 @@
-"""Picture files into pixels, many at a time; what is damaged, hostile or surprising is found here."""
+"""Decoding of picture files, in parallel. Damaged files and decompression bombs raise errors that name the file."""
 
 import os
 import warnings
@@ -17,35 +17,36 @@ from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_rgb
 T = TypeVar("T")
 Damaged = Literal["error", "skip"]
 MEGAPIXELS = 100
+"""The default limit of a picture's size."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 class DamagedPictureError(ValueError):
-    """A picture that cannot be read, or is larger than the limit. Says which and why."""
+    """A picture cannot be read, or is larger than the limit. The message names the picture and the reason."""
 
 
-def check_damaged(damaged: str) -> None:
-    """Raises ValueError for a policy that does not exist."""
-    if damaged not in get_args(Damaged):
-        raise ValueError(f"data.damaged={damaged}: choose one of {', '.join(get_args(Damaged))}")
+def check_choices(fit: str, damaged: str) -> None:
+    """Raise ValueError for a value of `fit` or `damaged` that does not exist."""
+    for name, value, choices in (("fit", fit, get_args(Fit)), ("damaged", damaged, get_args(Damaged))):
+        if value not in choices:
+            raise ValueError(f"data.{name}={value}: choose one of {', '.join(choices)}")
 
 
 @contextmanager
-def opened(pictures: Pictures, i: int, max_megapixels: float = MEGAPIXELS) -> Iterator[Image.Image]:
-    """The i-th picture, its header read.
+def open_picture(pictures: Pictures, i: int, max_megapixels: float = MEGAPIXELS) -> Iterator[Image.Image]:
+    """A context with the i-th picture, of which only the header is read; the caller decodes it inside the context.
 
     Raises:
-        DamagedPictureError: it cannot be opened, or has too many pixels, of which none is decoded then; or what the
-            caller does with it fails, as decoding it does.
+        DamagedPictureError: the picture cannot be opened or decoded, or has more pixels than the limit.
     """
     try:
         with pictures.open(i) as picture:
             megapixels = picture.width * picture.height / 1e6
             if megapixels > max_megapixels:
                 raise ValueError(
-                    f"{megapixels:,.0f} megapixels, more than data.max_megapixels={max_megapixels:g}: a decompression "
-                    "bomb, unless you know better"
+                    f"{megapixels:,.0f} megapixels, more than data.max_megapixels={max_megapixels:g}: perhaps a "
+                    "decompression bomb"
                 )
             yield picture
     except _UNREADABLE as error:
@@ -53,53 +54,54 @@ def opened(pictures: Pictures, i: int, max_megapixels: float = MEGAPIXELS) -> It
 
 
 def is_animation(picture: Image.Image) -> bool:
-    """Whether there are more frames than the one that is taken: but of MPO, as cameras write it, the rest are views."""
+    """Whether a picture has frames after the first. Those of MPO, a format of cameras, are other views, not frames."""
     return bool(getattr(picture, "is_animated", False)) and picture.format != "MPO"
 
 
 @contextmanager
 def pillow_limit(max_megapixels: float) -> Iterator[None]:
-    """Pillow's own limit, which it checks inside frames and tiles too, raised or lowered to ours."""
+    """A context in which Pillow's own limit, which it also checks for frames and tiles, is `max_megapixels`."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = int(max_megapixels * 1e6)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is an error already
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `open_picture` raises an error instead
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def in_parallel(work: Callable[[int], T], count: int, description: str) -> list[T]:
-    """`work(i)` for each i below `count`, with a progress bar. Threads: Pillow decodes without holding Python."""
+def map_parallel(work: Callable[[int], T], count: int, description: str) -> list[T]:
+    """`work(i)` for each i below `count`, in threads, since Pillow decodes without the GIL, and with a progress bar."""
     screen = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             done = pool.map(work, range(count))
             return list(track(done, description, count, console=screen, transient=True, disable=not screen.is_terminal))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # one error is enough
+            pool.shutdown(cancel_futures=True)  # the first error ends all work
             raise
 
 
 def decode(
     pictures: Pictures, pixels: ByteArray, *, fit: Fit, damaged: Damaged, max_megapixels: float
 ) -> tuple[list[DamagedPictureError], IntArray, IntArray]:
-    """Fill pixels (N, S, S, 3) with squares of the pictures.
+    """Decode N pictures into `pixels` (N, S, S, 3), uint8, each resized to S x S as `fit` says.
 
     Returns:
-        What could not be read, only with `damaged="skip"`; positions of what could; positions of animations.
+        The errors of the pictures that were skipped, the indices of those that were decoded, and the indices of
+        animations, of which only the first frame is decoded.
 
     Raises:
-        DamagedPictureError: a picture cannot be read, with `damaged="error"`.
+        DamagedPictureError: a picture cannot be read, and `damaged` is "error".
     """
     size = pixels.shape[1]
 
-    def one(i: int) -> DamagedPictureError | bool:
+    def decode_one(i: int) -> DamagedPictureError | bool:
         try:
-            with opened(pictures, i, max_megapixels) as picture:
+            with open_picture(pictures, i, max_megapixels) as picture:
                 animation = is_animation(picture)
-                if fit != "stretch":  # a JPEG of a camera, decoded at half its size or less, is several times as fast
+                if fit != "stretch":  # decoding a large JPEG at a fraction of its size is several times as fast
                     picture.draft(None, (2 * size, 2 * size))
                 pixels[i] = np.asarray(to_square(to_rgb(picture), size, fit))
                 return animation
@@ -109,13 +111,13 @@ def decode(
             return error
 
     with pillow_limit(max_megapixels):
-        found = in_parallel(one, len(pictures), "decoding pictures")
-    errors = [each for each in found if isinstance(each, DamagedPictureError)]
-    kept = np.array([i for i, each in enumerate(found) if not isinstance(each, DamagedPictureError)], np.int64)
-    return errors, kept, np.array([i for i, each in enumerate(found) if each is True], np.int64)
+        results = map_parallel(decode_one, len(pictures), "decoding pictures")
+    errors = [each for each in results if isinstance(each, DamagedPictureError)]
+    kept = np.array([i for i, each in enumerate(results) if not isinstance(each, DamagedPictureError)], np.int64)
+    return errors, kept, np.array([i for i, each in enumerate(results) if each is True], np.int64)
 
 
-def some(names: Sequence[str], count: int = 3) -> str:
-    """The first few of names, and how many more there are."""
+def abbreviate(names: Sequence[str], count: int = 3) -> str:
+    """The first `count` names as one line, and how many more there are."""
     more = len(names) - count
     return ", ".join(names[:count]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A person's own pictures in a folder, whatever their size and mode."""
+"""A folder of pictures of any size and colour mode."""
 
 import hashlib
 from pathlib import Path
@@ -13,13 +13,15 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".
 
 
 def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
-    """Every picture below `path`. Subfolders that hold pictures are its classes; without any there are no classes.
+    """A split of the pictures in a folder. Its subfolders are the classes; without subfolders there are no classes.
 
-    A folder `train` beside a folder `test` (or `val`) is taken as the two splits. Otherwise the fraction `holdout` of
-    the pictures, always the same ones, is the test split.
+    Args:
+        path: the folder. If it holds folders `train` and `test` (or `val`), these are the splits.
+        split: train or test.
+        holdout: otherwise, the fraction of the pictures that is the test split.
 
     Raises:
-        ValueError: there is no such folder, or no picture in it.
+        ValueError: there is no such folder, there is no picture in it, or its subfolders cannot be taken as classes.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -32,7 +34,7 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
 
 
 def _pictures(root: Path, known: tuple[str, ...] | None = None) -> Pictures:
-    """The pictures below `root`, their classes numbered as in `known` where that is given."""
+    """All pictures below `root`, with `known` as their classes, or else with its subfolders."""
     files = sorted(
         file
         for file in root.rglob("*")

@@ -1,4 +1,4 @@
-"""What the pictures of a source are like, one by one and all together, and what training does about it."""
+"""Statistics of the pictures in a data source, what training does with each kind, and warnings before it."""
 
 import hashlib
 from collections import Counter
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from transfergen.data.decoding import DamagedPictureError, in_parallel, is_animation, opened, pillow_limit
+from transfergen.data.decoding import DamagedPictureError, is_animation, map_parallel, open_picture, pillow_limit
 from transfergen.data.pictures import Pictures, Split, to_rgb
 
 _ORIENTATION = 0x0112
@@ -15,14 +15,15 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Finding:
-    """One picture.
+    """The properties of one picture.
 
     Attributes:
-        mode: as its file has it, with ", transparent" and ", turned by EXIF" where that is so; "" where it is damaged.
+        mode: colour mode of the file, such as "RGB", followed by ", transparent" and ", rotated by EXIF" where that
+            applies; "" if the picture is damaged.
         size: width and height in pixels.
-        animation: there are frames after the first.
-        digest: the same for pictures whose RGB pixels are the same, whatever their files.
-        error: why it cannot be read; "" where it can.
+        animation: whether there are frames after the first.
+        digest: of the RGB pixels, so that it is equal for equal pictures in different files.
+        error: why the picture cannot be read; "" if it can.
     """
 
     mode: str = ""
@@ -32,15 +33,15 @@ class Finding:
     error: str = ""
 
 
-def inspect(pictures: Pictures, *, max_megapixels: float, description: str) -> list[Finding]:
-    """Each picture, read to its last pixel, in parallel and with a progress bar."""
+def inspect_pictures(pictures: Pictures, *, max_megapixels: float, description: str) -> list[Finding]:
+    """Decode each picture completely, in parallel and with a progress bar called `description`."""
 
-    def one(i: int) -> Finding:
+    def inspect_one(i: int) -> Finding:
         try:
-            with opened(pictures, i, max_megapixels) as picture:
+            with open_picture(pictures, i, max_megapixels) as picture:
                 mode = picture.mode
                 mode += ", transparent" if picture.has_transparency_data else ""
-                mode += ", turned by EXIF" if picture.getexif().get(_ORIENTATION, 1) != 1 else ""
+                mode += ", rotated by EXIF" if picture.getexif().get(_ORIENTATION, 1) != 1 else ""
                 size, animation = picture.size, is_animation(picture)
                 rgb = to_rgb(picture)
                 digest = hashlib.blake2b(repr(rgb.size).encode() + rgb.tobytes(), digest_size=16).hexdigest()
@@ -49,11 +50,11 @@ def inspect(pictures: Pictures, *, max_megapixels: float, description: str) -> l
             return Finding(error=str(error))
 
     with pillow_limit(max_megapixels):
-        return in_parallel(one, len(pictures), description)
+        return map_parallel(inspect_one, len(pictures), description)
 
 
-def duplicates(findings: list[Finding]) -> list[list[int]]:
-    """Positions of pictures whose pixels are the same, in groups of two or more."""
+def find_duplicates(findings: list[Finding]) -> list[list[int]]:
+    """Groups of two or more pictures with the same pixels, by index."""
     groups: dict[str, list[int]] = {}
     for i, finding in enumerate(findings):
         if finding.digest:
@@ -61,36 +62,36 @@ def duplicates(findings: list[Finding]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def summary(pictures: Pictures, findings: list[Finding]) -> dict[str, Any]:
-    """All of a split in numbers and names, for JSON."""
-    whole = [finding for finding in findings if not finding.error]
-    sides = np.array([finding.size for finding in whole] or [(0, 0)])
+def summarize(pictures: Pictures, findings: list[Finding]) -> dict[str, Any]:
+    """The statistics of a split, and the names of its damaged, animated and duplicate pictures, for JSON."""
+    readable = [finding for finding in findings if not finding.error]
+    sides = np.array([finding.size for finding in readable] or [(0, 0)])
     counts = np.bincount(pictures.labels, minlength=len(pictures.classes))[: len(pictures.classes)]
     return {
         "pictures": len(findings),
-        "modes": dict(Counter(finding.mode for finding in whole).most_common()),
+        "modes": dict(Counter(finding.mode for finding in readable).most_common()),
         "width": _range(sides[:, 0]),
         "height": _range(sides[:, 1]),
-        "square": int((sides[:, 0] == sides[:, 1]).sum()) if whole else 0,
+        "square": int((sides[:, 0] == sides[:, 1]).sum()) if readable else 0,
         "shorter_side": _range(sides.min(axis=1)),
         "damaged": [finding.error for finding in findings if finding.error],
         "animations": [pictures.name(i) for i, finding in enumerate(findings) if finding.animation],
-        "duplicates": [[pictures.name(i) for i in group] for group in duplicates(findings)],
+        "duplicates": [[pictures.name(i) for i in group] for group in find_duplicates(findings)],
         "classes": {name: int(count) for name, count in zip(pictures.classes, counts, strict=True)},
     }
 
 
-def leaked(train: list[Finding], test: list[Finding]) -> list[int]:
-    """Positions of test pictures whose pixels are those of a training picture."""
+def find_leaks(train: list[Finding], test: list[Finding]) -> list[int]:
+    """Indices of the test pictures with the same pixels as a training picture."""
     seen = {finding.digest for finding in train if finding.digest}
     return [i for i, finding in enumerate(test) if finding.digest in seen]
 
 
-def what_becomes_of(mode: str) -> str:
-    """What training does with pictures of a `Finding.mode`."""
+def describe_conversion(mode: str) -> str:
+    """How training converts pictures of a `Finding.mode` to RGB."""
     name, *more = mode.split(", ")
     done = {
-        "RGB": "as it is",
+        "RGB": "unchanged",
         "L": "grey to RGB",
         "1": "black and white to RGB",
         "P": "palette to its colours",
@@ -98,28 +99,35 @@ def what_becomes_of(mode: str) -> str:
         "YCbCr": "to RGB",
     }.get(name, "16-bit grey scaled to 8" if name.startswith("I") else "to RGB")
     done = "laid on white" if "transparent" in more else done
-    return f"{done}, turned" if "turned by EXIF" in more else done
+    return f"{done}, rotated" if "rotated by EXIF" in more else done
 
 
-def warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, resolution: int) -> list[str]:
-    """What is no error, but should be known before training."""
+def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, resolution: int) -> list[str]:
+    """What is no error, but makes results worse or metrics too good.
+
+    Args:
+        splits: what `summarize` gives for each split.
+        leaks: how many test pictures are in the training split too.
+        resolution: of the images that the networks see, in pixels.
+    """
     lines = []
     train = splits["train"]
     if leaks:
-        lines.append(f"{leaks:,} test pictures are in the training split too: metrics will flatter; remove them")
+        lines.append(f"{leaks:,} test pictures are training pictures too, which makes metrics too good; remove them")
     copies = sum(len(group) - 1 for group in train["duplicates"])
     if copies:
-        lines.append(f"{copies:,} training pictures are exact copies of others: they are seen more often")
+        lines.append(f"{copies:,} training pictures are exact copies of others and are seen more often")
     if train["shorter_side"]["median"] < resolution:
         lines.append(
             f"half of the pictures are smaller than data.resolution={resolution} and are enlarged; set a smaller one"
         )
     few, many = min(train["classes"].values(), default=0), max(train["classes"].values(), default=0)
     if many > 10 * few:
-        lines.append(f"the largest class has {many:,} pictures and the smallest {few:,}: it will hardly be learnt")
+        lines.append(f"the largest class has {many:,} pictures and the smallest {few:,}, which will hardly be learnt")
     for name, split in splits.items():
         if split["animations"]:
-            lines.append(f"{len(split['animations']):,} pictures of {name} are animations: only first frames are taken")
+            count = len(split["animations"])
+            lines.append(f"{count:,} {name} pictures are animations, of which only the first frames are used")
     return lines
 
 

@@ -1,8 +1,8 @@
-"""One split of a source, and how its pictures become square RGB pixels."""
+"""Pictures: one split of a data source before decoding, and the conversion of a picture to square RGB."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,15 @@ ByteArray = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """One split, not decoded yet.
+    """N pictures of one split, not decoded yet.
 
     Attributes:
-        identity: tells this split, and the state of its files, from any other; names its cache file.
-        open: the i-th picture, of any size and mode.
-        name: what to call the i-th picture in an error.
-        labels: class of each picture, (N,); all 0 where there are none.
-        classes: names of the classes; empty where there are none.
-        pixels: (N, S, S, 3) uint8 where the source holds decoded pictures already; `open` is not asked then.
+        identity: a string that no other split has, nor the same split once its files have changed. Names the cache.
+        open: opens the i-th picture, of any size and colour mode.
+        name: the name of the i-th picture, for messages.
+        labels: (N,), the class number of each picture; all 0 without classes.
+        classes: the names of the classes; empty without classes.
+        pixels: (N, S, S, 3) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
     """
 
     identity: str
@@ -39,7 +39,7 @@ class Pictures:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int] | IntArray, identity: str) -> "Pictures":
-        """These pictures alone, in this order."""
+        """The pictures at these indices, in this order. `identity` is what their identity adds to that of the whole."""
         index = np.asarray(indices)
         return Pictures(
             identity=f"{self.identity}/{identity}",
@@ -51,31 +51,33 @@ class Pictures:
         )
 
 
-def of_array(identity: str, pixels: ByteArray, labels: IntArray, classes: tuple[str, ...]) -> Pictures:
-    """Pictures from (N, S, S, 3) uint8."""
+def from_array(identity: str, pixels: ByteArray, labels: IntArray, classes: tuple[str, ...]) -> Pictures:
+    """Pictures from decoded pixels (N, S, S, 3), uint8, with labels (N,)."""
     return Pictures(identity, lambda i: Image.fromarray(pixels[i]), lambda i: f"image {i}", labels, classes, pixels)
 
 
 def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
-    """The train or the test part of a source that has one split only: a random choice that is always the same.
+    """The training or the test part of pictures that have no splits of their own.
+
+    The test part is a random choice of `fraction` of the pictures, at least one, and the same at each call.
 
     Raises:
-        ValueError: the fraction leaves nothing to train on.
+        ValueError: `fraction` is not between 0 and 1, or leaves nothing to train on.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"data.source.holdout={fraction}: choose a fraction between 0 and 1")
     order = np.random.default_rng(0).permutation(len(pictures))
-    held = max(1, round(fraction * len(pictures)))
-    if held >= len(pictures):
+    count = max(1, round(fraction * len(pictures)))
+    if count >= len(pictures):
         raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")
-    return pictures.subset(np.sort(order[:held] if split == "test" else order[held:]), f"{split}-of-{fraction}")
+    return pictures.subset(np.sort(order[:count] if split == "test" else order[count:]), f"{split}-of-{fraction}")
 
 
-def of_classes(pictures: Pictures, classes: Sequence[str | int]) -> Pictures:
-    """The pictures of these classes alone, by name or number; their labels count from 0 in this order.
+def select_classes(pictures: Pictures, classes: Sequence[str | int]) -> Pictures:
+    """The pictures of these classes, given by name or number; the first class gets label 0, the second 1, and so on.
 
     Raises:
-        ValueError: there are no classes, or none of such a name or number.
+        ValueError: the pictures have no classes, or none of this name or number, or a class is given twice.
     """
     if not pictures.classes:
         raise ValueError(f"data.classes={list(classes)}: these pictures have no classes; set data.classes=null")
@@ -84,40 +86,40 @@ def of_classes(pictures: Pictures, classes: Sequence[str | int]) -> Pictures:
     numbers = [known[str(name)] for name in classes if str(name) in known]
     if unknown or not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(
-            f"data.classes={list(classes)}: choose one or more, each once, of {', '.join(pictures.classes)}, or their "
-            f"numbers from 0 to {len(pictures.classes) - 1}"
+            f"data.classes={list(classes)}: choose one or more of {', '.join(pictures.classes)}, or of their numbers "
+            f"from 0 to {len(pictures.classes) - 1}, each once"
         )
-    kept = pictures.subset(np.flatnonzero(np.isin(pictures.labels, numbers)), f"classes-{numbers}")
+    selected = pictures.subset(np.flatnonzero(np.isin(pictures.labels, numbers)), f"classes-{numbers}")
     new_numbers = np.zeros(len(pictures.classes), np.int64)
     new_numbers[numbers] = np.arange(len(numbers))
     names = tuple(pictures.classes[number] for number in numbers)
-    return replace(kept, labels=new_numbers[kept.labels], classes=names)
+    return replace(selected, labels=new_numbers[selected.labels], classes=names)
 
 
-def at_most(pictures: Pictures, count: int) -> Pictures:
-    """A random choice of `count` pictures, always the same, in their order: as many of each class as there are."""
+def subsample(pictures: Pictures, count: int) -> Pictures:
+    """At most `count` pictures, a random choice that is the same at each call, as balanced over classes as possible."""
     if count >= len(pictures):
         return pictures
     order = np.random.default_rng(0).permutation(len(pictures))
-    turn = np.empty(len(pictures), np.int64)  # the classes take turns
+    rank = np.empty(len(pictures), np.int64)  # of a picture among those of its class: the first of all classes, ...
     for label in np.unique(pictures.labels):
         of_class = order[pictures.labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
-    chosen = order[np.argsort(turn[order], kind="stable")][:count]
+        rank[of_class] = np.arange(len(of_class))
+    chosen = order[np.argsort(rank[order], kind="stable")][:count]
     return pictures.subset(np.sort(chosen), f"{count}-of-{len(pictures)}")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any picture -> RGB: turned as its EXIF says, 16-bit grey scaled, transparency laid on white.
+    """Convert a picture to RGB: rotate it as its EXIF data say, scale 16-bit grey to 8 bits, lay transparency on white.
 
     Raises:
-        ValueError: its values are floats or 32-bit integers, of which nobody knows what white is.
+        ValueError: the values are floats or exceed 16 bits, so that it is unknown which value is white.
     """
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):
         values = np.asarray(picture, dtype=np.float64)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its grey values are beyond 16 bits")
+            raise ValueError("its grey values exceed 16 bits")
         return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")  # 65535 -> 255
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
@@ -128,15 +130,9 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def to_square(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """A picture of any shape -> size x size: its centre, or all of it on black, or all of it stretched."""
+    """Resize a picture to size x size: crop it to its centre, pad it with black, or stretch it."""
     if fit == "crop":
         return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     if fit == "pad":
         return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS)
     return picture.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def check_fit(fit: str) -> None:
-    """Raises ValueError for a way to fit that does not exist."""
-    if fit not in get_args(Fit):
-        raise ValueError(f"data.fit={fit}: choose one of {', '.join(get_args(Fit))}")

@@ -1,4 +1,4 @@
-"""Coloured shapes, drawn: ten classes, the same pictures on every machine, and nothing to download."""
+"""Drawn coloured shapes in ten classes, the same on every machine; nothing is downloaded."""
 
 import math
 
@@ -14,10 +14,16 @@ Points = list[tuple[float, float]]
 
 
 def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_000, test: int = 2_000) -> Pictures:
-    """`train` or `test` pictures of `size` pixels, one shape on a plain ground each, the classes in turn.
+    """A split of pictures that show one shape on a plain background; the i-th has class i % 10.
 
-    Colour, ground, place, scale and turn are random but fixed: the i-th picture of a split is always the same. `path`
-    is not looked at.
+    Colours, position, scale and rotation are random, but the same for the i-th picture of a split in each run.
+
+    Args:
+        path: not used.
+        split: train or test.
+        size: height and width of the pictures, in pixels.
+        train: number of training pictures.
+        test: number of test pictures.
     """
     count = train if split == "train" else test
     return Pictures(
@@ -30,16 +36,16 @@ def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_00
 
 
 def draw(label: int, size: int, rng: np.random.Generator) -> Image.Image:
-    """One picture, size x size, of the shape CLASSES[label]."""
+    """Draw the shape CLASSES[label] at a random position, size x size."""
     side = size * _OVERSAMPLING
-    # A light ground with a strong shape, or a dark one with a light shape, so that the shape always stands out.
+    # A light background with a strong colour, or a dark one with a light colour, so that the shape always stands out.
     hue, light = rng.uniform(0, 360), rng.random() < 0.5
-    ground = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(10, 40):.0f}%, {88 if light else 14}%)"
+    background = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(10, 40):.0f}%, {88 if light else 14}%)"
     fill = f"hsl({hue:.0f}, {rng.uniform(75, 100):.0f}%, {rng.uniform(35, 48) if light else rng.uniform(55, 68):.0f}%)"
-    picture = Image.new("RGB", (side, side), ground)
+    picture = Image.new("RGB", (side, side), background)
     radius = side * rng.uniform(0.28, 0.4)
     x, y = (side / 2 + rng.uniform(-0.4, 0.4) * (side / 2 - radius) for _ in range(2))
-    _paint(ImageDraw.Draw(picture), CLASSES[label], (x, y), radius, rng.uniform(-0.3, 0.3), fill, ground)
+    _paint(ImageDraw.Draw(picture), CLASSES[label], (x, y), radius, rng.uniform(-0.3, 0.3), fill, background)
     return picture.resize((size, size), Image.Resampling.BOX)
 
 
@@ -50,16 +56,16 @@ def _paint(
     radius: float,
     turn: float,
     fill: str,
-    ground: str,
+    background: str,
 ) -> None:
     x, y = centre
     if shape in ("circle", "ring", "crescent"):
         canvas.circle(centre, radius, fill)
         if shape == "ring":
-            canvas.circle(centre, radius * 0.55, ground)
+            canvas.circle(centre, radius * 0.55, background)
         elif shape == "crescent":
             canvas.circle(
-                (x + 0.45 * radius * math.cos(turn), y + 0.45 * radius * math.sin(turn)), radius * 0.8, ground
+                (x + 0.45 * radius * math.cos(turn), y + 0.45 * radius * math.sin(turn)), radius * 0.8, background
             )
         return
     cos, sin = math.cos(turn), math.sin(turn)
@@ -68,7 +74,7 @@ def _paint(
 
 
 def _outline(shape: str) -> Points:
-    """The corners of a shape in the unit circle, y downwards."""
+    """The corners (x, y) of a shape in the unit circle; y points down."""
     if shape == "star":
         return [_polar(i * math.pi / 5, 1.0 if i % 2 == 0 else 0.42) for i in range(10)]
     if shape == "cross":

@@ -1,4 +1,4 @@
-"""Pictures decoded once into uint8 pixels, in memory or in a memory-mapped cache file."""
+"""The store of decoded pictures: uint8 pixels, in memory or in a memory-mapped cache file."""
 
 import hashlib
 import logging
@@ -12,30 +12,38 @@ from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from transfergen.data.decoding import MEGAPIXELS, Damaged, DamagedPictureError, decode, opened, pillow_limit, some
+from transfergen.data.decoding import (
+    MEGAPIXELS,
+    Damaged,
+    DamagedPictureError,
+    abbreviate,
+    decode,
+    open_picture,
+    pillow_limit,
+)
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures
 
 log = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """What a training step is handed."""
+    """A batch of B images, as a training step gets it."""
 
     pixels: Tensor
-    """(B, 3, S, S) uint8, channels last in memory."""
+    """(B, 3, S, S), uint8, channels last in memory."""
     labels: Tensor
-    """(B,) int64."""
+    """(B,), int64."""
     indices: np.ndarray
-    """(B,) int64: which images of the set these are. An array and not a tensor, so that it stays on the CPU."""
+    """(B,), int64: the indices of the images in their set. An array and not a tensor, so that it stays on the CPU."""
 
 
 class Store(Dataset[Batch]):
-    """Decoded pictures. Indexed by an array of positions, it gives whole batches.
+    """N decoded pictures. Indexing with an array of indices gives a whole `Batch`.
 
     Args:
-        pixels: (M, S, S, 3) uint8.
-        pictures: N of them.
-        rows: where their pixels are, (N,); None: N is M, and they are in order.
+        pixels: (M, S, S, 3), uint8.
+        pictures: N pictures, with their labels and classes.
+        rows: (N,), the row of `pixels` that holds each picture; None: they are in order, and M is N.
     """
 
     def __init__(self, pixels: ByteArray, pictures: Pictures, rows: IntArray | None = None) -> None:
@@ -48,11 +56,11 @@ class Store(Dataset[Batch]):
         return len(self.labels)
 
     def sample_images(self, count: int, seed: int = 0) -> Batch:
-        """A random choice of `count` different pictures, or all if there are fewer; the same for the same seed."""
+        """A random choice of `count` different pictures, or of all if there are fewer; the seed determines it."""
         return self[np.random.default_rng(seed).permutation(len(self))[:count]]
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Of pictures by position: their rows in `pixels`, and their numbers before damaged ones were left out."""
+        """The rows of `pixels` that hold the pictures with these indices. Skipped pictures have a row, but no index."""
         return indices if self._rows is None else self._rows[indices]
 
     def __getitem__(self, indices: np.ndarray) -> Batch:
@@ -60,7 +68,7 @@ class Store(Dataset[Batch]):
         return Batch(pixels, torch.from_numpy(self.labels[indices]), indices)
 
 
-def build(
+def build_store(
     pictures: Pictures,
     *,
     resolution: int,
@@ -71,13 +79,14 @@ def build(
     max_damaged: float = 0.01,
     max_megapixels: float = MEGAPIXELS,
 ) -> Store:
-    """Decode all pictures, with a progress bar, to squares of `resolution` pixels.
+    """Decode all pictures to squares of `resolution` pixels, with a progress bar.
 
-    Pictures that all are squares of one smaller size are kept at that size, to be enlarged on the device. A store of
-    more than `max_memory_mib` goes to a file in `cache_dir`, which later runs find by the source's identity.
+    If all pictures are squares of one size below `resolution`, they keep this size and are enlarged on the device. A
+    store of more than `max_memory_mib` goes to a file in `cache_dir`, where later runs find it by the pictures'
+    identity.
 
     Raises:
-        ValueError: a picture cannot be read, or with `damaged="skip"` more than the part `max_damaged` of them.
+        ValueError: a picture cannot be read, or, with `damaged="skip"`, a larger fraction of them than `max_damaged`.
     """
     if pictures.pixels is not None and pictures.pixels.shape[1] <= resolution:
         return Store(pictures.pixels, pictures)
@@ -89,9 +98,9 @@ def build(
             errors, kept, animations = decode(pictures, pixels, fit=fit, damaged=damaged, max_megapixels=max_megapixels)
         except DamagedPictureError as error:
             raise ValueError(
-                f"cannot read {error}; remove it, or set data.damaged=skip (transfergen check lists all)"
+                f"cannot read {error}; remove it, or set data.damaged=skip (transfergen check lists all such pictures)"
             ) from error
-        _report(pictures, errors, animations, max_damaged)
+        _warn(pictures, errors, animations, max_damaged)
         return kept
 
     if np.prod(shape) <= max_memory_mib * 2**20:
@@ -102,8 +111,8 @@ def build(
     rows = path.with_suffix(".rows")
     cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        for debris in cache_dir.glob(f"{path.stem}.*.part"):  # of a run that was killed
-            debris.unlink()
+        for partial in cache_dir.glob(f"{path.stem}.*.part"):  # left by a run that was killed
+            partial.unlink()
         if not path.exists():
             partial = path.with_suffix(f".{os.getpid()}.part")
             try:
@@ -122,29 +131,32 @@ def _store(pixels: ByteArray, pictures: Pictures, kept: IntArray) -> Store:
     return Store(pixels, pictures.subset(kept, "readable"), kept)
 
 
-def _report(pictures: Pictures, errors: list[DamagedPictureError], animations: IntArray, max_damaged: float) -> None:
+def _warn(pictures: Pictures, errors: list[DamagedPictureError], animations: IntArray, max_damaged: float) -> None:
     total = len(pictures)
     if errors:
-        what = f"{len(errors):,} of {total:,} pictures cannot be read: {some([str(error) for error in errors])}"
+        what = f"{len(errors):,} of {total:,} pictures cannot be read: {abbreviate([str(error) for error in errors])}"
         if len(errors) > max_damaged * total:
-            raise ValueError(f"{what}; that is more than data.max_damaged={max_damaged:g} of them")
-        log.warning(f"{what}; they are left out")
+            raise ValueError(f"{what}; more than the fraction data.max_damaged={max_damaged:g}")
+        log.warning(f"{what}; they are skipped")
     if len(animations):
-        names = some([pictures.name(int(i)) for i in animations])
-        log.warning(f"{len(animations):,} of {total:,} pictures are animations, their first frames are taken: {names}")
+        names = abbreviate([pictures.name(int(i)) for i in animations])
+        log.warning(
+            f"{len(animations):,} of {total:,} pictures are animations: only their first frames are used: {names}"
+        )
 
 
 def _common_size(pictures: Pictures, resolution: int, max_megapixels: float) -> int:
+    """The side of all pictures if they are squares of one size up to `resolution`; otherwise `resolution`."""
     if pictures.pixels is not None:
         return resolution
     sizes = set()
     with pillow_limit(max_megapixels):
         for i in range(len(pictures)):
             try:
-                with opened(pictures, i, max_megapixels) as picture:
+                with open_picture(pictures, i, max_megapixels) as picture:
                     sizes.add(picture.size)
             except DamagedPictureError:
-                continue  # decoding tells
+                continue  # decoding raises it again
             if len(sizes) > 1:
                 return resolution
     if not sizes:

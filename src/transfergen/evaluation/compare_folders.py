@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from transfergen.data.decoding import DamagedPictureError, check_damaged, opened
+from transfergen.data.decoding import DamagedPictureError, check_choices, open_picture
 from transfergen.data.image_folder import SUFFIXES
-from transfergen.data.pictures import Pictures, check_fit
-from transfergen.data.store import build
+from transfergen.data.pictures import Pictures
+from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, store_features
@@ -36,14 +36,13 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
     sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
     resolution = config.data.resolution or _most_common_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
-    check_fit(fit)
-    check_damaged(config.data.damaged or "error")
+    check_choices(fit, config.data.damaged or "error")
     limits = {
         key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
     }
     cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
     stores = {
-        name: build(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
+        name: build_store(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
         for name, pictures in sides.items()
     }
     features = {
@@ -114,7 +113,7 @@ def _most_common_side(pictures: Pictures) -> int:
     """The most common length of the pictures' shorter sides, in pixels."""
     sides: Counter[int] = Counter()
     for i in range(len(pictures)):
-        with suppress(DamagedPictureError), opened(pictures, i) as picture:  # decoding reports the damaged ones
+        with suppress(DamagedPictureError), open_picture(pictures, i) as picture:  # decoding tells of the damaged ones
             sides[min(picture.size)] += 1
     if not sides:
         raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")

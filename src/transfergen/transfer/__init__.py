@@ -1,1 +1,1 @@
-"""How a pretrained network takes part in training: what trains, when."""
+"""Transfer: which pretrained weights a training starts from, which of them train, and what else is learnt from them."""

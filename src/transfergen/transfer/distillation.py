@@ -1,4 +1,4 @@
-"""A small generator learns from a large one."""
+"""Distillation: a small generator learns from a large one."""
 
 from typing import Any
 
@@ -12,25 +12,25 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.transfer.initialisation import load_source_generator
-from transfergen.transfer.strategy import Pairs, Strategy
+from transfergen.transfer.strategy import Pairs, Strategy, check_weights
 
 
 class Distillation(Strategy):
-    """The generator in training, the student, is to make of each latent what a teacher makes of it.
+    """Trains the generator, the student, to make the same image of each latent as a teacher.
 
-    Its loss is `adversarial` times the adversarial one, `output` times the mean absolute difference of the pixels from
-    the teacher's, and `perceptual` times their distance in the features of a frozen trunk. Output terms with an
-    adversarial one: Chang and Lu 2020, arXiv:2009.13829 (TinyGAN), equations 2 to 5; output alone: Aguinaldo 2019,
-    arXiv:1902.00159. The teacher is frozen and in eval mode, and is asked once a batch.
+    The student's loss is `adversarial` times the adversarial loss, plus `output` times the mean absolute difference
+    between its pixels and the teacher's, plus `perceptual` times their distance in the features of a frozen trunk. The
+    teacher is frozen and in eval mode. With an adversarial loss: Chang and Lu 2020, arXiv:2009.13829 (TinyGAN),
+    equations 2 to 5; without: Aguinaldo 2019, arXiv:1902.00159.
 
     Args:
         teacher: a run directory, or a name on the hub.
-        backbone: the trunk of the perceptual term; not trained, whatever the discriminator does with its own.
-        output, perceptual, adversarial: weights; 0 leaves a term out.
-        trunk: see Strategy.
+        backbone: the trunk of the perceptual term; it stays frozen, even if the discriminator's own trunk trains.
+        output, perceptual, adversarial: weights; a term of weight 0 is not computed.
+        trunk: the settings of `Strategy`.
 
     Raises:
-        ValueError: a weight below 0, or a perceptual term without a trunk.
+        ValueError: a weight below 0, or a perceptual term without a backbone.
     """
 
     def __init__(
@@ -44,44 +44,36 @@ class Distillation(Strategy):
         **trunk: Any,
     ) -> None:
         super().__init__(**trunk)
-        for name, weight in {"output": output, "perceptual": perceptual, "adversarial": adversarial}.items():
-            if weight < 0:
-                raise ValueError(f"transfer.{name}={weight}: a weight is 0 or more")
-        if perceptual and not isinstance(backbone, Backbone):  # the nothing that backbone=none leaves
-            raise ValueError(
-                f"transfer.perceptual={perceptual}: there is no pretrained trunk to compare features of; set "
-                "backbone=efficientnet_lite0, or transfer.perceptual=0"
-            )
-        self.where, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
+        check_weights({"output": output, "perceptual": perceptual, "adversarial": adversarial})
+        self._trunk = self._add_trunk(backbone, {"perceptual": perceptual})
+        self.path, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)
-        hidden: tuple[Backbone, ...] = (self.add_frozen(backbone),) if backbone is not None and perceptual else ()
-        self._trunk = hidden  # in a tuple, which modules do not look into
 
     @property
     def teacher(self) -> Generator:
-        """The teacher, once attached."""
+        """The teacher, which `attach` reads."""
         return self._teacher[0]
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Read the teacher, and see that it makes images like the student's of latents like the student's.
+        """Read the teacher, and check that its latents, classes and images have the sizes of the student's.
 
         Raises:
-            ValueError: it cannot be read, or does not.
+            ValueError: it cannot be read, or has other sizes.
         """
-        teacher = load_source_generator(self.where, "transfer.teacher")
-        for name, here in {"resolution": "data", "z_dim": "generator", "num_classes": "data"}.items():
-            its, ours = getattr(teacher, name), getattr(generator, name)
-            if its != ours:
+        teacher = load_source_generator(self.path, "transfer.teacher")
+        for name, group in {"resolution": "data", "z_dim": "generator", "num_classes": "data"}.items():
+            theirs, ours = getattr(teacher, name), getattr(generator, name)
+            if theirs != ours:
                 raise ValueError(
-                    f"transfer.teacher={self.where}: its {name} is {its}, and the student's is {ours}; set "
-                    f"{here}.{name}={its}"
+                    f"transfer.teacher={self.path}: its {name} is {theirs}, and the student's is {ours}; set "
+                    f"{group}.{name}={theirs}"
                 )
         self._teacher = (self.add_frozen(teacher),)
         for backbone in self._trunk:
             fold_batchnorm(backbone, generator.resolution)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
-        """`output` and `perceptual`."""
+        """The weighted terms `output` and `perceptual`."""
         with torch.no_grad():
             target = self.teacher(pairs.z, pairs.y)
         terms = {}
@@ -89,6 +81,6 @@ class Distillation(Strategy):
             terms["output"] = self.output * F.l1_loss(pairs.fake.float(), target.float())
         for backbone in self._trunk:
             with torch.no_grad():
-                wanted = backbone(target)
-            terms["perceptual"] = self.perceptual * perceptual_distance(backbone(pairs.fake), wanted)
+                target_features = backbone(target)
+            terms["perceptual"] = self.perceptual * perceptual_distance(backbone(pairs.fake), target_features)
         return terms

@@ -1,4 +1,4 @@
-"""A generator of one domain learns another from few pictures."""
+"""Domain adaptation: a generator of a source domain learns a target domain from few pictures."""
 
 from typing import Any
 
@@ -11,34 +11,34 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.transfer.ewc import consolidation, fisher_information
+from transfergen.transfer.ewc import ewc_penalty, fisher_information
 from transfergen.transfer.initialisation import load_source_generator
-from transfergen.transfer.strategy import Pairs, Strategy
+from transfergen.transfer.strategy import Pairs, Strategy, check_weights
 
 
 class DomainAdaptation(Strategy):
-    """The generator starts as a copy of a source generator, and is trained on the pictures of a target domain.
+    """Starts the generator as a copy of a source generator, and trains it on the pictures of a target domain.
 
-    To the adversarial loss on the target are added, each with its weight, terms on the features that a frozen trunk
-    has of the images, averaged over positions and scaled to a root mean square of 1 in each layer:
+    The following terms, each with its weight, are added to the adversarial loss on the target's pictures. All but
+    `ewc` use the features of a frozen trunk, averaged over positions and scaled to a root mean square of 1 per layer:
 
-    - `mmd` and `coral` bring the distribution of the fakes' features to that of the target's pictures
-      (Long 2015, arXiv:1502.02791; Sun and Saenko 2016, arXiv:1607.01719);
-    - `reversal` does so by a head that learns to tell the two apart, behind a gradient reversal (Ganin 2016,
-      arXiv:1505.07818). The trunk is frozen, so what the reversed gradient trains is the generator;
+    - `mmd` and `coral` align the distribution of the fakes' features with that of the target's pictures (Long 2015,
+      arXiv:1502.02791; Sun and Saenko 2016, arXiv:1607.01719);
+    - `reversal` aligns them by a domain classifier that learns to tell the two apart, behind a gradient reversal (Ganin
+      2016, arXiv:1505.07818). As the trunk is frozen, the reversed gradient trains the generator;
     - `consistency` keeps the distances between the fakes of a batch as they are between the source's fakes of the same
-      latents, and with them the source's diversity (Ojha 2021, arXiv:2104.06820, which takes the generator's own
-      activations instead of a trunk's);
-    - `ewc` holds weights that matter for the source's images (Li 2020, arXiv:2012.02780), and needs no trunk.
+      latents, and so the source's diversity (Ojha 2021, arXiv:2104.06820, on the trunk's features instead of the
+      generator's activations);
+    - `ewc` keeps the weights that matter for the source's images (Li 2020, arXiv:2012.02780).
 
     Args:
         source: a run directory, or a name on the hub.
-        backbone: the trunk of those terms; not trained, whatever the discriminator does with its own.
-        mmd, coral, reversal, consistency, ewc: weights; 0 leaves a term out.
-        trunk: see Strategy.
+        backbone: the trunk of these terms; it stays frozen, even if the discriminator's own trunk trains.
+        mmd, coral, reversal, consistency, ewc: weights; a term of weight 0 is not computed.
+        trunk: the settings of `Strategy`.
 
     Raises:
-        ValueError: a weight below 0, or one that needs a trunk where there is none.
+        ValueError: a weight below 0, or a term that needs a backbone where there is none.
     """
 
     def __init__(
@@ -54,49 +54,39 @@ class DomainAdaptation(Strategy):
         **trunk: Any,
     ) -> None:
         super().__init__(**trunk)
-        of_features = {"mmd": mmd, "coral": coral, "reversal": reversal, "consistency": consistency}
-        for name, weight in (of_features | {"ewc": ewc}).items():
-            if weight < 0:
-                raise ValueError(f"transfer.{name}={weight}: a weight is 0 or more")
-        used = [name for name, weight in of_features.items() if weight]
-        if used and not isinstance(backbone, Backbone):  # the nothing that backbone=none leaves
-            raise ValueError(
-                f"transfer.{used[0]}={of_features[used[0]]}: there is no pretrained trunk to take features of; set "
-                f"backbone=efficientnet_lite0, or transfer.{used[0]}=0"
-            )
-        self.where = source
+        on_features = {"mmd": mmd, "coral": coral, "reversal": reversal, "consistency": consistency}
+        check_weights(on_features | {"ewc": ewc})
+        self._trunk = self._add_trunk(backbone, on_features)
+        self.path = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc
-        hidden: tuple[Backbone, ...] = (self.add_frozen(backbone),) if backbone is not None and used else ()
-        self._trunk = hidden  # in a tuple, which modules do not look into
-        self.has_terms = bool(used or ewc)
-        self.head = (
-            nn.Sequential(nn.Linear(sum(backbone.channels), 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
-            if backbone is not None and reversal
-            else None
-        )
+        self.has_terms = bool(self._trunk or ewc)
+        self.domain_head = None
+        if reversal:
+            width = sum(self._trunk[0].channels)
+            self.domain_head = nn.Sequential(nn.Linear(width, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
 
     @property
     def source(self) -> Generator:
-        """The source generator, once attached."""
+        """The source generator, which `attach` reads."""
         return self._source[0]
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Read the source, and let the generator start as it is.
+        """Read the source, and copy its weights to the generator.
 
         Raises:
             ValueError: it cannot be read, or is another network than the generator.
         """
-        source = load_source_generator(self.where, "transfer.source")
-        its, ours = (
+        source = load_source_generator(self.path, "transfer.source")
+        theirs, ours = (
             {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
             for network in (source, generator)
         )
-        if its != ours:
-            differing = next(name for name in its | ours if its.get(name) != ours.get(name))
+        if theirs != ours:
+            name = next(name for name in theirs | ours if theirs.get(name) != ours.get(name))
             raise ValueError(
-                f"transfer.source={self.where}: a {type(source).__name__} of {source.resolution} px with {differing} "
-                f"{its.get(differing, 'missing')}, expected {ours.get(differing, 'none')} as in this generator; set "
-                f"generator and data.resolution={source.resolution} as in its config.yaml"
+                f"transfer.source={self.path}: a {type(source).__name__} of {source.resolution} px with {name} "
+                f"{theirs.get(name, 'missing')}, expected {ours.get(name, 'none')} as in this generator; set generator "
+                f"and data.resolution={source.resolution} as in its config.yaml"
             )
         generator.load_state_dict(source.state_dict())
         self._source = (self.add_frozen(source),)
@@ -107,52 +97,49 @@ class DomainAdaptation(Strategy):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))
 
     def start(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Find out which weights matter for the source's images."""
+        """Compute the Fisher information of the source's weights, which checkpoints keep."""
         if self.ewc:
+            self.source.requires_grad_(True)
             with torch.autocast(next(generator.parameters()).device.type, enabled=False):
-                for ours, found in zip(self._fisher(), self._fisher_of_source(), strict=True):
-                    ours.copy_(found)
+                found = fisher_information(self.source)
+            self.source.requires_grad_(False)
+            for buffer, values in zip(self._fisher(), found, strict=True):
+                buffer.copy_(values)
 
     def discriminator_terms(self, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
-        """The head's own loss: binary cross-entropy, pictures of the target 1 and fakes 0."""
-        if self.head is None:
+        """The loss of the domain classifier: binary cross-entropy, 1 for pictures of the target and 0 for fakes."""
+        if self.domain_head is None:
             return {}
         with torch.no_grad():
             fake, real = self._features(pairs.fake), self._features(pairs.real)
-        loss = F.softplus(self.head(fake)).mean() + F.softplus(-self.head(real)).mean()
+        loss = F.softplus(self.domain_head(fake)).mean() + F.softplus(-self.domain_head(real)).mean()
         return {"domain_head": loss}
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
-        """All the others."""
+        """The weighted terms `mmd`, `coral`, `reversal`, `consistency` and `ewc`."""
         terms: dict[str, Tensor] = {}
         if self._trunk:
             fake = self._features(pairs.fake)
             with torch.no_grad():
                 real = self._features(pairs.real) if self.mmd or self.coral else None
-                before = self._features(self.source(pairs.z, pairs.y)) if self.consistency else None
+                source = self._features(self.source(pairs.z, pairs.y)) if self.consistency else None
             if real is not None and self.mmd:
                 terms["mmd"] = self.mmd * mmd(fake, real)
             if real is not None and self.coral:
                 terms["coral"] = self.coral * coral(fake, real)
-            if self.head is not None:
-                terms["reversal"] = self.reversal * F.softplus(self.head(gradient_reversal(fake))).mean()
-            if before is not None:
-                terms["consistency"] = self.consistency * cross_domain_consistency(before, fake)
+            if self.domain_head is not None:
+                terms["reversal"] = self.reversal * F.softplus(self.domain_head(gradient_reversal(fake))).mean()
+            if source is not None:
+                terms["consistency"] = self.consistency * cross_domain_consistency(source, fake)
         if self.ewc:
-            weights, anchors = list(generator.parameters()), list(self.source.parameters())
-            terms["ewc"] = self.ewc * consolidation(weights, anchors, self._fisher())
+            weights, source_weights = list(generator.parameters()), list(self.source.parameters())
+            terms["ewc"] = self.ewc * ewc_penalty(weights, source_weights, self._fisher())
         return terms
 
     def _features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> (B, D), float32: each layer's mean over positions, of root mean square 1."""
-        means = [m.float().mean(dim=(2, 3)) for m in self._trunk[0](images)]
+        """Images (B, 3, R, R) -> (B, D), float32: means over positions, with a root mean square of 1 in each layer."""
+        means = [maps.float().mean(dim=(2, 3)) for maps in self._trunk[0](images)]
         return torch.cat([F.normalize(mean, dim=1) * mean.shape[1] ** 0.5 for mean in means], dim=1)
 
     def _fisher(self) -> list[Tensor]:
         return [self.get_buffer(f"fisher_{i}") for i, _ in enumerate(self.source.parameters())]
-
-    def _fisher_of_source(self) -> list[Tensor]:
-        self.source.requires_grad_(True)
-        found = fisher_information(self.source)
-        self.source.requires_grad_(False)
-        return found

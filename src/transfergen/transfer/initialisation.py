@@ -1,4 +1,4 @@
-"""Where a training starts from: another run, a file of weights, or a model on the hub."""
+"""Initial weights from a training run, a file of weights, or a model on the Hugging Face hub."""
 
 import logging
 import re
@@ -19,57 +19,61 @@ from transfergen.runs.generator_files import load_generator
 log = logging.getLogger(__name__)
 
 Rule = Mapping[str, str]
-"""`theirs`, a regular expression for a whole name, and `ours`, what it becomes, with \\1 for its first group."""
+"""`theirs`, a regular expression for a whole name, and `ours`, the new name, with \\1 for the first group."""
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def initialise(
-    generator: Generator, discriminator: Discriminator | None, start: Mapping[str, str | list[Rule] | None]
+    generator: Generator, discriminator: Discriminator | None, init_from: Mapping[str, str | list[Rule] | None]
 ) -> None:
-    """Copy into the networks what the config node `init_from` names: its `generator`, its `discriminator`, by `keys`.
+    """Copy weights into the networks as the config node `init_from` says.
+
+    Args:
+        generator: gets weights if `init_from["generator"]` is set.
+        discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
+        init_from: for each network a run directory, a file of weights or a name on the hub, or None; and in `keys`
+            the rules that rename their tensors.
 
     Raises:
-        ValueError: a source that cannot be read, or of which nothing fits; see `copy_weights`.
+        ValueError: a source cannot be read, or none of its tensors fits; see `copy_weights`.
     """
     for name, network in (("generator", generator), ("discriminator", discriminator)):
-        where = start[name]
-        if where is None:
+        path, setting = init_from[name], f"init_from.{name}"
+        if path is None:
             continue
         if network is None:
-            raise ValueError(f"init_from.{name}={where}: this model has no {name}; set init_from.{name}=null")
-        setting = f"init_from.{name}"
-        state, left_out = _read(str(where), name, setting)
-        state = renamed(state, start["keys"], setting)  # type: ignore[arg-type]
+            raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
+        state, left_out = _read(str(path), name, setting)
+        state = rename(state, init_from["keys"], setting)  # type: ignore[arg-type]
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
-        copy_weights(state, network, f"{setting}={where}", left_out)
-        for trunk, as_in_the_file in trunks:  # a tuned one is in no file that could be read again
-            trunk.pretrained &= _digest(trunk) == as_in_the_file
+        copy_weights(state, network, f"{setting}={path}", left_out)
+        for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
+            trunk.pretrained &= _digest(trunk) == digest
 
 
 def copy_weights(
     state: Mapping[str, Tensor], network: nn.Module, source: str, left_out: Collection[str] = ()
 ) -> list[str]:
-    """Copy tensors to those of the network that have the same name and shape; the others stay as they are.
+    """Copy tensors to those of the network that have the same name and shape; the others keep their values.
 
-    Of a table with one row for each class, with other classes than the network's, each row becomes the mean of all: a
-    start that is between them.
+    If an embedding of classes has another number of rows than the source's, each row becomes the mean of the source's.
 
     Args:
-        state: tensors by name.
+        state: the source's tensors by name.
         network: gets them.
-        source: what to call it in messages: SETTING=VALUE.
-        left_out: tensors that the source need not hold, since both read them from the same file.
+        source: the source in messages, as SETTING=VALUE.
+        left_out: names of tensors that the source need not hold: both networks read them from the same file.
 
     Returns:
-        A line for each tensor that was not simply copied, as logged.
+        A line for each tensor that was not copied as it is. They are logged, too.
 
     Raises:
-        ValueError: nothing fits, or a tensor holds NaN or infinity.
+        ValueError: no tensor fits, or one holds NaN or infinity.
     """
     ours = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    tables = {
+    embeddings = {
         f"{module}.{suffix}"
         for module, part in network.named_modules()
         if isinstance(part, nn.Embedding)
@@ -77,44 +81,43 @@ def copy_weights(
     }
     copied: dict[str, Tensor] = {}
     report = []
-    for name, mine in ours.items():
-        its = state.get(name)
-        if its is None and name in left_out:
+    for name, tensor in ours.items():
+        theirs = state.get(name)
+        if theirs is None and name in left_out:
             continue
-        if its is None:
-            report.append(f"{name} {_shape(mine)}: not there, starts fresh")
-        elif its.shape == mine.shape:
-            copied[name] = its
-        elif name in tables and its.shape[1:] == mine.shape[1:]:
-            copied[name] = its.mean(dim=0, keepdim=True).expand_as(mine)
-            report.append(f"{name}: {len(its)} classes there, {len(mine)} here: each starts from the mean of those")
+        if theirs is None:
+            report.append(f"{name} {_shape(tensor)}: not in the source, keeps its fresh values")
+        elif theirs.shape == tensor.shape:
+            copied[name] = theirs
+        elif name in embeddings and theirs.shape[1:] == tensor.shape[1:]:
+            copied[name] = theirs.mean(dim=0, keepdim=True).expand_as(tensor)
+            report.append(f"{name}: {len(theirs)} classes in the source, {len(tensor)} here: all start from their mean")
         else:
-            report.append(f"{name}: {_shape(its)} there, {_shape(mine)} here: starts fresh")
-    report += [f"{name} {_shape(tensor)}: not used" for name, tensor in state.items() if name not in ours]
+            report.append(f"{name}: {_shape(theirs)} in the source, {_shape(tensor)} here: keeps its fresh values")
+    report += [f"{name} {_shape(tensor)}: in the source only" for name, tensor in state.items() if name not in ours]
     damaged = [name for name, tensor in copied.items() if not torch.isfinite(tensor).all()]
     if damaged:
         raise ValueError(f"{source}: damaged: {damaged[0]} holds NaN or infinity")
-    if not any(tensor.ndim for tensor in copied.values()):  # counters of batches fit anywhere
-        theirs, first = (
+    if not any(tensor.ndim for tensor in copied.values()):  # scalars, such as counters of batches, always fit
+        found, expected = (
             min((f"{name} {_shape(tensor)}" for name, tensor in tensors.items() if tensor.ndim > 1), default="nothing")
             for tensors in (state, ours)
         )
         raise ValueError(
-            f"{source}: none of its {len(state)} tensors fits: it has {theirs}, expected {first}; set the "
-            "networks and data.resolution that it was trained with, or init_from.keys for another project's names"
+            f"{source}: none of its {len(state)} tensors fits: it has {found}, expected {expected}; set the networks "
+            "and data.resolution that it was trained with, or init_from.keys for another project's names"
         )
     network.load_state_dict(copied, strict=False)
     if report:
-        head = f"{source}: {len(copied)} of {len(ours)} tensors taken over"
-        log.warning("\n  ".join([head, *report]))
+        log.warning("\n  ".join([f"{source}: copied {len(copied)} of {len(ours)} tensors", *report]))
     return report
 
 
-def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> dict[str, Tensor]:
-    """Another project's tensors by our names: the first rule whose `theirs` matches the whole name is applied.
+def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> dict[str, Tensor]:
+    """Rename another project's tensors: each by the first rule whose `theirs` matches its whole name.
 
     Raises:
-        ValueError: a rule that is no regular expression, or lacks a part.
+        ValueError: a rule is no regular expression, or lacks `theirs` or `ours`.
     """
     ours: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -123,7 +126,7 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) ->
                 match = re.fullmatch(rule["theirs"], name)
                 new = match.expand(rule["ours"]) if match else None
             except (re.error, KeyError, IndexError) as error:
-                raise ValueError(f"init_from.keys, for {setting}: {dict(rule)}: {error!r}") from error
+                raise ValueError(f"init_from.keys, applied to {setting}: {dict(rule)}: {error!r}") from error
             if new is not None:
                 ours[new] = tensor
                 break
@@ -132,48 +135,48 @@ def renamed(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) ->
     return ours
 
 
-def load_source_generator(where: str, setting: str) -> Generator:
-    """The generator of a run directory or of a model on the hub, frozen and in eval mode, on the CPU.
+def load_source_generator(path: str, setting: str) -> Generator:
+    """Load the generator of a run directory or of a model on the hub, frozen and in eval mode, on the CPU.
 
     Raises:
-        ValueError: it cannot be read; names the `setting`.
+        ValueError: it cannot be read. The message names the `setting`.
     """
-    folder = Path(where).expanduser()
-    if not folder.is_dir() and _HUB_NAME.fullmatch(where):
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and _HUB_NAME.fullmatch(path):
         for file in (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS):
-            folder = _download(where, file, setting).parent
+            folder = _download(path, file, setting).parent
     return load_generator(folder, setting)
 
 
-def _read(where: str, network: str, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
-    """Tensors by name, and the names of those that a checkpoint leaves out because they come from files."""
-    path = Path(where).expanduser()
+def _read(source: str, network: str, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
+    """A network's tensors by name, and the names of those that checkpoints leave out because other files hold them."""
+    path = Path(source).expanduser()
     if path.is_dir():
         if network == "generator":
             return read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting), ()
-        return _of_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
+        return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
     if path.exists() or path.suffix in _FILES:
         return read_state_dict(path, setting), ()
-    if _HUB_NAME.fullmatch(where):
-        return read_state_dict(_download(where, f"{network}.safetensors", setting), setting), ()
-    raise ValueError(f"{setting}={where}: there is no such folder or file, and no model of the hub has such a name")
+    if _HUB_NAME.fullmatch(source):
+        return read_state_dict(_download(source, f"{network}.safetensors", setting), setting), ()
+    raise ValueError(f"{setting}={source}: there is no such folder or file, and this is no name of a model on the hub")
 
 
-def _of_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
+def _read_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
     prefix = "discriminator."
     try:
         content = SafeCheckpointIO().load_checkpoint(checkpoint)
         state, left_out = content["state_dict"], content["transfergen"]["left_out"]["names"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{setting}={checkpoint.parents[1]}: {str(error).removeprefix('resume: ')}") from error
-    its = {
+    tensors = {
         name.removeprefix(prefix): value
         for name, value in state.items()
-        if name.startswith(prefix) and isinstance(value, Tensor)  # others have a state of their own kind, too
+        if name.startswith(prefix) and isinstance(value, Tensor)  # a module's extra state is no tensor
     }
-    if not its:
+    if not tensors:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
-    return its, {name.removeprefix(prefix) for name in left_out}
+    return tensors, {name.removeprefix(prefix) for name in left_out}
 
 
 def _digest(trunk: Backbone) -> str:
@@ -188,7 +191,7 @@ def _download(name: str, file: str, setting: str) -> Path:
     except Exception as error:  # the hub's errors have no common class
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(
-            f"{setting}={name}: no such folder, and {file} is not to be had from the hub ({reason}); give a run "
+            f"{setting}={name}: no such folder, and {file} cannot be downloaded from the hub ({reason}); give a run "
             "directory or a file of weights"
         ) from error
 

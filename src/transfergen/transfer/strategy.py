@@ -1,9 +1,10 @@
-"""What a pretrained network, or a source generator, gives to a training."""
+"""The base of all transfer strategies: which blocks of a pretrained trunk train, from when on, and how fast."""
 
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
+from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
@@ -12,40 +13,40 @@ Mode = Literal["frozen", "trainable", "last_k", "gradual"]
 
 
 class Pairs(NamedTuple):
-    """What the losses of a strategy are computed on."""
+    """A batch of B fakes and B reals, on which a strategy computes its own loss terms."""
 
     z: Tensor
-    """(B, Z)."""
+    """(B, Z), the latents of the fakes."""
     y: Tensor | None
-    """(B,), where the generator is conditional."""
+    """(B,), their classes, if the generator is conditional."""
     fake: Tensor
-    """(B, 3, R, R) in [-1, 1], not augmented: of `z` and `y`. With its graph in the generator's turn alone."""
+    """(B, 3, R, R) in [-1, 1], not augmented; detached from the generator in the discriminator's turn."""
     real: Tensor
     """(B, 3, R, R) in [-1, 1], not augmented."""
 
 
 class Strategy(UnregisteredModules):
-    """Which blocks of the discriminator's trunk train, from when on and how fast. The base of all other strategies.
+    """Decides which blocks of the discriminator's pretrained trunk train. Subclasses add loss terms of their own.
 
     Args:
-        trunk: `frozen` (none train), `trainable` (all train), `last_k` (the deepest `last_k` train), or `gradual` (all are
-            frozen at first, and one more thaws, the deepest first, each `unfreeze_every_images`).
-        last_k: blocks that train; for `last_k` alone.
-        unfreeze_every_images: real images between two thaws; for `gradual` alone.
-        cache_mib: memory for the frozen blocks' features of real images, which then are computed once and not in each
-            epoch; 0 turns this off. Where all the features would not fit, none are kept.
-        trunk_lr_scale: learning rate of the trunk, as a multiple of the other layers'.
-        freeze_d: lowest layers of an ordinary discriminator that keep the weights of `init_from`. Mo 2020,
-            arXiv:2002.10964 (FreezeD).
+        trunk: the blocks that train: `frozen` (none), `trainable` (all), `last_k` (the `last_k` deepest), or `gradual`
+            (none at first, then one more each `unfreeze_every_images`, the deepest first).
+        last_k: number of blocks, for `last_k`.
+        unfreeze_every_images: number of real images, for `gradual`.
+        cache_mib: memory for the frozen blocks' features of real images, which are then computed once instead of in
+            each epoch; 0, or too little for all images: they are not kept.
+        trunk_lr_scale: learning rate of the trunk, as a multiple of that of the discriminator's other layers.
+        freeze_d: number of the lowest layers of a discriminator without a pretrained trunk that keep their initial
+            weights. Mo 2020, arXiv:2002.10964 (FreezeD).
 
     Raises:
-        ValueError: an unknown mode, or a number out of range.
+        ValueError: an unknown `trunk`, or a number out of range.
     """
 
     adversarial: float = 1.0
-    """Weight of the adversarial loss in the generator's."""
+    """Weight of the adversarial loss in the generator's loss."""
     has_terms: bool = False
-    """Whether there are losses of its own, and `Pairs` to be made for them."""
+    """Whether the strategy has loss terms of its own, and needs `Pairs`."""
 
     def __init__(
         self,
@@ -59,26 +60,22 @@ class Strategy(UnregisteredModules):
     ) -> None:
         super().__init__()
         if trunk not in get_args(Mode):
-            raise ValueError(f"transfer.trunk={trunk}: choose one of {', '.join(get_args(Mode))}")
-        if last_k < 1 or unfreeze_every_images < 1:
-            raise ValueError("transfer.last_k and transfer.unfreeze_every_images are at least 1")
-        if trunk_lr_scale <= 0 or freeze_d < 0:
-            raise ValueError(
-                f"transfer.trunk_lr_scale={trunk_lr_scale}, transfer.freeze_d={freeze_d}: above 0, and at least 0"
-            )
-        self.trunk, self.last_k, self.unfreeze_every_images, self.cache_mib = (
-            trunk,
-            last_k,
-            unfreeze_every_images,
-            cache_mib,
-        )
-        self.trunk_lr_scale, self.freeze_d = trunk_lr_scale, freeze_d
+            raise ValueError(f"trunk={trunk}: choose one of {', '.join(get_args(Mode))}")
+        for name, number in {"last_k": last_k, "unfreeze_every_images": unfreeze_every_images}.items():
+            if number < 1:
+                raise ValueError(f"{name}={number}: set 1 or more")
+        if trunk_lr_scale <= 0:
+            raise ValueError(f"trunk_lr_scale={trunk_lr_scale}: set a number above 0")
+        if freeze_d < 0:
+            raise ValueError(f"freeze_d={freeze_d}: set 0 or more")
+        self.trunk, self.last_k, self.unfreeze_every_images = trunk, last_k, unfreeze_every_images
+        self.cache_mib, self.trunk_lr_scale, self.freeze_d = cache_mib, trunk_lr_scale, freeze_d
 
     def frozen_blocks(self, blocks: int, images_seen: int) -> int:
-        """How many of a trunk's first `blocks` are frozen after `images_seen` real images.
+        """How many of a trunk's `blocks`, counted from the lowest, are frozen after `images_seen` real images.
 
         Raises:
-            ValueError: more blocks are to train than there are.
+            ValueError: the trunk has fewer blocks than are to train.
         """
         if self.trunk == "trainable":
             return 0
@@ -96,10 +93,10 @@ class Strategy(UnregisteredModules):
         return blocks
 
     def freeze_lowest(self, discriminator: Discriminator) -> None:
-        """Freeze the `freeze_d` lowest layers, for good.
+        """Freeze the discriminator's `freeze_d` lowest layers for the whole training.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: it has fewer such layers.
         """
         layers = discriminator.lowest_layers()
         if self.freeze_d > len(layers):
@@ -111,19 +108,39 @@ class Strategy(UnregisteredModules):
             layer.requires_grad_(False)
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Get to know the networks, once they are built; build what they need for this strategy.
+        """Prepare for these networks, once they are built. May change the generator's weights.
 
         Raises:
-            ValueError: they do not go with it.
+            ValueError: the strategy cannot be used with these networks.
         """
 
     def start(self, generator: Generator, discriminator: Discriminator) -> None:
-        """Before the first batch of a new run, on its device."""
+        """Prepare for the first batch of a new training, on its device. A resumed training does not call it."""
 
     def discriminator_terms(self, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
-        """Weighted scalars by name, added to the discriminator's loss. They train this strategy's own weights too."""
+        """Weighted scalars by name, added to the discriminator's loss. They also train this strategy's parameters."""
         return {}
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """Weighted scalars by name, added to the generator's loss."""
         return {}
+
+    def _add_trunk(self, backbone: Backbone | None, weights: dict[str, float]) -> tuple[Backbone, ...]:
+        """Freeze the trunk of the loss terms with these weights; empty if all weights are 0, and no trunk is needed.
+
+        The trunk comes in a tuple, since as an attribute of its own it would be registered as a part of this module.
+        """
+        used = [name for name, weight in weights.items() if weight]
+        if used and not isinstance(backbone, Backbone):  # backbone=none gives an empty dict
+            raise ValueError(
+                f"{used[0]}={weights[used[0]]}: this term needs the features of a pretrained trunk; set "
+                "backbone=efficientnet_lite0, or a weight of 0"
+            )
+        return (self.add_frozen(backbone),) if used and backbone is not None else ()
+
+
+def check_weights(weights: dict[str, float]) -> None:
+    """Raise ValueError for a loss weight below 0."""
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"{name}={weight}: set a weight of 0 or more")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfergen.data.pictures import of_array
+from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.base_module import GenerativeModule
@@ -30,7 +30,7 @@ class Curves(list):
 def trainer():
     """A trainer on one device with data and a logger; checkpoints are files that hold the number of images seen."""
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
-    images = Store(pixels, of_array("noise", pixels, np.zeros(16, np.int64), ()))
+    images = Store(pixels, from_array("noise", pixels, np.zeros(16, np.int64), ()))
     data = SimpleNamespace(batch_size=BATCH_SIZE, resolution=32, cache_dir=None, train_set=images, test_set=images)
 
     def save_checkpoint(path, weights_only):
