@@ -10,7 +10,7 @@ import pytest
 import torch
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
-from transfergen.runs.checkpoint import LAST, PREVIOUS, SafeCheckpointIO, differing, last_good, save, verify
+from transfergen.runs.checkpoint import LAST, PREVIOUS, SafeCheckpointIO, last_good, save, verify
 
 
 def state(number):
@@ -170,7 +170,3 @@ def test_a_checkpoint_without_a_sum_is_taken_with_a_warning(tmp_path, caplog):
     assert "has no checksum beside it" in caplog.text
     with pytest.raises(ValueError, match="there is no"):
         verify(tmp_path / "none.ckpt")
-
-
-def test_keys_that_differ_are_named_with_dots():
-    assert differing({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == "a.c"
