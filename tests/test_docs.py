@@ -132,6 +132,7 @@ def test_site_builds_offline_without_a_dead_link(tmp_path):
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text() for page in tmp_path.rglob("*.html")}
     assert "transfergen.networks.generators.dcgan.DCGAN" in pages["reference/networks.html"]
     assert "<math" in pages["methods/gan.html"]
+    assert (tmp_path / "search" / "search_index.js").exists()
     for name, html in pages.items():
         assert re.findall(r"""(?:src|<link[^>]*href)=["'](?:https?:)?//[^"']+""", html) == [], name
         formulas = re.findall(r"<math.*?</math>", html, re.DOTALL)
