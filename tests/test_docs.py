@@ -107,7 +107,7 @@ def test_each_test_that_is_named_is_there():
 
 
 def test_table_of_rooms_matches_the_code():
-    """Rooms and imports exactly, lines to a tenth or to fifty."""
+    """Rooms and imports exactly, lines to a tenth or to a hundred."""
     package = ROOT / "src" / "transfergen"
     table = (ROOT / "docs" / "architecture.md").read_text().split("## Rooms")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in re.findall(r"^\| `.*", table, re.MULTILINE)]
@@ -118,7 +118,7 @@ def test_table_of_rooms_matches_the_code():
     for row, (_, lines, _, may_import) in zip(rooms, rows, strict=True):
         files = [file for room in row for file in (*package.glob(f"{room}.py"), *(package / room).rglob("*.py"))]
         actual = sum(len(file.read_text().splitlines()) for file in files)
-        assert abs(actual - int(lines)) <= max(50, actual / 10), f"{row}: {actual} lines"
+        assert abs(actual - int(lines)) <= max(100, actual / 10), f"{row}: {actual} lines"
         below = FLOORS[floor_of[row[0]] + 1 :]
         names = re.findall(r"`(\w+)`", may_import) + [room for room in FLOORS[-1] if "the ground" in may_import]
         assert set(names) == {room for floor in below for room in floor} | (set(row) if not below else set()), row
