@@ -283,7 +283,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
 
 
 def test_a_source_generator_that_does_not_exist_is_refused_with_its_setting(tmp_path):
-    with pytest.raises(ValueError, match=r"transfer\.teacher=.*no generator\.json in it"):
+    with pytest.raises(ValueError, match=r"transfer\.teacher=.*it holds no generator\.json"):
         load_source_generator(str(tmp_path), "transfer.teacher")
 
 
