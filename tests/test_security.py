@@ -1,14 +1,18 @@
-"""Nothing from outside runs code: what the code may not call, and files that try."""
+"""No file from outside runs code: calls that the code must not make, and files that try."""
 
 import ast
 import json
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, train
 
 from transfergen.commands.generate import main as generate
+from transfergen.config import CONF_DIR
+from transfergen.runs import artefacts
+from transfergen.runs.checkpoint import save
 
 FILES = [ROOT / "train.py", *sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -56,12 +60,14 @@ def test_the_search_finds_what_it_looks_for(line):
     assert list(offences(line))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    code, _, err = train(folder, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
-    assert code == 0, err
-    return folder
+@pytest.fixture
+def run(tmp_path):
+    """A run that can be resumed, as far as it is read before its networks are built."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", [*ANY_MODEL, *SMALL_MODELS["dcgan"]])
+    OmegaConf.save({"choices": {"model": "dcgan", "experiment": None}, "config": config}, tmp_path / artefacts.COMPOSED)
+    save({}, tmp_path / artefacts.LAST_CHECKPOINT)
+    return tmp_path
 
 
 class Payload:
@@ -81,23 +87,19 @@ def trap(tmp_path):
 
 
 def test_a_runs_config_that_names_a_foreign_target_is_refused(run, trap):
-    path = run / ".composed.yaml"
-    before = path.read_text()
+    path = run / artefacts.COMPOSED
     config = OmegaConf.load(path)
     config.config.augment = trap
     OmegaConf.save(config, path)
     code, _, err = train(None, f"resume={run}", "max_images=16", small=False)
-    path.write_text(before)
     assert code == 2
     assert "_target_=torch.load: refused" in err
 
 
-def test_a_runs_generator_that_names_a_foreign_target_is_refused(run, trap, tmp_path):
-    path = run / "generator.json"
-    before = path.read_text()
-    path.write_text(json.dumps({"generator": trap}))
-    code, _, err = called(generate, f"run={run}", f"out={tmp_path / 'out'}")
-    path.write_text(before)
+def test_a_runs_generator_that_names_a_foreign_target_is_refused(trap, tmp_path):
+    metadata = {"generator": trap, "ema": True, "images_seen": 8, "sha256": ""}
+    (tmp_path / artefacts.GENERATOR_METADATA).write_text(json.dumps(metadata))
+    code, _, err = called(generate, f"run={tmp_path}", f"out={tmp_path / 'out'}")
     assert code == 2
     assert "_target_=torch.load: refused" in err
 

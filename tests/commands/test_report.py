@@ -1,28 +1,35 @@
+"""Reports: pages of a run and of several, of files that are there, damaged or missing."""
+
 import json
 import re
 
-import pytest
-from runs import ANY_MODEL, SMALL_MODELS, called, train
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+from runs import called
 
 from transfergen.commands.report import main
+from transfergen.config import CONF_DIR
 from transfergen.runs.curves import draw, read_curves
 
-SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"]]
+RECORD = {"name": "recall", "value": 0.25, "extractor": "pixels", "generated": 16, "real": 16, "split": "test"}
+HOSTILE = "<script>alert(1)</script>"
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run with a hostile setting, and another one of the same sweep."""
-    root = tmp_path_factory.mktemp("runs")
-    for name, more in {
-        "a": ["max_images=64", "samples.every_images=8"],
-        "b": ["max_images=32", "ema.rampup=0.5"],
+def make_run(folder, *, rampup=0.05, grids=9, **config):
+    """The files that a run leaves, as far as a report reads them."""
+    for name, content in {
+        "config.yaml": yaml.safe_dump({"ema": {"rampup": rampup}, "generator": {"width": 8}, "best": None, **config}),
+        ".hydra/overrides.yaml": "[model=dcgan, max_images=64]",
+        "metrics.json": json.dumps({"images_seen": 64, "seconds": 90.0, "metrics": [RECORD]}),
+        "csv/version_0/metrics.csv": "step,loss/generator,loss/discriminator,once\n8,1,0.5,\n16,2,0.25,3\n",
     }.items():
-        code, _, err = train(root / name, *SMALL, *more, small=False)
-        assert code == 0, err
-    path = root / "a" / "config.yaml"
-    path.write_text(path.read_text() + "note: <script>alert(1)</script>\n")
-    return root
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    for name in ("grid", "samples/reals", *(f"samples/{8 * i:09d}" for i in range(grids - 1))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (34, 34)).save(folder / f"{name}.png")
+    return folder
 
 
 def report(out, *arguments):
@@ -31,51 +38,72 @@ def report(out, *arguments):
     return out.read_text()
 
 
-def test_page_of_a_run_has_all_of_it_and_loads_nothing(runs, tmp_path):
-    page = report(tmp_path / "report.html", f"run={runs / 'a'}")
+def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
+    run = make_run(tmp_path / "run", grids=30)
+    evaluation = {"checkpoint": "best", "metrics": [RECORD | {"name": "precision", "warning": "few images"}]}
+    (run / "evaluation.json").write_text(json.dumps(evaluation | {"earlier": [{"metrics": [RECORD]}]}))
+    page = report(tmp_path / "report.html", f"run={run}")
     for words in (
         "<h2>Samples</h2>",
         "<h2>Curves</h2>",
-        "64 images",
-        "model=dcgan",
-        "kernel_distance",
-        "16 reals (test)",
+        "64 images, 1.5 minutes",
+        "python train.py model=dcgan max_images=64",
+        "best generator, 16 samples, 16 reals (test)",
+        "few images",
+        "real images</figcaption>",
+        "the end</figcaption>",
+        "width: 8",
     ):
         assert words in page
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert page.count("data:image/png;base64,") == 9 + 1  # of 8 + 1 over time, and the last grid
-    assert page.count("<svg") == len([line for line in read_curves(runs / "a").values() if len(line) > 1]) > 5
+    assert page.count("<td>recall</td>") == 2
+    assert page.count("data:image/png;base64,") == 9 + 1  # over time, and the last grid
+    assert page.count("<svg") == 2  # a curve of one point is none
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?https?:", page)
 
 
-def test_a_resumed_run_shows_the_command_that_it_began_with_and_the_last(tmp_path):
-    run = tmp_path / "run"
-    for folder, more in (
-        (run, [*SMALL, "max_images=16"]),
-        (None, [f"resume={run}", "max_images=32"]),
-        (None, [f"resume={run}", "max_images=48"]),
+def test_nothing_that_a_run_holds_becomes_markup(tmp_path):
+    hostile = RECORD | dict.fromkeys(("name", "extractor", "split", "warning"), HOSTILE)
+    run = make_run(tmp_path / "run", note=HOSTILE)
+    (run / "metrics.json").write_text(json.dumps({"metrics": [hostile]}))
+    (run / "csv/version_0/metrics.csv").write_text(f"step,{HOSTILE}\n1,1\n2,2\n")
+    (run / ".hydra/overrides.yaml").write_text(json.dumps([HOSTILE]))
+    Image.new("RGB", (34, 34)).save(run / "samples" / "z<script>.png")
+    other = make_run(tmp_path / "<b>other")
+    for page in (
+        report(tmp_path / "run.html", f"run={run}"),
+        report(tmp_path / "runs.html", f"runs=['{run}','{other}']"),
     ):
-        code, _, err = train(folder, *more, small=False)
-        assert code == 0, err
+        assert "<script" not in page
+        assert "<b>" not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_resumed_run_shows_the_command_that_began_it_and_the_last(tmp_path):
+    run = make_run(tmp_path / "run")
+    config = OmegaConf.load(CONF_DIR / "train.yaml")
+    config.resume = str(run)
+    folder = run / config.hydra.output_subdir
+    folder.mkdir(parents=True)
+    (folder / "overrides.yaml").write_text("[resume=there, max_images=96]")
     page = report(tmp_path / "report.html", f"run={run}")
     assert re.findall(r"python train\.py.*?max_images=\d+", page) == [
-        f"python train.py {' '.join(SMALL)} max_images=16",
-        f"python train.py resume={run} max_images=48",
+        "python train.py model=dcgan max_images=64",
+        "python train.py resume=there max_images=96",
     ]
 
 
-def test_runs_side_by_side_show_what_differs(runs, tmp_path):
-    page = report(tmp_path / "report.html", f"sweep={runs}")
+def test_runs_side_by_side_show_what_differs(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b", rampup=0.5)
+    page = report(tmp_path / "report.html", f"sweep={tmp_path}")
     settings = page[page.index("Settings that differ") : page.index("<h2>Metrics")]
-    assert "ema.rampup" in settings
-    assert "0.05</td><td>0.5" in settings
+    assert "<td>ema.rampup</td><td>0.05</td><td>0.5</td>" in settings
     assert "generator.width" not in settings
-    assert page.count("data:image/png;base64,") == 2
-    assert report(tmp_path / "same.html", f"runs=[{runs / 'a'},{runs / 'b'}]").count("<svg") == page.count("<svg")
+    assert "<td>recall (pixels; 16 samples, 16 reals (test))</td><td>0.25</td><td>0.25</td>" in page
+    assert page.count("data:image/png;base64,") == page.count("<svg") == 2
+    assert report(tmp_path / "same.html", f"runs=[{a},{b}]").count("<svg") == 2
 
 
-def test_what_is_damaged_or_missing_is_named_and_the_rest_is_there(runs, tmp_path):
+def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.yaml").write_text("seed: 1\n")
@@ -83,6 +111,7 @@ def test_what_is_damaged_or_missing_is_named_and_the_rest_is_there(runs, tmp_pat
     page = report(tmp_path / "report.html", f"run={broken}")
     assert "evaluation.json is damaged" in page
     assert "it has no final metrics" in page
+    assert "seed: 1" in page
     for words, line in (
         ([], "give one of run="),
         ([f"run={tmp_path}"], "no config.yaml"),
@@ -93,7 +122,7 @@ def test_what_is_damaged_or_missing_is_named_and_the_rest_is_there(runs, tmp_pat
         assert line in err
 
 
-def test_curves_of_a_resumed_run_are_one_and_a_cut_line_is_passed_over(tmp_path):
+def test_curves_of_a_resumed_run_are_joined_and_a_cut_line_is_skipped(tmp_path):
     for version, rows in {0: "1,10,\n2,20,5\n3,3", 2: "2,21,\n4,40,7\n"}.items():
         folder = tmp_path / "csv" / f"version_{version}"
         folder.mkdir(parents=True)

@@ -1,66 +1,60 @@
-"""`transfergen report`: a run, or several side by side, as one HTML file."""
+"""`transfergen report`: a run, or several side by side, as one HTML file that loads nothing."""
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
+from transfergen.config import flatten
 from transfergen.runs import artefacts
 from transfergen.runs.curves import Curves, draw, read_curves
 
 SHOWN = 9
-"""Grids over the time of a run."""
-
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; background: #fff; max-width: 1100px; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-.about, figcaption { color: #6b7280; font-size: .85rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; } .row svg { width: 340px; height: auto; }
-figure { margin: 0; } figure img { width: 250px; image-rendering: pixelated; border-radius: 4px; }
-table { border-collapse: collapse; font-size: .88rem; } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
-  border-bottom: 1px solid #e5e7eb; vertical-align: top; } td.number { text-align: right; }
-pre { background: #f3f4f6; padding: 1rem; overflow: auto; font-size: .8rem; border-radius: 4px; }
-.warning { color: #b45309; }
-"""
+"""Grids of a run's samples over time."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds; what is missing or damaged is empty, and named in `problems`."""
+    """What a run directory holds. A missing or damaged file leaves its field empty, and is named in `problems`.
+
+    Attributes:
+        folder: the run directory.
+        config: the resolved config.
+        commands: the overrides of the command that began the run and, if there is one, of the last that resumed it.
+        records: metrics at the end of the training and of later evaluations, each number with how it was measured.
+        images_seen: real images of the training; None while it goes on.
+        seconds: its duration; None while it goes on.
+        curves: scalars over images seen.
+        problems: a line for each file that is missing or damaged.
+    """
 
     folder: Path
     config: dict[str, Any]
     commands: list[list[str]]
-    """The overrides that it began with and, if it was resumed, those that it last went on with."""
-    metrics: dict[str, Any]
-    evaluation: dict[str, Any]
+    records: list[dict[str, Any]]
+    images_seen: int | None
+    seconds: float | None
     curves: Curves
     problems: list[str]
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        """Metrics of the run's end, and those of later evaluations, of its best generator perhaps."""
-        listed = list(self.metrics.get("metrics", []))
-        for result in (self.evaluation, *self.evaluation.get("earlier", [])):
-            best = {"generator": "best"} if result.get("checkpoint") == "best" else {}
-            listed += [entry | best for entry in result.get("metrics", [])]
-        return listed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on these arguments, by default those of the process."""
-    cli.run("report", _task, arguments)
+    cli.run("report", report, arguments)
 
 
-def _task(config: DictConfig) -> None:
+def report(config: DictConfig) -> None:
+    """Write the page of a run, or the page that compares several.
+
+    Raises:
+        ValueError: not exactly one of run, runs and sweep is given, or a folder is not a run's.
+    """
     given = [key for key in ("run", "runs", "sweep") if config[key]]
     if len(given) != 1:
         raise ValueError("give one of run=RUN_DIR, runs=[RUN_DIR,RUN_DIR] and sweep=SWEEP_DIR")
@@ -74,27 +68,26 @@ def _task(config: DictConfig) -> None:
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
     runs = [read_run(folder, key) for folder in folders]
-    out = Path(config.out).expanduser() if config.out else root / "report.html"
-    page = run_page(runs[0]) if key == "run" else of_runs(runs)
-    artefacts.write(out, page.encode())
+    out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
+    artefacts.write(out, (run_page(runs[0]) if key == "run" else comparison_page(runs)).encode())
     print(f"the report: {out}")
 
 
 def read_run(folder: Path, override: str) -> Run:
-    """All that there is.
+    """Read the files of a run directory.
 
     Raises:
-        ValueError: the folder is no run's. Names the `override`.
+        ValueError: the folder is not a run's. The message names the `override`.
     """
     if not (folder / artefacts.CONFIG).is_file():
         raise ValueError(f"{override}={folder}: no {artefacts.CONFIG} in it: give the folder of a run")
     problems: list[str] = []
 
-    def parsed(name: str, parse: Any, otherwise: Any) -> Any:
+    def parsed(name: str, parse: Callable[[str], Any], otherwise: Any) -> Any:
         path = folder / name
         try:
             return parse(path.read_text()) if path.exists() else otherwise
-        except Exception as error:  # whatever a parser raises
+        except Exception as error:  # parsers raise many kinds
             problems.append(f"{name} is damaged ({type(error).__name__})")
             return otherwise
 
@@ -102,139 +95,101 @@ def read_run(folder: Path, override: str) -> Run:
         return OmegaConf.to_container(OmegaConf.create(text))
 
     config = parsed(artefacts.CONFIG, yaml, {})
-    files = [".hydra/overrides.yaml", ".hydra/resumed/overrides.yaml"]
-    commands = [parsed(name, yaml, []) for name in files if (folder / name).exists()]
-    metrics, evaluation = (parsed(name, json.loads, {}) for name in (artefacts.METRICS, "evaluation.json"))
+    commands = [parsed(name, yaml, []) for name in (artefacts.OVERRIDES, artefacts.RESUMED_OVERRIDES)]
+    metrics, evaluation = (parsed(name, json.loads, {}) for name in (artefacts.METRICS, artefacts.EVALUATION))
     if not metrics:
         problems.append("it has no final metrics: still training, or ended early")
-    return Run(folder, config, commands, metrics, evaluation, read_curves(folder), problems)
+    records = list(metrics.get("metrics", []))
+    for result in (evaluation, *evaluation.get("earlier", [])):
+        best = {"generator": "best"} if result.get("checkpoint") == "best" else {}
+        records += [record | best for record in result.get("metrics", [])]
+    seen, seconds = metrics.get("images_seen"), metrics.get("seconds")
+    return Run(folder, config, [c for c in commands if c], records, seen, seconds, read_curves(folder), problems)
 
 
 def run_page(run: Run) -> str:
-    """The page of one run."""
-    grids = sorted((run.folder / "samples").glob("*.png"))
+    """The HTML page of one run: commands, samples over time, metrics, curves, settings."""
+    grids = sorted((run.folder / artefacts.SAMPLES).glob("*.png"))
     chosen = [grids[round(i * (len(grids) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(grids) > SHOWN else grids
     last = run.folder / artefacts.GRID
-    curves = [draw(name, {name: line}) for name, line in run.curves.items() if len(line) > 1]
-    commands = "\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands)
-    seen, seconds = run.metrics.get("images_seen"), run.metrics.get("seconds")
-    about = [f"{seen:,} images" if seen else "", f"{seconds / 60:,.1f} minutes" if seconds else ""]
-    return _page(
-        run.folder.name,
-        ", ".join(part for part in about if part),
-        [
-            *(f'<p class="warning">{escape(problem)}</p>' for problem in run.problems),
-            f"<pre>{escape(commands)}</pre>" if commands else "",
-            _section("Samples", _row([_figure(file, _when(file.stem)) for file in [*chosen, last]])),
-            _section("Metrics", _metrics(run.entries)),
-            _section("Curves", _row(curves)),
-            _section("Settings", f"<pre>{escape(OmegaConf.to_yaml(run.config))}</pre>"),
-        ],
+    about = [
+        f"{run.images_seen:,} images" if run.images_seen else "",
+        f"{run.seconds / 60:,.1f} minutes" if run.seconds else "",
+    ]
+    return _render(
+        "run.html",
+        title=run.folder.name,
+        about=", ".join(part for part in about if part),
+        problems=run.problems,
+        commands="\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands),
+        samples=[(_when(file.stem), _base64(file)) for file in (*chosen, last) if file.is_file()],
+        records=run.records,
+        curves=[draw(name, {name: line}) for name, line in run.curves.items() if len(line) > 1],
+        settings=OmegaConf.to_yaml(run.config),
     )
 
 
-def of_runs(runs: list[Run]) -> str:
-    """The page that compares several."""
+def comparison_page(runs: list[Run]) -> str:
+    """The HTML page that compares runs: settings that differ, metrics, samples, curves."""
     names = [run.folder.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
-    flat = [_flat(run.config) for run in runs]
-    keys = sorted({key for each in flat for key in each})
-    settings = {key: [each.get(key, "") for each in flat] for key in keys}
-    measured = [{f"{e['name']} ({e['extractor']}; {_measured_on(e)})": e["value"] for e in run.entries} for run in runs]
-    metrics = {
-        name: [f"{each[name]:.4g}" if name in each else "" for each in measured]
-        for name in dict.fromkeys(name for each in measured for name in each)
-    }
-    problems = [
-        f"{escape(name)}: {escape(problem)}" for name, run in zip(names, runs, strict=True) for problem in run.problems
+    named = dict(zip(names, runs, strict=True))
+    settings = _rows([{key: str(value) for key, value in flatten(run.config).items()} for run in runs])
+    metrics = [
+        {f"{r['name']} ({r['extractor']}; {_measured_on(r)})": f"{r['value']:.4g}" for r in run.records} for run in runs
     ]
-    scalars = dict.fromkeys(name for run in runs for name, line in run.curves.items() if len(line) > 1)
-    curves = [
-        draw(
-            scalar,
-            {
-                name: run.curves[scalar]
-                for name, run in zip(names, runs, strict=True)
-                if len(run.curves.get(scalar, [])) > 1
-            },
-        )
-        for scalar in scalars
-    ]
-    grids = [_figure(run.folder / artefacts.GRID, name) for name, run in zip(names, runs, strict=True)]
-    return _page(
-        f"{len(runs)} runs",
-        "",
-        [
-            *(f'<p class="warning">{line}</p>' for line in problems),
-            _section("Settings that differ", _table(names, {k: v for k, v in settings.items() if len(set(v)) > 1})),
-            _section("Metrics", _table(names, metrics)),
-            _section("Samples", _row([grid for grid in grids if grid])),
-            _section("Curves", _row(curves)),
-        ],
+    lines: dict[str, Curves] = {}
+    for name, run in named.items():
+        for scalar, line in run.curves.items():
+            if len(line) > 1:
+                lines.setdefault(scalar, {})[name] = line
+    grids = {name: run.folder / artefacts.GRID for name, run in named.items()}
+    return _render(
+        "comparison.html",
+        title=f"{len(runs)} runs",
+        about="",
+        problems=[f"{name}: {problem}" for name, run in named.items() for problem in run.problems],
+        names=names,
+        settings={key: settings[key] for key in sorted(settings) if len(set(settings[key])) > 1},
+        metrics=_rows(metrics),
+        samples=[(name, _base64(grid)) for name, grid in grids.items() if grid.is_file()],
+        curves=[draw(scalar, by_run) for scalar, by_run in lines.items()],
     )
 
 
-def _page(title: str, about: str, parts: list[str]) -> str:
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    body = f'<h1>{escape(title)}</h1><p class="about">{escape(about)}</p>{"".join(parts)}'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+def _render(template: str, **values: Any) -> str:
+    pages = Environment(
+        loader=PackageLoader("transfergen.commands"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    pages.filters |= {"measured_on": _measured_on, "reservations": _reservations}
+    return pages.get_template(template).render(values)
 
 
-def _section(title: str, content: str) -> str:
-    return f"<h2>{title}</h2>{content}" if content else ""
+def _rows(columns: list[dict[str, str]]) -> dict[str, list[str]]:
+    """A dictionary for each run -> the value of each key in every run, "" where a run has none."""
+    return {key: [column.get(key, "") for column in columns] for key in dict.fromkeys(k for c in columns for k in c)}
 
 
-def _row(parts: list[str]) -> str:
-    return f'<div class="row">{"".join(parts)}</div>' if parts else ""
-
-
-def _figure(file: Path, caption: str) -> str:
-    if not file.is_file():
-        return ""
-    data = base64.b64encode(file.read_bytes()).decode()
-    picture = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
-    return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _when(stem: str) -> str:
     return f"{int(stem):,} images" if stem.isdigit() else {"reals": "real images", "grid": "the end"}.get(stem, stem)
 
 
-def _metrics(entries: list[dict[str, Any]]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(str(e['name']))}</td><td class=number>{e['value']:.4g}</td>"
-        f"<td>{escape(str(e['extractor']))}</td>"
-        f"<td>{escape(_measured_on(e))}</td><td class=warning>{escape(_reserve(e))}</td></tr>"
-        for e in entries
-    )
-    return f"<table><tr><th>metric<th>value<th>features<th>measured on<th></tr>{rows}</table>" if rows else ""
+def _measured_on(record: dict[str, Any]) -> str:
+    which = f"{record['generator']} generator, " if "generator" in record else ""
+    return f"{which}{record['generated']:,} samples, {record['real']:,} reals ({record['split']})"
 
 
-def _measured_on(entry: dict[str, Any]) -> str:
-    which = f"{entry['generator']} generator, " if "generator" in entry else ""
-    return f"{which}{entry['generated']:,} samples, {entry['real']:,} reals ({entry['split']})"
-
-
-def _reserve(entry: dict[str, Any]) -> str:
-    """What keeps one from taking a number at its word."""
-    shared = entry.get("shares_weights_with_discriminator")
-    notes = [entry.get("warning"), f"the training shares the weights of {shared}" if shared else None]
+def _reservations(record: dict[str, Any]) -> str:
+    """Why a metric may look better or worse than the samples are."""
+    shared = record.get("shares_weights_with_discriminator")
+    notes = [record.get("warning"), f"the training shares the weights of {shared}" if shared else None]
     return "; ".join(note for note in notes if note)
-
-
-def _table(names: list[str], rows: dict[str, list[str]]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    body = "".join(
-        f"<tr><td>{escape(key)}</td>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-        for key, cells in rows.items()
-    )
-    return f"<table><tr><th></th>{head}</tr>{body}</table>" if rows else ""
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(node, dict):
-        return {prefix: str(node)}
-    return {
-        k: v for key, item in node.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
