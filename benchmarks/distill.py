@@ -1,109 +1,65 @@
-"""A student of a quarter of its teacher's parameters: CIFAR-10 at 32x32.
+"""A student of a quarter of its teacher's parameters, on CIFAR-10 at 32x32.
 
-    python benchmarks/distill.py
+    python benchmarks/distill.py run --teacher-images 3e5 --images-seen 1e5 2e5 3e5 4e5
+    python benchmarks/distill.py report
 
-It needs the extra `bench`: pip install --editable '.[bench]'.
-
-The teacher is a DCGAN (or the run that --teacher names); the student is trained by experiment=distill. Both are
-measured in the features of benchmarks/judge.py against all test images, and their latencies are taken in turns. The
-table goes to the screen, everything to benchmarks/results/distill.json, and the grids of both side by side.
+The teacher is a DCGAN, trained by train.py if its run directory is not there yet. The student is trained by
+experiment=distill. Both are measured in the same way, and their latencies on the CPU in turns.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
 
-import torch
-from judgement import (
-    SAMPLES,
-    Measure,
-    add_arguments,
-    common,
-    compose_config,
-    judged_data,
-    judged_training,
-    processor,
-    shown,
-    side_by_side,
-)
+from fine_tuning import train_once
+from harness import Result, Results, command, markdown
+from quality import add_options, columns, common_overrides, judged_run, keep_grids, parameters, table
 
-from transfergen.images import to_float
-from transfergen.runs.generator_files import load_generator
+from transfergen.runs.artefacts import load_generator
 from transfergen.training.callbacks.distillation_report import latency_ms
 
-ROOT = Path(__file__).parents[1]
+STUDENT = [
+    "experiment=distill",
+    "data.batch_size=64",
+    "backbone.taps=[0,1,2]",
+    "transfer.teacher={teacher}",
+    "init_from.discriminator={teacher}",
+]
 
 
-def train_teacher(args: argparse.Namespace) -> Path:
-    """The run directory of the teacher, trained now if it is not there."""
-    if args.teacher:
-        return Path(args.teacher)
-    run_dir: Path = args.work / f"teacher-{args.teacher_images}"
-    if not (run_dir / "metrics.json").exists():
-        overrides = [*common(args, args.seed), "model=dcgan", f"max_images={args.teacher_images}"]
-        command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run_dir.resolve()}"]
-        subprocess.run(command, check=True)
-    return run_dir
+def options(parser: argparse.ArgumentParser) -> None:
+    """When to measure the student, and how long its teacher trains."""
+    add_options(parser)
+    parser.add_argument("--teacher-images", type=float, default=3e5, help="real images that the teacher sees")
+    parser.set_defaults(images_seen=[300_000.0], points=6)
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder")
-    parser.add_argument("--teacher", help="run directory of a model=dcgan of 32x32; default: train one")
-    parser.add_argument("--teacher-images", type=int, default=400_000, help="real images that it sees")
-    parser.add_argument("--images", type=int, default=300_000, help="real images that the student sees")
-    parser.add_argument("--points", type=int, default=6, help="how often it is measured")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--also", nargs="*", default=[], help="overrides for the student, such as transfer.output=10")
-    parser.add_argument("--work", type=Path, default=Path("outputs/distill"), help="where the teacher's run lies")
-    add_arguments(parser)
-    args = parser.parse_args()
+def run(args: argparse.Namespace, results: Results) -> None:
+    """Train the teacher and the student, and measure both."""
+    images, seed = int(args.teacher_images), args.seeds[0]
+    overrides = [*common_overrides(args, seed), "model=dcgan", "data.batch_size=64", f"max_images={images}"]
+    teacher_run = train_once(results.work / f"teacher-{images}", overrides)
+    trained = judged_run("student", STUDENT, seed, args, results, {"teacher": str(teacher_run)})
+    if trained is None:
+        return
+    student, judged = trained
+    teacher = load_generator(teacher_run)
+    latencies = latency_ms({"teacher": teacher, "student": judged.module.ema_generator})
+    results.add(student | {"latency_ms": latencies["student"]})
+    name = student["name"].replace("student", "teacher")
+    point = {"seconds": 0.0, "images": images} | judged.measure(teacher, results.file(name, ".jpg"))
+    own = {"name": name, "model": "teacher", "overrides": "model=dcgan", "latency_ms": latencies["teacher"]}
+    results.add(student | own | {"parameters": {"generator": parameters(teacher)}, "points": columns([point])})
 
-    run_dir = train_teacher(args)
-    teacher_run = run_dir.resolve()
-    own = ["experiment=distill", f"transfer.teacher={teacher_run}", f"init_from.discriminator={teacher_run}"]
-    own += ["backbone.taps=[0,1,2]", *args.also]
-    overrides = [*common(args, args.seed), *own]
-    config = compose_config(overrides)
-    data = judged_data(config)
-    moments = [args.images * (i + 1) / args.points for i in range(args.points)]
-    grids = {name: args.results / "distill" / f"{name}.png" for name in ("teacher", "student")}
-    module, points, _ = judged_training(config, data, moments, "images", grids["student"])
 
-    teacher = load_generator(run_dir)
-    measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels), args.data)
-    networks = {"teacher": teacher, "student": module.ema_generator}
-    numbers = {"teacher": measure(teacher, grids["teacher"]), "student": points[-1]}
-    latencies = latency_ms(networks)
-    parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    side_by_side(list(grids.values()), args.results / "distill_grids.png")
-    content = {
-        "teacher_images": None if args.teacher else args.teacher_images,
-        "seed": args.seed,
-        "threads": torch.get_num_threads(),
-        "machine": processor(args.trainer),
-        "overrides": [o.replace(str(run_dir.resolve()), "TEACHER") for o in shown(overrides, args)],
-        "samples": SAMPLES,
-        "split": "test",
-        "parameters": parameters,
-        "latency_ms": latencies,
-        "teacher": numbers["teacher"],
-        "student": points,
-    }
-    (args.results / "distill.json").write_text(json.dumps(content, indent=1) + "\n")
-    rows = {"parameters": parameters} | {
-        f"latency of {batch}, ms": {name: latencies[name][batch] for name in networks} for batch in latencies["teacher"]
-    }
-    for name in ("kernel_distance", "frechet_distance", "precision", "recall"):
-        rows[name] = {who: numbers[who][f"judge/{name}"] for who in networks}
-    print("| | teacher | student | student / teacher |")
-    print("|---|---|---|---|")
-    for name, row in rows.items():
-        print(f"| {name} | {row['teacher']:.5g} | {row['student']:.5g} | {row['student'] / row['teacher']:.3f} |")
+def report(everything: list[Result], results: Results) -> None:
+    """Both at their best, their sizes and latencies, and the grids."""
+    print(table(everything))
+    rows = [
+        [r["name"], f"{r['parameters']['generator']:,}", *(f"{ms:.2f}" for ms in r["latency_ms"].values())]
+        for r in everything
+    ]
+    print(f"\n{markdown(rows, ['', 'parameters', 'latency of 1 image, ms', 'of 64'])}")
+    keep_grids(results, everything, ("teacher", "student"))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, run=run, report=report, options=options)

@@ -1,28 +1,29 @@
-"""Images per second of each model on this machine's GPU, in bf16 and float32, compiled and not. Called by gpu.sh.
+"""Images per second of training on this machine's GPU, in bfloat16 beside float32 (TF32).
 
-    python benchmarks/gpu_speed.py --seconds 420
+    python benchmarks/gpu_speed.py run dcgan projected
+    python benchmarks/gpu_speed.py report
 
-CIFAR-10's size and the reference batch on random pictures and random VGG19 weights, which take the time of real ones.
-What does not fit into the time is left out and named.
+At 64x64 in batches of 128, on drawn pictures and with random VGG19 weights, which take the time of real ones.
 """
 
 import argparse
-import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from harness import Comparison, speed_command
+from judgement import compose_config
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from omegaconf import DictConfig
 
-import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
-from transfergen.config import CONF_DIR, instantiate
+from transfergen.config import instantiate
 from transfergen.training.build import build_module
 from transfergen.training.trainer import build_trainer
 
+COMMON = ["data=shapes", "data.source.train=12800", "data.source.test=16", "trainer=gpu", "trainer.devices=1"]
 MODELS = {
     "dcgan": [],
     "vgg_disc": ["backbone.weights=random"],
@@ -33,64 +34,51 @@ WARM_UP_STEPS = 20
 
 
 class Stopwatch(Callback):
-    """Times the steps after the first few, and ends the training after a while."""
+    """Times the steps after the first few, and ends the training after some seconds."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.images_per_second = seconds, 0.0
+        self.seconds, self.seconds_an_image = seconds, 0.0
         self._steps = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count."""
+        """Start the clock after the first steps, and read it at the end."""
         self._steps += 1
         if self._steps == WARM_UP_STEPS:
             torch.cuda.synchronize()
             self._start, self._images = time.perf_counter(), pl_module.images_seen
         elif self._steps > WARM_UP_STEPS and time.perf_counter() - self._start > self.seconds:
             torch.cuda.synchronize()
-            images = pl_module.images_seen - self._images
-            self.images_per_second = images / (time.perf_counter() - self._start)
+            self.seconds_an_image = (time.perf_counter() - self._start) / (pl_module.images_seen - self._images)
             trainer.should_stop = True
 
 
-def compose_config(*overrides: str) -> DictConfig:
-    """A training's config on random pictures and one GPU."""
-    common = ["data=shapes", "data.source.train=12800", "data.source.test=16", "trainer=gpu", "trainer.devices=1"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", overrides=[*common, "logger=none", "trainer.max_epochs=-1", *overrides])
-
-
-def images_per_second(model: str, data: LightningDataModule, precision: str, compiled: bool) -> float:
-    """Over four seconds, with the project's own module and trainer."""
-    config = compose_config(f"model={model}", f"trainer.precision={precision}", f"compile={compiled}", *MODELS[model])
-    stopwatch = Stopwatch(4.0)
+def seconds_an_image(model: str, data: LightningDataModule, precision: str) -> float:
+    """Of a training of a few seconds, by the project's own module and trainer."""
+    overrides = [*COMMON, f"model={model}", f"trainer.precision={precision}", "trainer.max_epochs=-1", "logger=none"]
+    config = compose_config([*overrides, *MODELS[model]])
+    stopwatch = Stopwatch(3.0)
     with TemporaryDirectory() as folder:
         trainer = build_trainer(run_dir=Path(folder), callbacks=[stopwatch], loggers=[], **config.trainer)
         trainer.fit(build_module(config), datamodule=data)
-    return stopwatch.images_per_second
+    return stopwatch.seconds_an_image
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=420, help="start nothing new after these")
-    args = parser.parse_args()
-    start = time.perf_counter()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; images/s at 64 px, batch 128\n")
-    print("| model | precision | plain | compiled |\n|---|---|---|---|")
-    data = instantiate(compose_config().data)
-    speeds: dict[tuple[str, str, bool], str] = {}
-    cases = [(model, precision) for precision in ("bf16-mixed", "32-true") for model in MODELS]
-    for compiled in (False, True):  # plain ones first: they take seconds
-        for model, precision in cases:
-            late = time.perf_counter() - start > args.seconds
-            speed = "no time left" if late else f"{images_per_second(model, data, precision, compiled):,.0f}"
-            speeds[model, precision, compiled] = speed
-            print(f"{model}, {precision}, {'compiled' if compiled else 'plain'}: {speed}", file=sys.stderr, flush=True)
-    for model, precision in cases:
-        print(f"| {model} | {precision} | {speeds[model, precision, False]} | {speeds[model, precision, True]} |")
+def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
+    """The models that were asked for."""
+    data = instantiate(compose_config(COMMON).data)
+    for model in args.models:
+        full, half = (partial(seconds_an_image, model, data, precision) for precision in ("32-true", "bf16-mixed"))
+        yield Comparison(f"{model} on {torch.cuda.get_device_name()}", full, half, images=1)
 
 
 if __name__ == "__main__":
-    main()
+    speed_command(
+        __doc__,
+        comparisons,
+        options=lambda parser: parser.add_argument(
+            "models", nargs="*", default=list(MODELS), help=f"of {list(MODELS)}"
+        ),
+        rounds=2,
+    )
