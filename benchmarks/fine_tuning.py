@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import ROOT, Result, Results
-from quality import Variants, common_overrides, keep_grids, plot, quality_command, ratios, table
+from harness import ROOT
+from quality import Variants, common_overrides, quality_command
 
 SOURCE_CLASSES, TARGET_CLASSES = "[0,1,2,3,4]", "[5,6,7,8,9]"
 BOTH = ["init_from.generator={source}", "init_from.discriminator={source}"]
@@ -53,22 +53,14 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
     return {"source": str(train_once(run_dir, [*overrides, "augment=flip", f"max_images={images}"]))}
 
 
-def report(everything: list[Result], results: Results) -> None:
-    """Each run at its best, how soon it is as good as from scratch, the plot and the grids."""
-    print(table(everything))
-    print(f"\n{ratios(everything, 'scratch')}")
-    plot(everything, list(VARIANTS), results.kept / "fine_tuning.png")
-    keep_grids(results, everything, VARIANTS)
-
-
 if __name__ == "__main__":
     quality_command(
         __doc__,
         VARIANTS,
-        report,
         options=lambda parser: parser.add_argument("--source-images", type=float, default=4e5, help="that it sees"),
         prepare=prepare,
         common=COMMON,
-        images_seen=200_000,
+        rivals=["scratch"],
+        moments=[(2e5, "images")],
         points=25,
     )

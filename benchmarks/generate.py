@@ -11,13 +11,11 @@ The network is DCGAN's at 64x64, with random weights, which take the time of tra
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from harness import Comparison, speed_command, timed
@@ -34,18 +32,14 @@ BATCH = 64
 
 def png(run: Path, num: int) -> Comparison:
     """The command, in this process, beside the loop."""
-    network = load_generator(run)
-    outs = (run / f"out{i}" for i in count())
+    network, outs = load_generator(run), (run / f"out{i}" for i in count())
 
-    @torch.no_grad()
     def loop() -> None:
         for _ in range(num // BATCH):
             network(torch.randn(BATCH, network.z_dim))
 
     def command() -> None:
-        arguments = [f"run={run}", f"num={num}", f"batch_size={BATCH}", f"out={next(outs)}", "device=cpu"]
-        with patch.object(sys, "argv", ["generate", *arguments]):
-            generate()
+        generate([f"run={run}", f"num={num}", f"batch_size={BATCH}", f"out={next(outs)}", "device=cpu"])
 
     return Comparison(f"{num} PNGs", timed(loop), timed(command), images=num)
 
@@ -69,12 +63,12 @@ def latency(run: Path) -> Iterator[Comparison]:
     for batch in (1, BATCH):
         (z,) = example(generator.network, batch)
         for name, network in exports.items():
-            calls = (timed(torch.no_grad()(partial(call, z))) for call in (generator.network, network))
+            calls = (timed(partial(call, z)) for call in (generator.network, network))
             yield Comparison(f"{name}, {batch} images", *calls, images=batch)
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
-    """What was asked for, on a run directory of random weights."""
+    """What was asked for, of a run directory with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 64}
         save_generator(Path(folder), DCGAN(resolution=64), config, ema=True, images_seen=0)

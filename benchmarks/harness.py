@@ -1,7 +1,7 @@
 """What all benchmarks share: the commands `run` and `report`, measuring in turns, and results in JSON.
 
-`run` stores each finished measurement as a file in outputs/benchmarks. `report` joins them with those of earlier
-machines in benchmarks/results, prints them as a table, and keeps them there.
+`run` stores each finished measurement as a file in outputs/benchmarks. `report` joins them with those that the
+repository keeps in benchmarks/results, prints them as a table, and keeps them there.
 """
 
 import argparse
@@ -12,32 +12,25 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 ROOT = Path(__file__).parents[1]
+Options = Callable[[argparse.ArgumentParser], object]
 Result = dict[str, Any]
 """One measurement. Its `name` says what was measured, and `machine` where."""
-Options = Callable[[argparse.ArgumentParser], object]
 
 
 class Results:
-    """The results of one benchmark.
-
-    Args:
-        benchmark: its name.
-        work: folder of finished measurements, a JSON file each.
-        kept: folder of the JSON files that belong to the repository, one for each benchmark.
-    """
+    """The results of one benchmark: finished measurements in `work`, and a file that the repository keeps in `kept`."""
 
     def __init__(self, benchmark: str, work: Path, kept: Path) -> None:
-        self.work, self.kept, self.benchmark = work / benchmark, kept, benchmark
+        self.benchmark, self.work, self.kept = benchmark, work / benchmark, kept
 
     def file(self, name: str, suffix: str = ".json") -> Path:
-        """Where the measurement of that name is stored by `run`."""
+        """The file of a finished measurement."""
         return self.work / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}{suffix}"
 
     def add(self, result: Result) -> None:
@@ -46,16 +39,10 @@ class Results:
         self.file(result["name"]).write_text(json.dumps(result) + "\n")
 
     def load(self) -> list[Result]:
-        """All results, kept and new. A new one replaces a kept one of the same name and machine.
-
-        Raises:
-            SystemExit: there is none.
-        """
+        """All results. A finished measurement replaces a kept one of the same name and machine."""
         kept = self.kept / f"{self.benchmark}.json"
         results = json.loads(kept.read_text()) if kept.exists() else []
         results += [json.loads(file.read_text()) for file in sorted(self.work.glob("*.json"))]
-        if not results:
-            raise SystemExit(f"no result yet: python benchmarks/{self.benchmark}.py run")
         return list({(result["name"], result["machine"]): result for result in results}.values())
 
     def keep(self, results: Iterable[Result]) -> None:
@@ -75,8 +62,7 @@ def command(
     """`python benchmarks/NAME.py run …` and `python benchmarks/NAME.py report`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    runner = commands.add_parser("run", help="measure", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    reporter = commands.add_parser("report", help="print all results, and keep them")
+    runner, reporter = commands.add_parser("run", help="measure"), commands.add_parser("report", help="print and keep")
     for subparser in (runner, reporter):
         subparser.add_argument("--work", type=Path, default=ROOT / "outputs/benchmarks", help="finished measurements")
         subparser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="kept results")
@@ -86,26 +72,21 @@ def command(
     results = Results(Path(sys.argv[0]).stem, args.work, args.results)
     if args.command == "run":
         run(args, results)
-        return
-    everything = results.load()
-    report(everything, results)
-    results.keep(everything)
+    elif everything := results.load():
+        report(everything, results)
+        results.keep(everything)
+    else:
+        raise SystemExit(f"no result yet: python benchmarks/{results.benchmark}.py run")
 
 
-@dataclass
-class Comparison:
-    """Two ways to do the same work.
-
-    Args:
-        name: the work.
-        baseline, subject: each does it once, and returns the seconds that it took; see `timed`.
-        images: how many images the work is for; None if it is not for images.
-    """
+class Comparison(NamedTuple):
+    """Two ways to do the same work, each a function that does it and returns the seconds that it took; see `timed`."""
 
     name: str
     baseline: Callable[[], float]
     subject: Callable[[], float]
     images: int | None = None
+    """How many the work is for, if it is for images."""
 
 
 def speed_command(
@@ -115,10 +96,10 @@ def speed_command(
     options: Options | None = None,
     rounds: int = 10,
 ) -> None:
-    """The command of a benchmark of speed: each comparison in turns, as milliseconds and their ratio."""
+    """The command of a benchmark of speed: milliseconds of each comparison, and their ratio."""
 
-    def more_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--rounds", type=int, default=rounds, help="measurements of each, in turns")
+    def all_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each; default: {rounds}")
         parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
         if options:
             options(parser)
@@ -131,41 +112,39 @@ def speed_command(
             result = {
                 "name": f"{comparison.name}, {args.threads} threads",
                 "machine": processor(),
-                "torch": torch.__version__,
                 "rounds": args.rounds,
-                "baseline_ms": round(1000 * baseline, 3),
-                "ms": round(1000 * subject, 3),
-                "ratio": round(baseline / subject, 3),
             }
+            result |= {"baseline_ms": round(1000 * baseline, 3), "ms": round(1000 * subject, 3)}
+            result |= {"ratio": round(baseline / subject, 3), "torch": torch.__version__}
             if comparison.images:
                 result["images_per_second"] = round(comparison.images / subject, 1)
             results.add(result)
             print(speed_table([result], head=not number), flush=True)
 
-    command(description, run=run, report=lambda everything, _: print(speed_table(everything)), options=more_options)
+    command(description, run=run, report=lambda everything, _: print(speed_table(everything)), options=all_options)
 
 
-def speed_table(results: Sequence[Result], *, head: bool = True) -> str:
-    """In Markdown, a row a comparison."""
-    columns = ["name", "machine", "baseline_ms", "ms", "ratio", "images_per_second"]
-    titles = ["", "machine", "baseline, ms", "here, ms", "ratio", "images/s"]
-    return markdown([[str(result.get(column, "")) for column in columns] for result in results], titles if head else [])
+def speed_table(results: Iterable[Result], *, head: bool = True) -> str:
+    """A row for each comparison, in Markdown."""
+    titles = {"name": "", "machine": "machine", "baseline_ms": "baseline, ms", "ms": "here, ms", "ratio": "ratio"}
+    titles |= {"images_per_second": "images/s"}
+    rows = [[str(result.get(key, "")) for key in titles] for result in results]
+    return markdown(rows, list(titles.values()) if head else ())
 
 
-def timed(work: Callable[[], object], *, times: int = 1) -> Callable[[], float]:
-    """The work as a measurement: its seconds, the mean of so many times."""
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The work as a measurement of its seconds."""
 
     def measure() -> float:
         start = time.perf_counter()
-        for _ in range(times):
-            work()
-        return (time.perf_counter() - start) / times
+        work()
+        return time.perf_counter() - start
 
     return measure
 
 
 def in_turns(measurements: Sequence[Callable[[], float]], *, rounds: int) -> list[float]:
-    """The median of each over some rounds, after a round to warm up.
+    """The median of each over some rounds, after one to warm up.
 
     They take turns, so that a machine whose speed drifts favours none.
     """
@@ -174,13 +153,13 @@ def in_turns(measurements: Sequence[Callable[[], float]], *, rounds: int) -> lis
 
 
 def markdown(rows: Iterable[Sequence[str]], titles: Sequence[str] = ()) -> str:
-    """A table, without a head if there are no titles."""
+    """A table; without titles, rows of one."""
     lines = [titles, ["---"] * len(titles), *rows] if titles else rows
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def processor(trainer: str = "cpu") -> str:
-    """The name of the GPU if the trainer is one for GPUs, and of the CPU otherwise."""
+    """The name of the GPU if `trainer` is gpu, and of the CPU otherwise."""
     if trainer == "gpu":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")

@@ -1,18 +1,13 @@
 """The judge: a small residual classifier of CIFAR-10, in whose features the benchmarks measure distances.
 
-    python benchmarks/judge.py run --data ../shared/data/cifar10
-    python benchmarks/judge.py report
-
-It is trained here on the labels, so no discriminator shares weights with it. That happens once, on the CPU: its weights
-stay in the cache folder.
+It is trained here on the labels, so no discriminator shares weights with it. That happens once, on the CPU, when a
+benchmark first needs it; its weights stay in the cache folder.
 """
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Result, Results, command, markdown, processor
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -133,17 +128,3 @@ def load_or_train(data: str) -> tuple[Judge, float]:
     if reached < LEAST_ACCURACY:
         raise ValueError(f"the judge's test accuracy is {reached:.4f}, below {LEAST_ACCURACY}; delete {CACHE}")
     return judge.requires_grad_(False), reached
-
-
-def run(args: Namespace, results: Results) -> None:
-    """Train the judge, if it is not in the cache, and test it."""
-    results.add({"name": "judge", "machine": processor(), "test_accuracy": load_or_train(args.data)[1]})
-
-
-def report(everything: list[Result], results: Results) -> None:
-    """The test accuracy on each machine."""
-    print(markdown([[r["machine"], f"{r['test_accuracy']:.4f}"] for r in everything], ["machine", "test accuracy"]))
-
-
-if __name__ == "__main__":
-    command(__doc__, run=run, report=report, options=lambda parser: parser.add_argument("--data", required=True))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -54,7 +54,8 @@ class Measure:
 
         Returns:
             Kernel and Fréchet distance, precision and recall in the judge's features; kernel distance and recall on
-            16x16 pixels; and the power of the samples' highest frequencies as a multiple of the test images'.
+            16x16 pixels; and the power of the samples' highest frequencies as a multiple of the test images'. All are
+            rounded to six significant digits.
         """
         seeds = range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES)
         device = next(generator.parameters()).device
@@ -63,15 +64,16 @@ class Measure:
             to_grid(samples[:64]).save(grid, quality=92, subsampling=0)
         fake, fake_pixels = self._features(samples), self.pixels(samples)
         precision, recall = precision_recall(self.real, fake)
-        return {
-            "kernel_distance": float(kernel(self.real, fake)),
-            "frechet_distance": float(frechet(self.real, fake)),
-            "precision": float(precision),
-            "recall": float(recall),
-            "pixel_kernel_distance": float(kernel(self.real_pixels, fake_pixels)),
-            "pixel_recall": float(precision_recall(self.real_pixels, fake_pixels)[1]),
-            "high_frequency_ratio": float(high_frequency_power(samples) / self.real_power),
+        measured = {
+            "kernel_distance": kernel(self.real, fake),
+            "frechet_distance": frechet(self.real, fake),
+            "precision": precision,
+            "recall": recall,
+            "pixel_kernel_distance": kernel(self.real_pixels, fake_pixels),
+            "pixel_recall": precision_recall(self.real_pixels, fake_pixels)[1],
+            "high_frequency_ratio": high_frequency_power(samples) / self.real_power,
         }
+        return {name: float(f"{float(value):.6g}") for name, value in measured.items()}
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
@@ -124,7 +126,7 @@ class MeasureAtMoments(Callback):
         point: Point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
         point |= self.measure(pl_module.ema_generator, self.grid)
         self.points.append(point)
-        print(", ".join(f"{name} {value:.6g}" for name, value in point.items()), flush=True)
+        print(", ".join(f"{name} {value}" for name, value in point.items()), flush=True)
         trainer.should_stop |= len(self.points) == len(self.moments)
         self._since = time.perf_counter()
 
@@ -135,16 +137,7 @@ def compose_config(overrides: Sequence[str]) -> Any:
         return compose("train", overrides=list(overrides))
 
 
-class Judged(NamedTuple):
-    """A training that has ended, and what was measured."""
-
-    module: GenerativeModule
-    points: list[Point]
-    measure: Measure
-    training_images: int
-
-
-def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Unit, grid: Path) -> Judged:
+def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Unit, grid: Path) -> dict[str, Any]:
     """Train by the project's own configs and module, and measure at the moments.
 
     Args:
@@ -152,6 +145,10 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
         moments: see MeasureAtMoments.
         unit: of the moments.
         grid: where a picture of the newest samples goes.
+
+    Returns:
+        The numbers of training images, samples and parameters, the judge's accuracy, and what was measured: for each
+        measure, its values at the moments.
     """
     config = compose_config(overrides)
     data = instantiate(config.data)
@@ -168,4 +165,11 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn
     module = build_module(config)
     trainer.fit(module, datamodule=data)
-    return Judged(module, measuring.points, measure, len(data.train_set))
+    networks = {part: getattr(module, part, None) for part in ("generator", "discriminator")}
+    return {
+        "training_images": len(data.train_set),
+        "samples": SAMPLES,
+        "parameters": {part: sum(p.numel() for p in net.parameters()) for part, net in networks.items() if net},
+        "judge_accuracy": round(measure.accuracy, 4),
+        "points": {key: [point[key] for point in measuring.points] for key in measuring.points[0]},
+    }

@@ -8,8 +8,7 @@ reals and fakes each on their own, uses all of DiffAugment, and has learning rat
 arXiv:2111.01007.
 """
 
-from harness import Result, Results
-from quality import Variants, keep_grids, quality_command, table
+from quality import Variants, quality_command
 
 FEW_SHOT = ["experiment=few_shot", "data.max_images=100"]
 SMALL = ["experiment=small", "data.max_images=1000"]
@@ -27,12 +26,5 @@ VARIANTS: Variants = {
     "small_published": [*SMALL, *PUBLISHED, "data.batch_size=64"],
 }
 
-
-def report(everything: list[Result], results: Results) -> None:
-    """Each run at its best, and the grids."""
-    print(table(everything))
-    keep_grids(results, everything, VARIANTS)
-
-
 if __name__ == "__main__":
-    quality_command(__doc__, VARIANTS, report, minutes=8, points=4, resolution=64)
+    quality_command(__doc__, VARIANTS, moments=[(480, "seconds")], points=4, resolution=64)

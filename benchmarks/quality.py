@@ -4,13 +4,13 @@ import argparse
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import Result, Results, command, markdown, processor
-from judgement import SAMPLES, Judged, Point, Unit, judged_training
-from torch import nn
+from judgement import Point, Unit, judged_training
 
 Variants = dict[str, list[str]]
 """Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
@@ -19,46 +19,47 @@ Variants = dict[str, list[str]]
 def quality_command(
     description: str | None,
     variants: Variants,
-    report: Callable[[list[Result], Results], None],
     *,
-    options: Callable[[argparse.ArgumentParser], object] | None = None,
+    options: Callable[[argparse.ArgumentParser], object] = lambda _: None,
     prepare: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
     common: Sequence[str] = (),
-    minutes: float | None = None,
-    images_seen: float | None = None,
+    rivals: Sequence[str] = (),
     **defaults: Any,
 ) -> None:
-    """`run` trains those variants that have no result yet; `report` gets all results.
+    """`run` trains those variants that have no result yet; `report` prints tables, and keeps grids and a plot.
 
     Args:
         description: of the benchmark.
         variants: to choose from.
-        report: prints tables, and draws plots.
         options: adds the benchmark's own.
         prepare: trains what the variants start from, and returns what else stands for names in their overrides.
         common: overrides of all variants.
-        minutes: of training, where the command line names no moments.
-        images_seen: real images, instead.
-        defaults: of other options.
+        rivals: variants that others are compared with, in a table and in the plot.
+        defaults: of the options.
     """
 
     def all_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("models", nargs="*", default=list(variants), help=f"of {', '.join(variants)}")
         add_options(parser)
-        if options:
-            options(parser)
+        options(parser)
         parser.set_defaults(**defaults)
 
     def run(args: argparse.Namespace, results: Results) -> None:
-        if args.minutes is None and args.images_seen is None:
-            args.minutes, args.images_seen = ([minutes], None) if minutes else (None, [images_seen])
-        unknown = set(args.models) - set(variants)
-        if unknown:
+        if unknown := set(args.models) - set(variants):
             raise SystemExit(f"{', '.join(unknown)}: choose from {', '.join(variants)}")
         names = {"vgg": args.vgg, **prepare(args)}
         for seed in args.seeds:
             for model in args.models:
                 judged_run(model, [*common, *variants[model]], seed, args, results, names)
+
+    def report(everything: list[Result], results: Results) -> None:
+        print(table(everything))
+        for rival in rivals:
+            if any(r["model"] == rival for r in everything):
+                print(f"\n{ratios(everything, rival)}")
+        if rivals:
+            plot(everything, variants, results.kept / f"{results.benchmark}.png")
+        keep_grids(results, everything, variants)
 
     command(description, run=run, report=report, options=all_options)
 
@@ -66,9 +67,9 @@ def quality_command(
 def add_options(parser: argparse.ArgumentParser) -> None:
     """When to measure, on which data, and on which device to train."""
     shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
-    moments = parser.add_mutually_exclusive_group()
-    moments.add_argument("--minutes", type=float, nargs="+", help="of training, without the measuring")
-    moments.add_argument("--images-seen", type=float, nargs="+", help="real images that the training sees")
+    moments = partial(parser.add_argument, dest="moments", nargs="+")
+    moments("--minutes", type=lambda m: (60 * float(m), "seconds"), help="of training, without the measuring")
+    moments("--images-seen", type=lambda i: (float(i), "images"), help="real images that it sees, instead of minutes")
     parser.add_argument("--points", type=int, default=20, help="measurements, where minutes or images are one number")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--resolution", type=int, default=32, help="pixels; the judge sees 32")
@@ -82,8 +83,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def judged_run(
     model: str, overrides: Sequence[str], seed: int, args: argparse.Namespace, results: Results, names: dict[str, str]
-) -> tuple[Result, Judged] | None:
-    """One training, and its result, which is stored; None if it is stored already.
+) -> None:
+    """One training, unless it has a result already.
 
     Args:
         model: its name in the results.
@@ -97,27 +98,12 @@ def judged_run(
     name = f"{model}, {args.training_images or 'all'} pictures, {args.resolution} px, seed {seed}"
     if results.file(name).exists():
         print(f"{name}: done already")
-        return None
+        return
     print(f"{name}: {' '.join(overrides)}", flush=True)
     given = [*common_overrides(args, seed), *(o.format(**names) for o in overrides)]
-    judged = judged_training(given, *_moments(args), results.file(name, ".jpg"))
-    networks = {part: getattr(judged.module, part, None) for part in ("generator", "discriminator")}
-    result = {
-        "name": name,
-        "machine": processor(args.trainer),
-        "model": model,
-        "overrides": " ".join(overrides),
-        "training_images": judged.training_images,
-        "resolution": args.resolution,
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-        "samples": SAMPLES,
-        "judge_accuracy": round(judged.measure.accuracy, 4),
-        "parameters": {part: parameters(network) for part, network in networks.items() if network is not None},
-        "points": columns(judged.points),
-    }
-    results.add(result)
-    return result, judged
+    result = {"name": name, "machine": processor(args.trainer), "threads": torch.get_num_threads(), "model": model}
+    result |= {"overrides": " ".join(overrides), "resolution": args.resolution, "seed": seed}
+    results.add(result | judged_training(given, *_moments(args), results.file(name, ".jpg")))
 
 
 def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
@@ -128,28 +114,20 @@ def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
     return [*data, f"seed={seed}", *training, "max_images=null", "logger=none"]
 
 
-def parameters(network: nn.Module) -> int:
-    """How many there are."""
-    return sum(p.numel() for p in network.parameters())
-
-
-def columns(points: Sequence[Point]) -> dict[str, list[float]]:
-    """What was measured at each moment, by what it is; six significant digits."""
-    exact = ("seconds", "images")
-    return {key: [p[key] if key in exact else float(f"{p[key]:.6g}") for p in points] for key in points[0]}
-
-
 def _moments(args: argparse.Namespace) -> tuple[list[float], Unit]:
-    given, unit, scale = (args.minutes, "seconds", 60) if args.minutes else (args.images_seen, "images", 1)
-    if len(given) > 1:
-        return [scale * moment for moment in sorted(given)], unit
-    return [scale * given[0] * (i + 1) / args.points for i in range(args.points)], unit
+    values, units = zip(*args.moments, strict=True)
+    if len(values) > 1:
+        return sorted(values), units[0]
+    return [values[0] * (i + 1) / args.points for i in range(args.points)], units[0]
 
 
 def best(result: Result) -> Point:
     """The point of the least kernel distance."""
     distances = result["points"]["kernel_distance"]
-    index = distances.index(min(distances))
+    return _point(result, distances.index(min(distances)))
+
+
+def _point(result: Result, index: int) -> Point:
     return {key: values[index] for key, values in result["points"].items()}
 
 
@@ -167,12 +145,15 @@ def table(results: Sequence[Result]) -> str:
     keys = [key for key in measured if any(key in r["points"] for r in results)]
     rows = []
     for r in results:
-        p = best(r)
+        p, sizes = best(r), r.get("parameters", {}).values()
         row = [r["model"], f"{r['training_images']:,}", str(r["resolution"]), str(r["seed"]), r["machine"]]
+        row += [
+            " + ".join(f"{size / 1e6:.2f}" for size in sizes),
+            f"{p['images'] / p['seconds']:.0f}" if p["seconds"] else "",
+        ]
         row += [f"{p['seconds']:.0f}", f"{p['images']:,}"]
-        row += [f"{p[key] * (1000 if 'kernel' in key else 1):.2f}" if key in p else "" for key in keys]
-        rows.append(row)
-    titles = ["model", "pictures", "px", "seed", "machine", "after, s", "images"]
+        rows.append(row + [f"{p[key] * (1000 if 'kernel' in key else 1):.2f}" if key in p else "" for key in keys])
+    titles = ["model", "pictures", "px", "seed", "machine", "parameters, millions", "images/s", "after, s", "images"]
     return markdown(rows, [*titles, *(measured[key] for key in keys)])
 
 
@@ -186,18 +167,16 @@ def ratios(results: Sequence[Result], rival: str) -> str:
     by_model: dict[tuple[Any, ...], list[list[float]]] = {}
     for r in results:
         goal = rivals.get(_conditions(r))
-        if goal is None or r["model"] == rival:
-            continue
-        key = r["training_images"], r["resolution"], r["model"]
-        reached = [_first(r, goal, as_varied=as_varied) for as_varied in (False, True)]
-        by_model.setdefault(key, []).append([p[x] / goal[x] for p in reached for x in ("seconds", "images")])
+        if goal is not None and r["model"] != rival:
+            reached = [_first(r, goal, as_varied=as_varied) for as_varied in (False, True)]
+            key = r["training_images"], r["resolution"], r["model"]
+            by_model.setdefault(key, []).append([p[x] / goal[x] for p in reached for x in ("seconds", "images")])
     titles = ["pictures", "px", "model", "seeds", f"as close as {rival}: seconds", "images"]
-    titles += ["and as varied: seconds", "images"]
     rows = []
     for key, seeds in sorted(by_model.items()):
         means = [statistics.fmean(column) for column in zip(*seeds, strict=True)]
         rows.append([*map(str, key), str(len(seeds)), *(f"{m:.2f}" if m < float("inf") else "never" for m in means)])
-    return markdown(rows, titles)
+    return markdown(rows, [*titles, "and as varied: seconds", "images"])
 
 
 def _conditions(result: Result) -> tuple[Any, ...]:
@@ -206,14 +185,13 @@ def _conditions(result: Result) -> tuple[Any, ...]:
 
 def _first(result: Result, goal: Point, *, as_varied: bool) -> Point:
     """The first point that is as close as the goal; infinitely late if there is none."""
-    points = result["points"]
-    for i, distance in enumerate(points["kernel_distance"]):
-        if distance <= goal["kernel_distance"] and (not as_varied or points["recall"][i] >= goal["recall"]):
-            return {key: values[i] for key, values in points.items()}
-    return {"seconds": float("inf"), "images": float("inf")}
+    points = (_point(result, i) for i in range(len(result["points"]["seconds"])))
+    close = (p for p in points if p["kernel_distance"] <= goal["kernel_distance"])
+    reached = (p for p in close if not as_varied or p["recall"] >= goal["recall"])
+    return next(reached, {"seconds": float("inf"), "images": float("inf")})
 
 
-def plot(results: Sequence[Result], coloured: Sequence[str], file: Path) -> None:
+def plot(results: Sequence[Result], coloured: Iterable[str], file: Path) -> None:
     """Kernel distance over seconds and over images seen, a row for each number of pictures and resolution.
 
     Args:
@@ -226,25 +204,23 @@ def plot(results: Sequence[Result], coloured: Sequence[str], file: Path) -> None
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    colours = {model: f"C{i}" for i, model in enumerate(coloured)}
     groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
     figure, axes = plt.subplots(len(groups), 2, figsize=(11, 3.2 * len(groups)), squeeze=False)
     for row, group in zip(axes, groups, strict=True):
         for axis, x in zip(row, ("seconds", "images"), strict=True):
             for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
-                named = r["model"] in coloured
                 style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
-                if named:
-                    style = {"color": f"C{coloured.index(r['model'])}", "label": r["model"], "zorder": 3}
+                if r["model"] in colours:
+                    style = {"color": colours[r["model"]], "label": r["model"], "zorder": 3}
                 axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
             title = f"{group[0]:,} pictures, {group[1]} px"
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance", title=title)
-            axis.xaxis.set_minor_formatter("")
         handles, labels = row[1].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(file, dpi=80)
-    plt.close(figure)
 
 
 def keep_grids(results: Results, everything: Sequence[Result], models: Iterable[str]) -> None:

@@ -7,8 +7,7 @@
 The residual networks are narrower than in their papers, so that one core needs minutes.
 """
 
-from harness import Result, Results, markdown
-from quality import Variants, keep_grids, quality_command, table
+from quality import Variants, quality_command
 
 NARROW = ["generator.width=32", "discriminator.width=32"]
 VARIANTS: Variants = {
@@ -17,7 +16,7 @@ VARIANTS: Variants = {
     "wgan_gp": ["model=wgan_gp", *NARROW],
     "sagan": ["model=sagan", *NARROW],
     "biggan": ["model=biggan", *NARROW],
-    "vgg_disc": ["model=vgg_disc", "backbone.weights={vgg}"],
+    "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", "backbone.weights={vgg}"],
     "projected": ["model=projected", "generator=dcgan", "backbone=efficientnet_lite0", "backbone.taps=[0,1,2]"],
     "vision_aided": [
         "model=vision_aided",
@@ -33,19 +32,5 @@ VARIANTS: Variants = {
     ],
 }
 
-
-def report(everything: list[Result], results: Results) -> None:
-    """Each model at its best, its size and its speed."""
-    print(table(everything))
-    rows = []
-    for r in everything:
-        sizes = [f"{r['parameters'].get(part, 0) / 1e6:.2f}" for part in ("generator", "discriminator")]
-        speed = r["points"]["images"][-1] / r["points"]["seconds"][-1]
-        rows.append([r["model"], *sizes, f"{speed:.0f}", f"`{r['overrides']}`"])
-    titles = ["model", "generator, million parameters", "discriminator", "images/s", "overrides"]
-    print(f"\n{markdown(rows, titles)}")
-    keep_grids(results, everything, VARIANTS)
-
-
 if __name__ == "__main__":
-    quality_command(__doc__, VARIANTS, report, common=["data.batch_size=64"], images_seen=100_000, points=2)
+    quality_command(__doc__, VARIANTS, common=["data.batch_size=64"], moments=[(1e5, "images")], points=2)
