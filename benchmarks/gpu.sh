@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 data=(data=shapes data.source.train=12800 data.source.test=16 data.batch_size=128 trainer=gpu trainer.devices=1)
 for model in dcgan "vgg_disc backbone.weights=random" projected "vision_aided discriminator.backbones.vgg19.weights=random"; do
     # shellcheck disable=SC2086  (a model and its overrides are words)
-    "$PYTHON" benchmarks/train_command.py run precision --rounds 1 --images 40000 --log-every 50 --work "$work" \
+    "$PYTHON" benchmarks/train_command.py run option --option trainer.precision=32-true --rounds 1 --images 40000 --log-every 50 --work "$work" \
         --overrides "${data[@]}" model=$model
 done
 "$PYTHON" benchmarks/time_to_quality.py run dcgan cifar10 --minutes 1 --points 6 --trainer gpu --precision 32-true --work "$work"

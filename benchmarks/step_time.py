@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg19
 
 from transfergen.config import instantiate
+from transfergen.data.store import Batch
 from transfergen.losses.adversarial import hinge_d, hinge_g
 from transfergen.networks.backbones.vgg import layer_names
 from transfergen.networks.generators.dcgan import DCGAN
@@ -44,48 +45,42 @@ TUTORIAL = ["experiment=tutorial", "backbone.weights=random", "ema.halflife_imag
 FROZEN = [*TUTORIAL, "transfer=feature_extraction"]
 
 
-class ProjectStep:
+def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Callable[[], None]:
     """A step of the training that overrides of train.py choose, on drawn pictures."""
+    data = [f"data.source.train={BATCHES * batch}", "data.source.test=16", f"data.batch_size={batch}"]
+    config = compose_config([*overrides, "data=shapes", *data, f"data.resolution={resolution}"])
+    data = instantiate(config.data)
+    data.setup()
+    m, device, seen = build_module(config), torch.device("cpu"), 0
+    real_features = RealFeatures(data.train_set, resolution, m.discriminator, m.augment, cache_mib=m.transfer.cache_mib)
+    m.discriminator.calibrate(real_features.sample_images(batch, 0, device))
+    networks = m.generator, m.discriminator, m.objective, m.augment, m.transfer
 
-    def __init__(self, overrides: Sequence[str], *, batch: int, resolution: int) -> None:
-        data = ["data=shapes", f"data.source.train={BATCHES * batch}", "data.source.test=16"]
-        data += [f"data.batch_size={batch}", f"data.resolution={resolution}"]
-        config = compose_config([*overrides, *data])
-        self.batch, self.data, self.seen = batch, instantiate(config.data), 0
-        self.data.setup()
-        module = build_module(config)
-        self.module = module
-        reals = RealFeatures(
-            self.data.train_set, resolution, module.discriminator, module.augment, cache_mib=module.transfer.cache_mib
-        )
-        module.discriminator.calibrate(reals.sample_images(batch, 0, torch.device("cpu")))
-        self.step = AdversarialStep(
-            module.generator,
-            module.discriminator,
-            module.objective,
-            module.augment,
-            module.transfer,
-            module.configure_optimizers(),
-            real_features=reals,
-            draw_fakes=self._fakes,
-            updates=FiniteUpdates(torch.device("cpu")),
-            extrapolation=module.extrapolation,
-            simultaneous=module.simultaneous,
-        )
-        for _ in range(BATCHES):  # after an epoch, the cache is full
-            self()
+    def draw_fakes(_: Batch, labels: Tensor | None) -> Fakes:
+        z = torch.randn(batch, m.generator.z_dim)
+        return Fakes(z, m.generator(z, labels))
 
-    def __call__(self) -> None:
-        """One step."""
-        indices = np.arange(self.seen, self.seen + self.batch) % (BATCHES * self.batch)
-        self.step(self.data.train_set[indices], self.seen, backward=Tensor.backward)
-        self.seen += self.batch
-        if self.module.ema:
-            self.module.ema.update(self.module.generator, images=self.batch, images_seen=self.seen)
+    adversarial_step = AdversarialStep(
+        *networks,
+        m.configure_optimizers(),
+        real_features=real_features,
+        draw_fakes=draw_fakes,
+        updates=FiniteUpdates(device),
+        extrapolation=m.extrapolation,
+        simultaneous=m.simultaneous,
+    )
 
-    def _fakes(self, batch: object, labels: Tensor | None) -> Fakes:
-        z = torch.randn(self.batch, self.module.generator.z_dim)
-        return Fakes(z, self.module.generator(z, labels))
+    def step() -> None:
+        nonlocal seen
+        pictures = data.train_set[np.arange(seen, seen + batch) % (BATCHES * batch)]
+        adversarial_step(pictures, seen, backward=Tensor.backward)
+        seen += batch
+        if m.ema:
+            m.ema.update(m.generator, images=batch, images_seen=seen)
+
+    for _ in range(BATCHES):  # after an epoch, the cache is full
+        step()
+    return step
 
 
 def textbook_step(batch: int, resolution: int, cut: str = "pool4") -> Callable[[], None]:
@@ -159,7 +154,7 @@ def _split_upsampling(network: nn.Module) -> None:
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     """What was asked for."""
     batch, resolution = args.batch, args.resolution
-    project = partial(ProjectStep, batch=batch, resolution=resolution)
+    project = partial(project_step, batch=batch, resolution=resolution)
     size = f"batch {batch}, {resolution} px"
 
     def compare(name: str, baseline: Callable[[], object], subject: Callable[[], object]) -> Comparison:

@@ -9,7 +9,7 @@
   worktree add ../before HEAD~1` makes; otherwise of a process that imports the libraries and does nothing else.
 - `step`: an image in the steps after that, here and in the other checkout.
 - `checkpoint`: the training between two checkpoints, beside one of them.
-- `precision`: an image in the steps, in float32 and in bfloat16.
+- `option`: an image in the steps, with and without the override `--option`, such as transfer.cache_mib=0.
 
 Each measurement is a process of its own.
 """
@@ -99,16 +99,18 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
         every = config.checkpoint_every_images
         saving = partial(checkpoint, args, args.log_every * config.data.batch_size)
         yield Comparison(f"{every:,} images of {name}, beside a checkpoint", lambda: every * here(), saving)
-    if "precision" in args.kinds:
-        both = (partial(step, ROOT, args, f"trainer.precision={p}") for p in ("32-true", "bf16-mixed"))
-        yield Comparison(f"image in {name}, float32 beside bfloat16", *both, images=1)
+    if "option" in args.kinds:
+        yield Comparison(
+            f"image in {name}, beside {args.option}", partial(step, ROOT, args, args.option), here, images=1
+        )
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What to measure, of which training."""
-    parser.add_argument("kinds", nargs="*", default=["start", "step"], help="start, step, checkpoint, precision")
+    parser.add_argument("kinds", nargs="*", default=["start", "step"], help="start, step, checkpoint, option")
     parser.add_argument("--beside", type=Path, help="another checkout of the project")
     parser.add_argument("--overrides", nargs="+", default=["experiment=quickstart"], help="of train.py")
+    parser.add_argument("--option", help="an override that the baseline has, too")
     parser.add_argument("--images", type=int, default=5_000, help="real images of the training that times the steps")
     parser.add_argument("--log-every", type=int, default=5, help="steps in a row of the curves")
 
