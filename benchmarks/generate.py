@@ -23,8 +23,8 @@ from torch import Tensor
 
 from transfergen.commands.generate import main as generate
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.runs.artefacts import load_generator, save_generator
-from transfergen.sampling.export import example, plain, to_onnx, to_torch_export
+from transfergen.runs.generator_files import load_generator, save_generator
+from transfergen.sampling.export import example_inputs, plain_network, to_onnx, to_torch_export
 from transfergen.sampling.pretrained import PretrainedGenerator
 
 BATCH = 64
@@ -54,14 +54,14 @@ def latency(run: Path) -> Iterator[Comparison]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(run / "generator.onnx", options, providers=["CPUExecutionProvider"])
-    half = plain(generator).to(torch.bfloat16)
+    half = plain_network(generator).to(torch.bfloat16)
     exports: dict[str, Callable[[Tensor], object]] = {
         "bfloat16": lambda z: half(z.bfloat16()),
         "torch.export": torch.export.load(run / "generator.pt2").module(),
         "onnxruntime": lambda z: session.run(None, {"z": z.numpy()}),
     }
     for batch in (1, BATCH):
-        (z,) = example(generator.network, batch)
+        (z,) = example_inputs(generator.network, batch)
         for name, network in exports.items():
             calls = (timed(partial(call, z)) for call in (generator.network, network))
             yield Comparison(f"{name}, {batch} images", *calls, images=batch)

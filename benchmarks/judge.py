@@ -114,7 +114,9 @@ def load_or_train(data: str) -> tuple[Judge, float]:
         ValueError: the accuracy is below 0.75.
     """
     train_set, test_set = (
-        build(huggingface(data, split), resolution=RESOLUTION, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent)
+        build_store(
+            huggingface(data, split), resolution=RESOLUTION, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent
+        )
         for split in ("train", "test")
     )
     if CACHE.exists():
