@@ -39,6 +39,5 @@ docs: setup
 	@echo site/index.html
 
 bench: setup
-	$(BIN)/python benchmarks/step_time.py
-	$(BIN)/python benchmarks/projected_step.py
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/step_time.py run
+	$(BIN)/python benchmarks/train_command.py run start

@@ -1,14 +1,12 @@
-"""A judge that no generator trained against: a small residual classifier of CIFAR-10, trained here on its labels.
+"""The judge: a small residual classifier of CIFAR-10, in whose features the benchmarks measure distances.
 
-    python benchmarks/judge.py --data ../shared/data/cifar10
-
-Its 256 features before the last layer are what benchmarks/time_to_quality.py measures distances in. The weights stay in
-the cache folder, so it is trained once.
+It is trained here on the labels, so no discriminator shares weights with it. That happens once, on the CPU, when a
+benchmark first needs it; its weights stay in the cache folder.
 """
 
-import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -20,11 +18,12 @@ from transfergen.images import to_float
 from transfergen.runs.artefacts import write
 
 CACHE = Path("~/.cache/transfergen/judge.safetensors").expanduser()
+RESOLUTION = 32
 LEAST_ACCURACY = 0.75
 
 
 class Residual(nn.Module):
-    """Two convolutions and a shortcut, after an optional halving of the resolution."""
+    """Residual block: maps (B, C, h, w) -> maps (B, C', h / stride, w / stride). He 2016, arXiv:1512.03385."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -33,12 +32,12 @@ class Residual(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C', h', w')."""
+        """The sum of two convolutions and the shortcut."""
         return F.relu(self.b(F.relu(self.a(x))) + self.shortcut(x))
 
 
 class Judge(nn.Module):
-    """Images (B, 3, 32, 32) in [-1, 1] -> features (B, 256); `classify` gives the logits of the ten classes."""
+    """Images (B, 3, 32, 32) in [-1, 1] -> features (B, 256)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,16 +52,16 @@ class Judge(nn.Module):
         self.head = nn.Linear(256, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The features."""
+        """The last maps, averaged over positions."""
         return self.trunk(images).mean(dim=(2, 3))
 
     def classify(self, images: Tensor) -> Tensor:
-        """The logits."""
+        """Images (B, 3, 32, 32) in [-1, 1] -> logits (B, 10)."""
         return self.head(self(images))
 
 
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image flipped or not, and moved by up to 4 pixels, the border mirrored."""
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image with probability 1/2, and translate it by up to 4 pixels, filled by reflection."""
     count, size = len(images), images.shape[-1]
     flip = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     padded = F.pad(torch.where(flip, images.flip(3), images), (4, 4, 4, 4), mode="reflect")
@@ -73,18 +72,15 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(judge: Judge, test: Store) -> float:
-    """The part of the test images that it names rightly."""
-    right = [judge.classify(to_float(torch.from_numpy(p).permute(0, 3, 1, 2))).argmax(1) for p in _chunks(test.pixels)]
-    return float((torch.cat(right) == torch.from_numpy(test.labels)).float().mean())
-
-
-def _chunks(pixels):  # noqa: ANN001, ANN202
-    return [pixels[i : i + 500] for i in range(0, len(pixels), 500)]
+def accuracy(judge: Judge, test_set: Store) -> float:
+    """The fraction of test images that it classifies correctly."""
+    batches = (test_set[indices] for indices in np.array_split(np.arange(len(test_set)), 1 + len(test_set) // 500))
+    correct = [judge.classify(to_float(batch.pixels)).argmax(1) == batch.labels for batch in batches]
+    return float(torch.cat(correct).float().mean())
 
 
 def train(train_set: Store, test_set: Store, *, epochs: int = 14, batch: int = 128, seed: int = 0) -> Judge:
-    """SGD with a one-cycle rate, label smoothing, flips and shifts."""
+    """SGD with a one-cycle learning rate and label smoothing."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     judge = Judge().to(memory_format=torch.channels_last)
@@ -97,7 +93,7 @@ def train(train_set: Store, test_set: Store, *, epochs: int = 14, batch: int = 1
         for indices in order[: steps * batch].split(batch):
             pixels, labels, _ = train_set[indices.numpy()]
             with torch.autocast("cpu", torch.bfloat16):
-                logits = judge.classify(augmented(to_float(pixels), generator))
+                logits = judge.classify(augment(to_float(pixels), generator))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -109,13 +105,18 @@ def train(train_set: Store, test_set: Store, *, epochs: int = 14, batch: int = 1
 
 
 def load_or_train(data: str) -> tuple[Judge, float]:
-    """The judge in eval mode, and its test accuracy.
+    """The judge, frozen and in eval mode, and its test accuracy.
+
+    Args:
+        data: CIFAR-10, a folder or a name on the Hugging Face hub.
 
     Raises:
-        ValueError: it names fewer than 75 % of the test images rightly.
+        ValueError: the accuracy is below 0.75.
     """
     train_set, test_set = (
-        build_store(huggingface(data, split), resolution=32, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent)
+        build_store(
+            huggingface(data, split), resolution=RESOLUTION, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent
+        )
         for split in ("train", "test")
     )
     if CACHE.exists():
@@ -127,11 +128,5 @@ def load_or_train(data: str) -> tuple[Judge, float]:
         write(CACHE, save({name: tensor.contiguous() for name, tensor in judge.state_dict().items()}))
     reached = accuracy(judge, test_set)
     if reached < LEAST_ACCURACY:
-        raise ValueError(f"the judge's test accuracy is {reached:.4f}, under {LEAST_ACCURACY}; delete {CACHE}")
+        raise ValueError(f"the judge's test accuracy is {reached:.4f}, below {LEAST_ACCURACY}; delete {CACHE}")
     return judge.requires_grad_(False), reached
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/cifar10")
-    print(f"test accuracy {load_or_train(parser.parse_args().data)[1]:.4f}")

@@ -1,9 +1,5 @@
-"""Trainings measured as they go: samples of the moving average against test images, in the judge's features."""
+"""A training that is measured as it goes: samples of its moving average against test images."""
 
-import argparse
-import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,199 +7,169 @@ from typing import Any, Literal
 
 import torch
 from hydra import compose, initialize_config_dir
-from judge import load_or_train
-from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from PIL import Image
+from judge import RESOLUTION, load_or_train
+from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 from torch.nn import functional as F
 
-import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
+import transfergen.commands.train  # noqa: F401  registers the resolvers of the configs
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation.distances import frechet, kernel
-from transfergen.evaluation.extractors import TimmFeatures
+from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.neighbours import precision_recall
 from transfergen.images import to_float, to_grid, to_uint8
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_module, set_num_classes
-from transfergen.training.callbacks import LinearLRDecay, StopAtImages
+from transfergen.training.callbacks import LinearLRDecay
 from transfergen.training.trainer import build_trainer
 
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
-JUDGED = 32
-"""Pixels of what the judge was trained on."""
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue. ITU-R BT.601."""
 Unit = Literal["seconds", "images"]
-COMMON = ["data=huggingface", "data.resolution=32", "data.batch_size=64"]
+Point = dict[str, float]
 
 
 class Measure:
-    """Distances, precision and recall of a generator's samples, by the judge and, as a second opinion, by Lite1.
+    """What a generator's samples are measured by.
 
     Args:
         test: images (N, 3, R, R) in [-1, 1], of the generator's resolution.
-        data: the folder of CIFAR-10, for the judge, who is trained at the first time.
-        second_opinion: whether EfficientNet-Lite1, which takes most of the time, measures too.
+        data: CIFAR-10, a folder or a name on the Hugging Face hub, on which the judge is trained.
     """
 
-    def __init__(self, test: Tensor, data: str, *, second_opinion: bool = True) -> None:
-        judge, self.accuracy = load_or_train(data)
-        self.extractors: dict[str, Any] = {"judge": judge}
-        if second_opinion:
-            name, settings = "efficientnet_lite1", {"input_size": 64, "interpolation": "bilinear"}
-            self.extractors[name] = TimmFeatures(name=f"tf_{name}", weights="package", **settings)
-        self.real = {name: _features(extractor, test) for name, extractor in self.extractors.items()}
+    def __init__(self, test: Tensor, data: str) -> None:
+        self.judge, self.accuracy = load_or_train(data)
+        self.pixels = PixelFeatures()
+        self.real, self.real_pixels = self._features(test), self.pixels(test)
+        self.real_power = high_frequency_power(test)
 
-    def __call__(self, generator: Generator, grid: Path | None = None) -> dict[str, float]:
-        """The numbers by name; a picture of the first 64 samples goes to `grid`."""
-        device = next(generator.parameters()).device
+    def __call__(self, generator: Generator, grid: Path | None = None) -> Point:
+        """Measure 2,000 samples.
+
+        Args:
+            generator: makes them.
+            grid: where a picture of the first 64 goes.
+
+        Returns:
+            Kernel and Fréchet distance, precision and recall in the judge's features; kernel distance and recall on
+            16x16 pixels; and the power of the samples' highest frequencies as a multiple of the test images'. All are
+            rounded to six significant digits.
+        """
         seeds = range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES)
+        device = next(generator.parameters()).device
         samples = to_float(to_uint8(sample(generator, seeds, device, batch_size=250).cpu()))
         if grid is not None:
-            to_grid(samples[:64]).save(grid)
-        values = {}
-        for name, extractor in self.extractors.items():
-            fake, real = _features(extractor, samples), self.real[name]
-            precision, recall = precision_recall(real, fake)
-            values[f"{name}/kernel_distance"] = float(kernel(real, fake))
-            values[f"{name}/frechet_distance"] = float(frechet(real, fake))
-            values |= {f"{name}/precision": float(precision), f"{name}/recall": float(recall)}
-        return values
+            to_grid(samples[:64]).save(grid, quality=92, subsampling=0)
+        fake, fake_pixels = self._features(samples), self.pixels(samples)
+        precision, recall = precision_recall(self.real, fake)
+        measured = {
+            "kernel_distance": kernel(self.real, fake),
+            "frechet_distance": frechet(self.real, fake),
+            "precision": precision,
+            "recall": recall,
+            "pixel_kernel_distance": kernel(self.real_pixels, fake_pixels),
+            "pixel_recall": precision_recall(self.real_pixels, fake_pixels)[1],
+            "high_frequency_ratio": high_frequency_power(samples) / self.real_power,
+        }
+        return {name: float(f"{float(value):.6g}") for name, value in measured.items()}
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != RESOLUTION:
+            images = F.interpolate(images, RESOLUTION, mode="area")
+        return torch.cat([self.judge(part) for part in images.split(250)]).float()
 
 
-@torch.no_grad()
-def _features(extractor: Any, images: Tensor) -> Tensor:
-    """Of images (N, 3, R, R), each pixel of the judge's 32x32 being the mean of those that it covers."""
-    if images.shape[-1] != JUDGED:
-        images = F.interpolate(images, JUDGED, mode="area")
-    return torch.cat([extractor(part) for part in images.split(250)]).float()
+def high_frequency_power(images: Tensor) -> Tensor:
+    """Mean power of the luminance's highest spatial frequencies: images (N, 3, R, R) -> a scalar.
+
+    These are the frequencies (kx, ky) whose larger component is in the top eighth, above 7/16 of a cycle a pixel.
+    """
+    luminance = torch.einsum("nchw,c->nhw", images, images.new_tensor(LUMINANCE))
+    power = torch.fft.fft2(luminance).abs().square().mean(dim=0)
+    frequencies = torch.fft.fftfreq(images.shape[-1]).abs()
+    return power[torch.maximum(frequencies[:, None], frequencies) > 7 / 16].mean()
 
 
-class Judgement(Callback):
-    """Measures the moving average at moments of the training and at its end, and ends it at the last moment.
+class MeasureAtMoments(Callback):
+    """Measures the moving average at moments of the training, and ends the training at the last one.
 
     Args:
-        moments: in seconds of training, without the measuring, or in images seen.
-        by: which of the two.
-        measure: does it.
-        grid: the last samples go there.
+        moments: in ascending order.
+        unit: whether they are seconds of training, without the measuring, or images seen.
+        measure: called with the generator and the grid.
+        grid: where a picture of the newest samples goes.
     """
 
-    def __init__(self, moments: Sequence[float], by: Unit, measure: Measure, grid: Path) -> None:
-        self.moments, self.by, self.measure, self.grid = moments, by, measure, grid
-        self.points: list[dict[str, float]] = []
+    def __init__(self, moments: Sequence[float], unit: Unit, measure: Measure, grid: Path) -> None:
+        self.moments, self.unit, self.measure, self.grid = moments, unit, measure, grid
+        self.points: list[Point] = []
         self._trained_s = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Start the clock."""
+        """Start the clock at the first batch."""
         if not hasattr(self, "_since"):
             self._since = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop it, if a moment has come, and measure."""
+        """Measure, with the clock stopped, if the next moment is reached."""
         assert isinstance(pl_module, GenerativeModule)
         trained_s = self._trained_s + time.perf_counter() - self._since
-        reached = trained_s if self.by == "seconds" else pl_module.images_seen
-        if reached < self.moments[len(self.points)] and not trainer.should_stop:
+        reached = trained_s if self.unit == "seconds" else pl_module.images_seen
+        if reached < self.moments[len(self.points)]:
             return
         self._trained_s = trained_s
-        point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
-        self.points.append(point | self.measure(pl_module.ema_generator, self.grid))
-        print(json.dumps(self.points[-1]), flush=True)
+        point: Point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
+        point |= self.measure(pl_module.ema_generator, self.grid)
+        self.points.append(point)
+        print(", ".join(f"{name} {value}" for name, value in point.items()), flush=True)
         trainer.should_stop |= len(self.points) == len(self.moments)
         self._since = time.perf_counter()
 
 
-def compose_config(overrides: list[str]) -> Any:
-    """The training's config."""
+def compose_config(overrides: Sequence[str]) -> Any:
+    """The config of a training, as the command line composes it."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose("train", overrides=overrides)
+        return compose("train", overrides=list(overrides))
 
 
-def judged_training(
-    config: Any,
-    data: LightningDataModule,
-    moments: Sequence[float],
-    by: Unit,
-    grid: Path,
-    *,
-    second_opinion: bool = True,
-) -> tuple[GenerativeModule, list[dict[str, float]], Measure]:
-    """One training through the project's own configs and module, on `data`, which is set up.
+def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Unit, grid: Path) -> dict[str, Any]:
+    """Train by the project's own configs and module, and measure at the moments.
+
+    Args:
+        overrides: as on the command line of train.py.
+        moments: see MeasureAtMoments.
+        unit: of the moments.
+        grid: where a picture of the newest samples goes.
 
     Returns:
-        What was trained, the points, and the measure that took them.
+        The numbers of training images, samples and parameters, the judge's accuracy, and what was measured: for each
+        measure, its values at the moments.
     """
-    seed_everything(config.seed, verbose=False)
-    set_num_classes(config, data.class_count)  # type: ignore[attr-defined]
-    test = data.test_set.sample_images(SAMPLES).pixels  # type: ignore[attr-defined]
-    measure = Measure(to_float(test, config.data.resolution), config.data.path, second_opinion=second_opinion)
-    module = build_module(config)
-    grid.parent.mkdir(parents=True, exist_ok=True)
-    judgement = Judgement(moments, by, measure, grid)
-    settings = {**config.trainer, "log_every_n_steps": 200}
-    callbacks: list[Callback] = [judgement]
-    if config.max_images is not None:
-        callbacks.insert(0, StopAtImages(config.max_images))
-    if config.lr_decay.start_images is not None:
-        callbacks.append(
-            LinearLRDecay(**config.lr_decay | {"end_images": config.lr_decay.end_images or config.max_images})
-        )
-    trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
-    trainer.fit(module, datamodule=data)
-    return module, judgement.points, measure
-
-
-def judged_data(config: Any) -> Any:
-    """The data of a config, set up."""
+    config = compose_config(overrides)
     data = instantiate(config.data)
     data.setup()
-    return data
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the data and VGG19's weights are, and on what to train."""
-    shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
-    parser.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
-    parser.add_argument("--precision", default="bf16-mixed")
-    parser.add_argument("--data", default=f"{shared}/data/cifar10")
-    parser.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors")
-
-
-def common(args: argparse.Namespace, seed: int) -> list[str]:
-    """Overrides of every measured training."""
-    return [
-        *COMMON,
-        f"data.path={args.data}",
-        f"seed={seed}",
-        f"trainer={args.trainer}",
-        f"trainer.precision={args.precision}",
-        "trainer.max_epochs=-1",
-        "logger=none",
-    ]
-
-
-def shown(overrides: Sequence[str], args: argparse.Namespace) -> list[str]:
-    """Overrides as others can give them: without this machine's folders."""
-    return [o.replace(args.vgg, Path(args.vgg).name) for o in overrides if not o.startswith("data.path")]
-
-
-def side_by_side(grids: Sequence[Path], file: Path, columns: int = 5) -> None:
-    """One picture of several of one size, in rows."""
-    pictures = [Image.open(grid) for grid in grids]
-    width, height = pictures[0].width + 8, pictures[0].height + 8
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (min(columns, len(pictures)) * width - 8, rows * height - 8), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
-    sheet.save(file)
-
-
-def processor(trainer: str = "cpu") -> str:
-    """What the GPU calls itself if the training is on one, or the CPU."""
-    if trainer == "gpu":
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    set_num_classes(config, data.class_count)
+    measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels, config.data.resolution), config.data.path)
+    grid.parent.mkdir(parents=True, exist_ok=True)
+    measuring = MeasureAtMoments(moments, unit, measure, grid)
+    callbacks: list[Callback] = [measuring]
+    if config.lr_decay.start_images is not None:
+        callbacks.append(LinearLRDecay(**config.lr_decay))
+    settings = {**config.trainer, "log_every_n_steps": 200}
+    trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
+    seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn
+    module = build_module(config)
+    trainer.fit(module, datamodule=data)
+    networks = {part: getattr(module, part, None) for part in ("generator", "discriminator")}
+    return {
+        "training_images": len(data.train_set),
+        "samples": SAMPLES,
+        "parameters": {part: sum(p.numel() for p in net.parameters()) for part, net in networks.items() if net},
+        "judge_accuracy": round(measure.accuracy, 4),
+        "points": {key: [point[key] for point in measuring.points] for key in measuring.points[0]},
+    }

@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "transfergen"
-OUTSIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/trials.md")
+OUTSIDE = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 LINK = re.compile(r"(\]\()([^)\s:#]+)([)#])")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def moved(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, link[2])).removeprefix("docs/")
         target = "index.md" if target == "README.md" else target
-        if target.endswith(".png") and files.get_file_from_path(target) is None and (ROOT / target).exists():
+        if target.endswith((".png", ".jpg")) and files.get_file_from_path(target) is None and (ROOT / target).exists():
             files.append(_outside(target, config))
         return link[1] + posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".") + link[3]
 

@@ -34,7 +34,7 @@ def doubled(maps: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
     """`conv_transpose2d(maps, kernel, bias, stride=2, padding=1)` with a kernel (C, C', 4, 4).
 
     On a CPU the gradients of small maps with many channels are two products with patches of the incoming gradient:
-    torch's own, with respect to the kernel, takes up to eight times as long there (`benchmarks/doubling.py`).
+    torch's own, with respect to the kernel, takes up to eight times as long there (`benchmarks/cpu_kernels.py`).
     """
     b, c, h, w = maps.shape
     learns = torch.is_grad_enabled() and not torch.compiler.is_exporting()  # whose batches may have any size

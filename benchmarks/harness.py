@@ -1,0 +1,167 @@
+"""What all benchmarks share: the commands `run` and `report`, measuring in turns, and results in JSON.
+
+`run` stores each finished measurement as a file in outputs/benchmarks. `report` joins them with those that the
+repository keeps in benchmarks/results, prints them as a table, and keeps them there.
+"""
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+Options = Callable[[argparse.ArgumentParser], object]
+Result = dict[str, Any]
+"""One measurement. Its `name` says what was measured, and `machine` where."""
+
+
+class Results:
+    """The results of one benchmark: finished measurements in `work`, and a file that the repository keeps in `kept`."""
+
+    def __init__(self, benchmark: str, work: Path, kept: Path) -> None:
+        self.benchmark, self.work, self.kept = benchmark, work / benchmark, kept
+
+    def file(self, name: str, suffix: str = ".json") -> Path:
+        """The file of a finished measurement."""
+        return self.work / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}{suffix}"
+
+    def add(self, result: Result) -> None:
+        """Store a finished measurement."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.file(result["name"]).write_text(json.dumps(result) + "\n")
+
+    def load(self) -> list[Result]:
+        """All results. A finished measurement replaces a kept one of the same name and machine."""
+        kept = self.kept / f"{self.benchmark}.json"
+        results = json.loads(kept.read_text()) if kept.exists() else []
+        results += [json.loads(file.read_text()) for file in sorted(self.work.glob("*.json"))]
+        return list({(result["name"], result["machine"]): result for result in results}.values())
+
+    def keep(self, results: Iterable[Result]) -> None:
+        """Write them to the repository's file, one a line."""
+        self.kept.mkdir(parents=True, exist_ok=True)
+        lines = ",\n".join(json.dumps(result, ensure_ascii=False) for result in results)
+        (self.kept / f"{self.benchmark}.json").write_text(f"[\n{lines}\n]\n")
+
+
+def command(
+    description: str | None,
+    *,
+    run: Callable[[argparse.Namespace, Results], None],
+    report: Callable[[list[Result], Results], None],
+    options: Options | None = None,
+) -> None:
+    """`python benchmarks/NAME.py run …` and `python benchmarks/NAME.py report`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runner, reporter = commands.add_parser("run", help="measure"), commands.add_parser("report", help="print and keep")
+    for subparser in (runner, reporter):
+        subparser.add_argument("--work", type=Path, default=ROOT / "outputs/benchmarks", help="finished measurements")
+        subparser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="kept results")
+    if options:
+        options(runner)
+    args = parser.parse_args()
+    results = Results(Path(sys.argv[0]).stem, args.work, args.results)
+    if args.command == "run":
+        run(args, results)
+    elif everything := results.load():
+        report(everything, results)
+        results.keep(everything)
+    else:
+        raise SystemExit(f"no result yet: python benchmarks/{results.benchmark}.py run")
+
+
+class Comparison(NamedTuple):
+    """Two ways to do the same work, each a function that does it and returns the seconds that it took; see `timed`."""
+
+    name: str
+    baseline: Callable[[], float]
+    subject: Callable[[], float]
+    images: int | None = None
+    """How many the work is for, if it is for images."""
+
+
+def speed_command(
+    description: str | None,
+    comparisons: Callable[[argparse.Namespace], Iterable[Comparison]],
+    *,
+    options: Options | None = None,
+    rounds: int = 10,
+) -> None:
+    """The command of a benchmark of speed: milliseconds of each comparison, and their ratio."""
+
+    def all_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each; default: {rounds}")
+        parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+        if options:
+            options(parser)
+
+    def run(args: argparse.Namespace, results: Results) -> None:
+        torch.set_num_threads(args.threads)
+        torch.manual_seed(0)
+        for number, comparison in enumerate(comparisons(args)):
+            baseline, subject = in_turns([comparison.baseline, comparison.subject], rounds=args.rounds)
+            result = {
+                "name": f"{comparison.name}, {args.threads} threads",
+                "machine": processor(),
+                "rounds": args.rounds,
+            }
+            result |= {"baseline_ms": round(1000 * baseline, 3), "ms": round(1000 * subject, 3)}
+            result |= {"ratio": round(baseline / subject, 3), "torch": torch.__version__}
+            if comparison.images:
+                result["images_per_second"] = round(comparison.images / subject, 1)
+            results.add(result)
+            print(speed_table([result], head=not number), flush=True)
+
+    command(description, run=run, report=lambda everything, _: print(speed_table(everything)), options=all_options)
+
+
+def speed_table(results: Iterable[Result], *, head: bool = True) -> str:
+    """A row for each comparison, in Markdown."""
+    titles = {"name": "", "machine": "machine", "baseline_ms": "baseline, ms", "ms": "here, ms", "ratio": "ratio"}
+    titles |= {"images_per_second": "images/s"}
+    rows = [[str(result.get(key, "")) for key in titles] for result in results]
+    return markdown(rows, list(titles.values()) if head else ())
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """The work as a measurement of its seconds."""
+
+    def measure() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return measure
+
+
+def in_turns(measurements: Sequence[Callable[[], float]], *, rounds: int) -> list[float]:
+    """The median of each over some rounds, after one to warm up.
+
+    They take turns, so that a machine whose speed drifts favours none.
+    """
+    table = [[measure() for measure in measurements] for _ in range(rounds + 1)][1:]
+    return [statistics.median(column) for column in zip(*table, strict=True)]
+
+
+def markdown(rows: Iterable[Sequence[str]], titles: Sequence[str] = ()) -> str:
+    """A table; without titles, rows of one."""
+    lines = [titles, ["---"] * len(titles), *rows] if titles else rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def processor(trainer: str = "cpu") -> str:
+    """The name of the GPU if `trainer` is gpu, and of the CPU otherwise."""
+    if trainer == "gpu":
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,232 @@
+"""The command of a benchmark of quality: trainings measured by the judge, and their tables, ratios and plots."""
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Result, Results, command, markdown, processor
+from judgement import Point, Unit, judged_training
+
+Variants = dict[str, list[str]]
+"""Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
+
+
+def quality_command(
+    description: str | None,
+    variants: Variants,
+    *,
+    options: Callable[[argparse.ArgumentParser], object] = lambda _: None,
+    prepare: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
+    common: Sequence[str] = (),
+    rivals: Sequence[str] = (),
+    **defaults: Any,
+) -> None:
+    """`run` trains those variants that have no result yet; `report` prints tables, and keeps grids and a plot.
+
+    Args:
+        description: of the benchmark.
+        variants: to choose from.
+        options: adds the benchmark's own.
+        prepare: trains what the variants start from, and returns what else stands for names in their overrides.
+        common: overrides of all variants.
+        rivals: variants that others are compared with, in a table and in the plot.
+        defaults: of the options.
+    """
+
+    def all_options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("models", nargs="*", default=list(variants), help=f"of {', '.join(variants)}")
+        add_options(parser)
+        options(parser)
+        parser.set_defaults(**defaults)
+
+    def run(args: argparse.Namespace, results: Results) -> None:
+        if unknown := set(args.models) - set(variants):
+            raise SystemExit(f"{', '.join(unknown)}: choose from {', '.join(variants)}")
+        names = {"vgg": args.vgg, **prepare(args)}
+        for seed in args.seeds:
+            for model in args.models:
+                judged_run(model, [*common, *variants[model]], seed, args, results, names)
+
+    def report(everything: list[Result], results: Results) -> None:
+        print(table(everything))
+        for rival in rivals:
+            if any(r["model"] == rival for r in everything):
+                print(f"\n{ratios(everything, rival)}")
+        if rivals:
+            plot(everything, variants, results.kept / f"{results.benchmark}.png")
+        keep_grids(results, everything, variants)
+
+    command(description, run=run, report=report, options=all_options)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """When to measure, on which data, and on which device to train."""
+    shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
+    moments = partial(parser.add_argument, dest="moments", nargs="+")
+    moments("--minutes", type=lambda m: (60 * float(m), "seconds"), help="of training, without the measuring")
+    moments("--images-seen", type=lambda i: (float(i), "images"), help="real images that it sees, instead of minutes")
+    parser.add_argument("--points", type=int, default=20, help="measurements, where minutes or images are one number")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--resolution", type=int, default=32, help="pixels; the judge sees 32")
+    parser.add_argument("--training-images", type=int, help="pictures to learn from; all if not given")
+    parser.add_argument("--also", nargs="*", default=[], help="more overrides for all, such as augment=none")
+    parser.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
+    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--data", default=f"{shared}/data/cifar10", help="CIFAR-10, in the Hugging Face hub's layout")
+    parser.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors", help="its weights")
+
+
+def judged_run(
+    model: str, overrides: Sequence[str], seed: int, args: argparse.Namespace, results: Results, names: dict[str, str]
+) -> None:
+    """One training, unless it has a result already.
+
+    Args:
+        model: its name in the results.
+        overrides: of the model, with names in braces.
+        seed: of the training.
+        args: all other options.
+        results: where it is stored.
+        names: what stands for the names.
+    """
+    model, overrides = " ".join([model, *args.also]), [*overrides, *args.also]
+    name = f"{model}, {args.training_images or 'all'} pictures, {args.resolution} px, seed {seed}"
+    if results.file(name).exists():
+        print(f"{name}: done already")
+        return
+    print(f"{name}: {' '.join(overrides)}", flush=True)
+    given = [*common_overrides(args, seed), *(o.format(**names) for o in overrides)]
+    result = {"name": name, "machine": processor(args.trainer), "threads": torch.get_num_threads(), "model": model}
+    result |= {"overrides": " ".join(overrides), "resolution": args.resolution, "seed": seed}
+    results.add(result | judged_training(given, *_moments(args), results.file(name, ".jpg")))
+
+
+def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
+    """Overrides of every measured training."""
+    data = ["data=huggingface", f"data.path={args.data}", f"data.resolution={args.resolution}"]
+    data += [f"data.max_images={args.training_images}"] if args.training_images else []
+    training = [f"trainer={args.trainer}", f"trainer.precision={args.precision}", "trainer.max_epochs=-1"]
+    return [*data, f"seed={seed}", *training, "max_images=null", "logger=none"]
+
+
+def _moments(args: argparse.Namespace) -> tuple[list[float], Unit]:
+    values, units = zip(*args.moments, strict=True)
+    if len(values) > 1:
+        return sorted(values), units[0]
+    return [values[0] * (i + 1) / args.points for i in range(args.points)], units[0]
+
+
+def best(result: Result) -> Point:
+    """The point of the least kernel distance."""
+    distances = result["points"]["kernel_distance"]
+    return _point(result, distances.index(min(distances)))
+
+
+def _point(result: Result, index: int) -> Point:
+    return {key: values[index] for key, values in result["points"].items()}
+
+
+def table(results: Sequence[Result]) -> str:
+    """Each result at its best point, in Markdown."""
+    measured = {
+        "kernel_distance": "kernel distance, x1000",
+        "frechet_distance": "Fréchet",
+        "precision": "precision",
+        "recall": "recall",
+        "pixel_kernel_distance": "of pixels: kernel distance, x1000",
+        "pixel_recall": "of pixels: recall",
+        "high_frequency_ratio": "high frequencies, of reals'",
+    }
+    keys = [key for key in measured if any(key in r["points"] for r in results)]
+    rows = []
+    for r in results:
+        p, sizes = best(r), r.get("parameters", {}).values()
+        row = [r["model"], f"{r['training_images']:,}", str(r["resolution"]), str(r["seed"]), r["machine"]]
+        row += [
+            " + ".join(f"{size / 1e6:.2f}" for size in sizes),
+            f"{p['images'] / p['seconds']:.0f}" if p["seconds"] else "",
+        ]
+        row += [f"{p['seconds']:.0f}", f"{p['images']:,}"]
+        rows.append(row + [f"{p[key] * (1000 if 'kernel' in key else 1):.2f}" if key in p else "" for key in keys])
+    titles = ["model", "pictures", "px", "seed", "machine", "parameters, millions", "images/s", "after, s", "images"]
+    return markdown(rows, [*titles, *(measured[key] for key in keys)])
+
+
+def ratios(results: Sequence[Result], rival: str) -> str:
+    """How soon each model is as good as the rival at its best, in Markdown.
+
+    Ratios are of seconds and of images seen, until the kernel distance is as low, and until the recall is as high,
+    too. They are means over the seeds that both ran on the same machine, pictures and resolution.
+    """
+    rivals = {_conditions(r): best(r) for r in results if r["model"] == rival}
+    by_model: dict[tuple[Any, ...], list[list[float]]] = {}
+    for r in results:
+        goal = rivals.get(_conditions(r))
+        if goal is not None and r["model"] != rival:
+            reached = [_first(r, goal, as_varied=as_varied) for as_varied in (False, True)]
+            key = r["training_images"], r["resolution"], r["model"]
+            by_model.setdefault(key, []).append([p[x] / goal[x] for p in reached for x in ("seconds", "images")])
+    titles = ["pictures", "px", "model", "seeds", f"as close as {rival}: seconds", "images"]
+    rows = []
+    for key, seeds in sorted(by_model.items()):
+        means = [statistics.fmean(column) for column in zip(*seeds, strict=True)]
+        rows.append([*map(str, key), str(len(seeds)), *(f"{m:.2f}" if m < float("inf") else "never" for m in means)])
+    return markdown(rows, [*titles, "and as varied: seconds", "images"])
+
+
+def _conditions(result: Result) -> tuple[Any, ...]:
+    return tuple(result[key] for key in ("training_images", "resolution", "seed", "machine"))
+
+
+def _first(result: Result, goal: Point, *, as_varied: bool) -> Point:
+    """The first point that is as close as the goal; infinitely late if there is none."""
+    points = (_point(result, i) for i in range(len(result["points"]["seconds"])))
+    close = (p for p in points if p["kernel_distance"] <= goal["kernel_distance"])
+    reached = (p for p in close if not as_varied or p["recall"] >= goal["recall"])
+    return next(reached, {"seconds": float("inf"), "images": float("inf")})
+
+
+def plot(results: Sequence[Result], coloured: Iterable[str], file: Path) -> None:
+    """Kernel distance over seconds and over images seen, a row for each number of pictures and resolution.
+
+    Args:
+        results: each is a line.
+        coloured: models that the legend names; the lines of others are thin and grey.
+        file: of the plot.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    colours = {model: f"C{i}" for i, model in enumerate(coloured)}
+    groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
+    figure, axes = plt.subplots(len(groups), 2, figsize=(11, 3.2 * len(groups)), squeeze=False)
+    for row, group in zip(axes, groups, strict=True):
+        for axis, x in zip(row, ("seconds", "images"), strict=True):
+            for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
+                style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
+                if r["model"] in colours:
+                    style = {"color": colours[r["model"]], "label": r["model"], "zorder": 3}
+                axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
+            title = f"{group[0]:,} pictures, {group[1]} px"
+            axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance", title=title)
+        handles, labels = row[1].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    figure.savefig(file, dpi=80)
+
+
+def keep_grids(results: Results, everything: Sequence[Result], models: Iterable[str]) -> None:
+    """Copy the last samples of each model, those of its first seed and most pictures, to the repository's folder."""
+    for r in sorted(everything, key=lambda r: (r["training_images"], -r["seed"])):  # the last one stays
+        grid = results.file(r["name"], ".jpg")
+        if grid.exists() and r["model"] in models:
+            (results.kept / "grids").mkdir(exist_ok=True)
+            (results.kept / "grids" / f"{results.benchmark}-{r['model']}.jpg").write_bytes(grid.read_bytes())
