@@ -49,7 +49,7 @@ class StepInputs(NamedTuple):
 
     batch: Batch
     update: int
-    """How many updates the discriminator has had."""
+    """Updates of the discriminator before this one."""
     labels: Tensor | None
     """Classes (B,) of the reals, and so of the fakes; None for an unconditional generator."""
     real: Features
@@ -66,7 +66,7 @@ class StepOutputs(NamedTuple):
 
     d: Turn
     g: Turn | None
-    """None where only the discriminator was updated."""
+    """None where the generator was not updated."""
     gradient_norms: dict[str, Tensor]
     terms: dict[str, Tensor]
     """Weighted scalars that were added to the two losses."""
@@ -130,7 +130,7 @@ class AdversarialStep:
         Args:
             batch: this rank's reals.
             images_seen: real images that the discriminator has seen before, over all ranks.
-            backward: (loss, inputs=None): `Tensor.backward`, or what stands for it.
+            backward: (loss, inputs=None), such as `Tensor.backward`.
 
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the update was left out.
@@ -149,7 +149,6 @@ class AdversarialStep:
         if self.strategy.has_terms:
             pairs = Pairs(fakes.z, labels, fakes.images, self.real_features.images(batch))
         inputs = StepInputs(batch, update, labels, real, fake, shown.detach(), fakes, pairs)
-
         if self.simultaneous:
             return self._both_at_once(inputs, images, backward)
         return self._one_after_the_other(inputs, images, g_turn_due, backward)

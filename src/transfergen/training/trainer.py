@@ -63,14 +63,6 @@ def build_trainer(
         )
     if strategy in ("auto", "ddp") and count * num_nodes > 1:
         strategy = "ddp_find_unused_parameters_true"
-    if precision == "auto":
-        precision = (
-            "bf16-mixed"
-            if accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            else "32-true"
-        )
-    if str(precision) not in PRECISIONS:
-        raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
     if others.get("log_every_n_steps", 1) < 1:
         raise ValueError(
             f"trainer.log_every_n_steps={others['log_every_n_steps']}: at least 1; logger=none logs nothing"
@@ -78,6 +70,7 @@ def build_trainer(
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
+    precision = _precision(precision, accelerator)
     try:
         return Trainer(
             accelerator=accelerator,
@@ -98,6 +91,16 @@ def build_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def _precision(precision: str, accelerator: str) -> str:
+    """What `auto` stands for on this accelerator; anything else as it is, if it is supported."""
+    if precision == "auto":
+        has_bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if has_bf16 else "32-true"
+    if str(precision) not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision}: set bf16-mixed or 32-true")
+    return precision
 
 
 def _accelerator(name: str) -> tuple[str, int]:
