@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from transfergen.networks.layers.resampling import doubled
+from transfergen.networks.layers.resampling import conv_transpose_2x
 
 SHAPES = [  # batch, channels in and out, side
     (32, 256, 128, 4),
@@ -54,7 +54,7 @@ def main() -> None:
                 torch.randn(shape, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
                 for shape in ((batch, c_in, side, side), (c_in, c_out, 4, 4))
             ]
-            times = [[milliseconds(compute, leaves) for compute in (plain, doubled)] for _ in range(rounds)]
+            times = [[milliseconds(compute, leaves) for compute in (plain, conv_transpose_2x)] for _ in range(rounds)]
             theirs, ours = (statistics.median(column) for column in zip(*times, strict=True))
             row = f"{batch} | {c_in} to {c_out} | {side}x{side} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.1f}"
             print(f"| {str(dtype).removeprefix('torch.')} | {row} |", flush=True)
