@@ -85,7 +85,7 @@ class VisionAidedDiscriminator(Discriminator):
     @property
     def num_logits(self) -> int:
         """N, which grows with each network that joins."""
-        return self.parts()[-1][0].stop
+        return self.ordinary.num_logits + sum(self._judge(name).num_logits for name in self.joined)
 
     def lowest_layers(self) -> list[nn.Module]:
         """The lowest layers of the ordinary discriminator."""
