@@ -272,10 +272,10 @@ RANDOM_TRUNK = ["backbone.weights=random"]
         (["metrics=inception", "metrics.weights=nowhere.pth"], "metrics", "metrics.weights=nowhere.pth: there is no"),
         (["transfer.trunk=molten"], "transfer", "transfer.trunk=molten: choose"),
         (
-            ["+discriminator.joint_batchnorm=true"],
+            ["+discriminator.layers=3"],
             "discriminator",
-            "discriminator.joint_batchnorm: VGGDiscriminator has no such setting; take it out with "
-            "~discriminator.joint_batchnorm, or choose another discriminator",
+            "discriminator.layers: VGGDiscriminator has no such setting; take it out with "
+            "~discriminator.layers, or choose another discriminator",
         ),
         (["+transfer.colour=red"], "transfer", "transfer.colour: Strategy has no such setting"),
         (

@@ -28,8 +28,8 @@ def refusal(run_dir, *overrides, small=False):
         (["backbone.cutt=pool4"], ["backbone.cutt", "did you mean backbone.cut"]),
         (["model=dcgan", "discriminator.hidden=8"], ["discriminator.hidden", "what was chosen of discriminator"]),
         (
-            [*SHAPES_ON_VGG, "+discriminator.joint_batchnorm=true"],
-            ["VGGDiscriminator has no", "~discriminator.joint_batchnorm"],
+            [*SHAPES_ON_VGG, "+discriminator.layers=3"],
+            ["VGGDiscriminator has no", "~discriminator.layers"],
         ),
         (["data=image_folder"], ["data.path"]),
         (["data=image_folder", "data.path=nowhere"], ["data.path=nowhere", "no such folder"]),
