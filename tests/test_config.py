@@ -1,5 +1,6 @@
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
+from transfergen.networks.weights import WeightsError
 from transfergen.runs.resume import resume_config
 
 
@@ -237,6 +239,72 @@ def test_tutorial_has_the_settings_of_the_textbook():
     assert config.optimizer.d_steps == 1
     for optimizer in (config.optimizer.discriminator, config.optimizer.generator):
         assert (optimizer._target_, optimizer.lr, list(optimizer.betas)) == ("torch.optim.Adam", 2e-4, [0.5, 0.999])
+
+
+RANDOM_TRUNK = ["backbone.weights=random"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "node", "message"),
+    [
+        (["backbone.cut=pool9"], "discriminator", "backbone.cut=pool9: vgg19 has no such layer"),
+        (
+            ["model=vision_aided", "discriminator.backbones.vgg19.cut=pool9"],
+            "discriminator.backbones",
+            "discriminator.backbones.vgg19.cut=pool9: vgg19 has no such layer",
+        ),
+        (["backbone=none"], "discriminator", "backbone=none: "),
+        (
+            [*RANDOM_TRUNK, "backbone.cut=pool5", "data.resolution=32"],
+            "discriminator",
+            "data.resolution=32: the backbone's tap of stride 32",
+        ),
+        (["data.resolution=48"], "generator", "data.resolution=48: choose 32"),
+        (["generator.resolution=48"], "generator", "generator.resolution=48: choose 32"),
+        (["model=vision_aided", "data.resolution=48"], "discriminator.ordinary", "data.resolution=48: choose 32"),
+        (
+            ["model=vision_aided", "discriminator.ordinary.norm=group"],
+            "discriminator.ordinary",
+            "discriminator.ordinary.norm=group: choose",
+        ),
+        (["objective=hinge", "objective.penalty.r1=-1"], "objective", "objective.penalty.r1=-1: must be 0 or more"),
+        (["objective=vae_gan", "objective.game=null"], "objective", "objective.adversarial=0.1: must be 0 unless"),
+        (["metrics=inception", "metrics.weights=nowhere.pth"], "metrics", "metrics.weights=nowhere.pth: there is no"),
+        (["transfer.trunk=molten"], "transfer", "transfer.trunk=molten: choose"),
+        (
+            ["+discriminator.layers=3"],
+            "discriminator",
+            "discriminator.layers: VGGDiscriminator has no such setting; take it out with "
+            "~discriminator.layers, or choose another discriminator",
+        ),
+        (["+transfer.colour=red"], "transfer", "transfer.colour: Strategy has no such setting"),
+        (
+            [
+                "transfer=domain_adaptation",
+                "transfer={source: x, consistency: 0, backbone: null}",
+                "+transfer.colour=red",
+            ],
+            "transfer",
+            "transfer: Strategy.__init__() got an unexpected keyword argument 'colour'",
+        ),
+        (["generator.width=wide"], "generator", "generator: "),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_what_is_wrong_with_an_argument_is_said_of_the_override_that_sets_it(overrides, node, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        instantiate(OmegaConf.select(composed(*overrides), node))
+
+
+def test_an_error_keeps_its_type_and_without_a_config_its_words():
+    target = "transfergen.networks.backbones.vgg.VGG"
+    with pytest.raises(WeightsError, match=r"^weights=nowhere\.pth: there is no such file"):
+        instantiate({"_target_": target, "cut": "pool1", "weights": "nowhere.pth"})
+
+
+def test_given_arguments_replace_those_of_the_config_which_are_not_built():
+    config = OmegaConf.create({"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 48, "width": 4})
+    assert instantiate(config, resolution=32).resolution == 32
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Configs: where they lie, how a resumed one is made, and how objects are made of them."""
+"""Where the configs are, and how objects are built from them."""
 
-import re
+import inspect
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra.errors
 import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -14,36 +14,71 @@ CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "con
 _TRUSTED = ("transfergen", "torch.optim", "lightning")
 
 
-def instantiate(config: Any, *args: Any, **kwargs: Any) -> Any:
-    """The object that a config with `_target_` describes; its lists arrive as lists.
+def instantiate(config: Any, **given: Any) -> Any:
+    """Build the object that a config with `_target_` describes, and before it those of its nested configs.
 
-    A target is looked up before anything is called, and refused unless the object itself, whatever path led to it, is
-    defined in transfergen, torch.optim or lightning: a config can be somebody else's file.
+    Networks, losses and metrics do not know the command line. Their ValueErrors begin with the argument that is wrong,
+    as in `cut=pool9: ...`. Here the override that sets this argument takes its place: `backbone.cut=pool9: ...`, for a
+    `discriminator.backbone` too, if that is taken from `${backbone}`.
+
+    Args:
+        config: a node of the config, or a dict. A node without `_target_` gives a dict of what is in it.
+        given: arguments that replace those of the config.
 
     Raises:
-        ValueError: a target that does not exist or is not trusted, or what the object itself raises.
+        ValueError: a target that does not exist, that is not trusted or that has no such argument, or whatever is wrong
+            with an argument. Trusted are functions and classes that are defined in transfergen, torch.optim or
+            lightning, whatever path leads to them, since a config can be somebody else's file. All targets are looked
+            up before the first is called.
     """
     config = OmegaConf.create(config) if isinstance(config, dict) else config
     _check_targets(config)
+    return _build(config, given)
+
+
+def _build(node: Any, given: dict[str, Any]) -> Any:
+    if isinstance(node, ListConfig):
+        return [_build(item, {}) for item in node]
+    if not isinstance(node, DictConfig):
+        return node
+    names = [str(key) for key in node if not str(key).startswith("_")]
+    target = hydra.utils.get_object(node._target_) if "_target_" in node else None
+    if target is not None:
+        _check_names(target, node, names)
+    arguments = {name: given[name] if name in given else _build(node[name], {}) for name in names} | given
+    if target is None:
+        return arguments
+    if node.get("_partial_"):
+        return partial(target, **arguments)
     try:
-        return hydra.utils.instantiate(config, *args, _convert_="all", **kwargs)
-    except hydra.errors.InstantiationException as error:
-        if isinstance(error.__cause__, TypeError):
-            raise ValueError(_without_a_place(error) or str(error.__cause__)) from error
-        nested = re.search(r"full_key: (discriminator\.backbones\.\w+)", str(error))
-        if nested and isinstance(error.__cause__, ValueError):  # a trunk among several
-            raise ValueError(str(error.__cause__).replace("backbone.", f"{nested[1]}.")) from error
-        raise error.__cause__ or error from error
+        return target(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{node._get_full_key(None) or node._target_}: {error}") from error
+    except ValueError as error:
+        argument = str(error).partition("=")[0].partition(":")[0]
+        if argument in arguments:
+            error.args = (_override(node, argument) + str(error).removeprefix(argument),)
+        raise
 
 
-def _without_a_place(error: Exception) -> str | None:
-    """One line for a setting that came along from elsewhere, such as an experiment, to a choice that has none."""
-    unexpected = re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error.__cause__))
-    where = re.search(r"full_key: (\S+)", str(error))
-    if not (unexpected and where):
-        return None
-    name, setting = unexpected[1], f"{where[1]}.{unexpected[2]}"
-    return f"{setting}: {name} has no such setting; take it out with ~{setting}, or choose another {where[1]}"
+def _override(node: DictConfig, name: str) -> str:
+    """The key to override for another value of an argument: that of the value's source, if it is an interpolation."""
+    value: Any = node._get_node(name)
+    return str(node._get_full_key(name) if value is None else value._dereference_node()._get_full_key(None))
+
+
+def _check_names(target: Any, node: DictConfig, names: list[str]) -> None:
+    """Refuse a setting that came along from elsewhere, such as an experiment, to a choice that does not have it."""
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in names:
+        if name not in parameters:
+            group, setting = node._get_full_key(None), node._get_full_key(name)
+            raise ValueError(
+                f"{setting}: {target.__name__} has no such setting; take it out with ~{setting}, or choose another "
+                f"{group}"
+            )
 
 
 def _check_targets(config: Any) -> None:

@@ -74,9 +74,9 @@ def test_active_numbers_are_those_whose_means_vary():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": -1}, r"objective\.beta=-1"),
-        ({"sigma": 0.0}, r"objective\.sigma=0"),
-        ({"adversarial": 1.0}, r"there is no game; set objective=vae_gan"),
+        ({"beta": -1}, r"^beta=-1: must be 0 or more"),
+        ({"sigma": 0.0}, r"^sigma=0\.0: must be above 0"),
+        ({"adversarial": 1.0}, r"^adversarial=1\.0: must be 0 unless"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):

@@ -132,7 +132,7 @@ def test_penalty_is_due_at_every_nth_update_if_it_has_a_weight():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"r1": -1}, r"objective\.penalty\.r1=-1"), ({"every": 0}, r"objective\.penalty\.every=0")],
+    [({"r1": -1}, r"^r1=-1: must be 0 or more"), ({"every": 0}, r"^every=0: must be 1 or more")],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=message):

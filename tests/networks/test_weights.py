@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_found_by_the_whole_digest_and_by_its_first_digits(tmp_
     verify(file, SHA256[:8])
     flip_a_bit(file)
     for digest in (SHA256, SHA256[:8]):
-        with pytest.raises(ValueError, match=rf"vgg\.pth is damaged.* expected {digest}"):
+        with pytest.raises(ValueError, match=rf"^weights: .*vgg\.pth is damaged.* expected {digest}"):
             verify(file, digest)
 
 
@@ -87,7 +87,7 @@ def test_a_download_lands_in_torchs_cache_and_is_not_fetched_again(served, hub, 
 def test_a_cached_file_is_verified_each_time(served, hub):
     download = Download(f"{served.url}/vgg.pth", SHA256)
     flip_a_bit(download.fetch())
-    with pytest.raises(ValueError, match=r"vgg\.pth is damaged"):
+    with pytest.raises(ValueError, match=r"^weights: .*vgg\.pth is damaged"):
         download.fetch()
 
 
@@ -101,9 +101,9 @@ def test_a_download_that_is_not_the_published_file_never_reaches_the_cache(serve
 
 def test_without_a_network_the_message_says_all_that_helps(hub):
     url = "http://127.0.0.1:9/models/vgg19.pth"  # nothing listens there
-    with pytest.raises(ValueError, match="cannot download") as refused:
+    with pytest.raises(ValueError, match=r"^weights: cannot download") as refused:
         Download(url, SHA256).fetch()
-    for fact in (url, str(hub / "vgg19.pth"), SHA256, "backbone.weights=FILE", "backbone.weights=random"):
+    for fact in (url, str(hub / "vgg19.pth"), SHA256, "local copy", "random"):
         assert fact in str(refused.value)
     assert left_in(hub) == []
 
@@ -158,10 +158,10 @@ class Payload:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html><body>404</body></html>", b"\x80\x02"])
-def test_a_file_without_weights_is_refused_by_its_override(tmp_path, suffix, content):
+def test_a_file_without_weights_is_refused_by_the_name_of_the_argument(tmp_path, suffix, content):
     file = tmp_path / f"weights.{suffix}"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^backbone\.weights=.*weights\.{suffix}: "):
+    with pytest.raises(ValueError, match=rf"^weights=.*weights\.{suffix}: "):
         read_state_dict(file)
 
 
@@ -172,7 +172,7 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix, part):
     state = {"weight": torch.randn(1000)}
     save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
     file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size)])
-    with pytest.raises(ValueError, match=r"^backbone\.weights=.*damaged"):
+    with pytest.raises(ValueError, match=r"^weights=.*damaged"):
         read_state_dict(file)
 
 
@@ -182,7 +182,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, save, n
     target, file = tmp_path / "made", tmp_path / "weights.pth"
     payload = Payload(target)
     save({"weight": torch.zeros(1), "more": payload} if nested else payload, file)
-    with pytest.raises(ValueError, match=r"^backbone\.weights=.*weights\.pth: refused, it holds more than tensors"):
+    with pytest.raises(ValueError, match=r"^weights=.*weights\.pth: refused, it holds more than tensors"):
         read_state_dict(file)
     assert not target.exists()
     pickle.loads(pickle.dumps(payload))
@@ -192,14 +192,14 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, save, n
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(2)])
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="holds no state dict of tensors by name"):
+    with pytest.raises(ValueError, match="contains no state dict of tensors by name"):
         read_state_dict(tmp_path / "weights.pth")
 
 
 @pytest.mark.parametrize("path", ["http://example.com/vgg.pth", "https://example.com/vgg.safetensors"])
 def test_a_url_in_place_of_a_path_is_refused(path):
     with pytest.raises(ValueError, match=r"^run=https?:/.*download the file yourself"):
-        read_state_dict(Path(path), override="run")
+        read_state_dict(Path(path), argument="run")
 
 
 def test_what_is_wanted_is_picked_in_the_wanted_dtype():
@@ -217,11 +217,11 @@ def test_what_is_wanted_is_picked_in_the_wanted_dtype():
         ({"b": torch.zeros(2)}, r"another architecture: 1 of 1 tensors are missing, a first .*1, b first"),
         ({}, r"another architecture: 1 of 1 .*0, none first"),
         ({"a": torch.zeros(3)}, r"another architecture: a is \(3,\), expected \(2,\)"),
-        ({"a": torch.tensor([0.0, torch.nan])}, r"damaged: a holds NaN or infinity"),
-        ({"a": torch.tensor([0.0, -torch.inf])}, r"damaged: a holds NaN or infinity"),
-        ({"a": torch.tensor([0.0, 1e300], dtype=torch.double)}, r"damaged: a holds NaN or infinity"),
+        ({"a": torch.tensor([0.0, torch.nan])}, r"damaged: a contains NaN or infinity"),
+        ({"a": torch.tensor([0.0, -torch.inf])}, r"damaged: a contains NaN or infinity"),
+        ({"a": torch.tensor([0.0, 1e300], dtype=torch.double)}, r"damaged: a contains NaN or infinity"),
     ],
 )
-def test_weights_that_do_not_fit_or_are_not_finite_are_refused_by_the_override(state, message):
-    with pytest.raises(ValueError, match=rf"^backbone\.weights=FILE: .*{message}"):
+def test_weights_that_do_not_fit_or_are_not_finite_are_refused_by_the_name_of_the_argument(state, message):
+    with pytest.raises(ValueError, match=rf"^weights=FILE: .*{message}"):
         pick(state, {"a": torch.zeros(2)}, "FILE")

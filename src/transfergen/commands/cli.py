@@ -15,7 +15,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
 from transfergen.config import CONF_DIR
@@ -135,12 +135,15 @@ def choices() -> dict[str, str | None]:
 
 
 def plain(config: DictConfig) -> DictConfig:
-    """The config with every interpolation resolved, including those of Hydra, and without `resume`."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    assert isinstance(resolved, DictConfig)
-    with open_dict(resolved):
-        resolved.pop("resume", None)
-    return resolved
+    """The config without `resume`. No value is missing, and each interpolation can be resolved.
+
+    Interpolations stay, so that an error can name the key that a value is taken from.
+    """
+    OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    config = config.copy()
+    OmegaConf.set_struct(config, False)
+    config.pop("resume", None)
+    return config
 
 
 def track(items: Sequence[Item], description: str) -> Iterable[Item]:

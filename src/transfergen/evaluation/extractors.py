@@ -2,9 +2,6 @@
 
 import hashlib
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -19,7 +16,7 @@ from transfergen.images import to_float, to_uint8
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.backbones.vgg import VGG
-from transfergen.networks.weights import WeightsError, pick, read_state_dict
+from transfergen.networks.weights import pick, read_state_dict
 
 CPU_PIXELS = 8 * 224**2
 """Pixels computed at once on a CPU: feature maps of many more do not fit its caches and take longer."""
@@ -122,7 +119,7 @@ class TimmFeatures(Extractor):
         interpolation: str = "bicubic",
     ) -> None:
         if interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f"metrics.interpolation={interpolation}: choose bicubic or bilinear")
+            raise ValueError(f"interpolation={interpolation}: choose bicubic or bilinear")
         try:
             published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
             vit: dict[str, Any] = {"dynamic_img_size": True} if published.fixed_input_size else {}
@@ -131,11 +128,10 @@ class TimmFeatures(Extractor):
         except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError) as error:
             reason = str(error).split("\n")[0][:120]
             raise ValueError(
-                f"metrics.name={name}, metrics.input_size={input_size}: timm cannot give these features ({reason})"
+                f"name={name}, input_size={input_size}: timm cannot give these features ({reason})"
             ) from error
         if weights != "random":
-            with _errors_of_metrics():
-                net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
+            net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
         self.interpolation = interpolation
         # Published for images in [0, 1]; these are in [-1, 1].
         mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
@@ -166,8 +162,7 @@ class VGGFeatures(Extractor):
     def __init__(
         self, *, arch: str = "vgg19", cut: str = "relu5_4", weights: str = "imagenet", input_size: int | None = None
     ) -> None:
-        with _errors_of_metrics():
-            net = VGG(arch=arch, cut=cut, weights=weights, input_size=input_size)
+        net = VGG(arch=arch, cut=cut, weights=weights, input_size=input_size)
         source = weights_id(arch, weights)
         super().__init__(
             net,
@@ -197,9 +192,8 @@ class InceptionFeatures(Extractor):
         net = InceptionV3()
         source = None
         if weights != "random":
-            with _errors_of_metrics():
-                path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
-                net.load_state_dict(_fitting(read_state_dict(path), net, str(path)), strict=False)
+            path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
+            net.load_state_dict(_fitting(read_state_dict(path), net, str(path)), strict=False)
             source = "inception-2015-12-05"
         name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
@@ -224,13 +218,3 @@ def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
 def _fitting(state: dict[str, Tensor], net: nn.Module, source: str) -> dict[str, Tensor]:
     wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     return pick(state, wanted, source)
-
-
-@contextmanager
-def _errors_of_metrics() -> Iterator[None]:
-    """Have errors of a backbone's loading name the overrides of this group."""
-    try:
-        yield
-    except ValueError as error:
-        kind = WeightsError if isinstance(error, WeightsError) else ValueError
-        raise kind(re.sub(r"\bbackbone\.(?=\w+=)", "metrics.", str(error))) from error

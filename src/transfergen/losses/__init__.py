@@ -1,1 +1,1 @@
-"""Losses: pure functions of logits, features or images. They know nothing of Lightning or Hydra."""
+"""Losses: pure functions of logits, features or images. They import neither Lightning nor Hydra."""

@@ -1,4 +1,4 @@
-"""What the discriminator and the generator minimise, as functions of logits."""
+"""Adversarial losses of the discriminator and the generator, as functions of logits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,18 +11,18 @@ from transfergen.losses.penalties import GradientPenalty
 
 
 class Objective(NamedTuple):
-    """A pair of losses. Relativistic generator losses need the reals' logits too, so every one is handed both."""
+    """The losses of a discriminator and a generator. All generator losses take the reals' logits, which few use."""
 
     d_loss: Callable[[Tensor, Tensor], Tensor]
     """(real_logits, fake_logits) -> scalar."""
     g_loss: Callable[[Tensor, Tensor | None], Tensor]
     """(fake_logits, real_logits) -> scalar."""
     boundary: float | None = 0.0
-    """The logit above which an image counts as real; None where only differences of logits mean anything."""
+    """The logit above which an image is classified as real; None if only differences between logits matter."""
     penalty: GradientPenalty | None = None
     """Added to the discriminator's loss."""
     clip: float | None = None
-    """After each of its updates, the discriminator's weights are clipped to [-clip, clip]."""
+    """The discriminator's weights are clipped to [-clip, clip] after each of its updates; None: they are not."""
 
 
 def bce_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ def bce_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def bce_g(fake_logits: Tensor, real_logits: Tensor | None = None, *, saturating: bool = False) -> Tensor:
-    """The generator's side: -log D(G(z)), or log(1 - D(G(z))) if saturating. arXiv:1406.2661, section 3."""
+    """The generator's loss: -log D(G(z)), or log(1 - D(G(z))) if saturating. arXiv:1406.2661, section 3."""
     return -F.softplus(fake_logits).mean() if saturating else F.softplus(-fake_logits).mean()
 
 
 def bce(*, saturating: bool = False, penalty: GradientPenalty | None = None) -> Objective:
-    """The reference objective."""
+    """The objective of the original GAN: binary cross-entropy. Goodfellow 2014, arXiv:1406.2661."""
     return Objective(bce_d, partial(bce_g, saturating=saturating), penalty=penalty)
 
 
@@ -49,27 +49,27 @@ def least_squares_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def least_squares_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's side: half the squared distance of fakes from 1. arXiv:1611.04076, eq. 2 with c = 1."""
+    """The generator's loss: half the squared distance of fakes from 1. arXiv:1611.04076, eq. 2 with c = 1."""
     return (fake_logits - 1).square().mean() / 2
 
 
 def least_squares(*, penalty: GradientPenalty | None = None) -> Objective:
-    """The objective of LSGAN."""
+    """The objective of LSGAN. Mao 2017, arXiv:1611.04076."""
     return Objective(least_squares_d, least_squares_g, boundary=0.5, penalty=penalty)
 
 
 def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Hinge loss, 2 where all logits are 0. Lim and Ye 2017, arXiv:1705.02894; arXiv:1802.05957, eq. 16."""
+    """The hinge loss; 2 if all logits are 0. Lim and Ye 2017, arXiv:1705.02894; arXiv:1802.05957, eq. 16."""
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
 def hinge_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's side: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17."""
+    """The generator's loss: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17."""
     return -fake_logits.mean()
 
 
 def hinge(*, penalty: GradientPenalty | None = None) -> Objective:
-    """The objective of SNGAN and of the projected discriminators."""
+    """The objective of SNGAN and of Projected GAN. Lim and Ye 2017, arXiv:1705.02894."""
     return Objective(hinge_d, hinge_g, penalty=penalty)
 
 
@@ -79,23 +79,23 @@ def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def wasserstein_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's side: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1."""
+    """The generator's loss: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1."""
     return -fake_logits.mean()
 
 
 def wasserstein(*, clip: float | None = None, penalty: GradientPenalty | None = None) -> Objective:
-    """The objective of WGAN, whose critic `clip` or `penalty` keeps Lipschitz. Arjovsky 2017, arXiv:1701.07875.
+    """The objective of WGAN. `clip` or `penalty` keeps the critic Lipschitz. Arjovsky 2017, arXiv:1701.07875.
 
     Raises:
         ValueError: `clip` is not above 0.
     """
     if clip is not None and clip <= 0:
-        raise ValueError(f"objective.clip={clip}: weights are clipped to [-clip, clip]; set a number above 0, or null")
+        raise ValueError(f"clip={clip}: must be above 0")
     return Objective(wasserstein_d, wasserstein_g, boundary=None, penalty=penalty, clip=clip)
 
 
 def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Cross-entropy of each real against a fake being the real one, log 2 at equilibrium.
+    """Cross-entropy for telling which of a real and a fake image is real; log 2 at equilibrium.
 
     Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 3.
     """
@@ -103,11 +103,11 @@ def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def relativistic_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's side: the same with the two exchanged. arXiv:1807.00734, eq. 4."""
+    """The generator's loss: `relativistic_d` with reals and fakes exchanged. arXiv:1807.00734, eq. 4."""
     assert real_logits is not None, "the relativistic loss compares fakes with reals"
     return F.softplus(real_logits - fake_logits).mean()
 
 
 def relativistic(*, penalty: GradientPenalty | None = None) -> Objective:
-    """The objective of R3GAN, with R1 and R2 as its penalty. Huang 2024, arXiv:2501.05441."""
+    """The objective of R3GAN, whose penalties are R1 and R2. Huang 2024, arXiv:2501.05441."""
     return Objective(relativistic_d, relativistic_g, boundary=None, penalty=penalty)

@@ -10,7 +10,7 @@ from transfergen.losses.adversarial import Objective
 
 
 class Posterior(NamedTuple):
-    """A Gaussian with independent numbers for each image's latent."""
+    """A Gaussian distribution with diagonal covariance over the latent of each image."""
 
     mean: Tensor
     """(B, Z)."""
@@ -19,16 +19,16 @@ class Posterior(NamedTuple):
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
-    """From N(0, 1), for each number of each latent, (B, Z), in nats. Kingma 2014, arXiv:1312.6114, appendix B."""
+    """Kullback-Leibler divergence from N(0, 1) in each dimension, (B, Z), in nats. arXiv:1312.6114, appendix B."""
     mean, log_variance = posterior
     return (mean.square() + log_variance.exp() - 1 - log_variance) / 2
 
 
 def gaussian_nll(images: Tensor, decoded: Tensor, *, sigma: float | None = None) -> Tensor:
-    """Negative log-likelihood of images under a Gaussian around the decoded ones, a scalar: nats a value, averaged.
+    """Negative log-likelihood of images under a Gaussian whose mean is the decoded images, in nats per value, a scalar.
 
-    With `sigma` None, the standard deviation is the one that makes the batch most likely: the root of the mean squared
-    error. Rybkin 2021, arXiv:2006.13202, section 3.
+    The standard deviation is `sigma`. None: the one under which the batch is most likely, which is the root mean
+    squared error. Rybkin 2021, arXiv:2006.13202, section 3.
     """
     error = (images - decoded).float().square().mean()
     if sigma is None:
@@ -37,22 +37,23 @@ def gaussian_nll(images: Tensor, decoded: Tensor, *, sigma: float | None = None)
 
 
 class Elbo:
-    """What a variational autoencoder minimises, and the weights of what may come on top.
+    """The loss of a variational autoencoder, the negative evidence lower bound, and the weights of terms added to it.
 
-    Everything is per value of an image (3 R R of them), so that the learning rate need not follow the resolution.
+    The bound is divided by the number of values in an image, 3 R R, so that one learning rate suits all resolutions.
 
     Args:
-        beta: weight of the divergence of latents from N(0, 1). Higgins 2017; Burgess 2018, arXiv:1804.03599, eq. 2.
-        free_bits: nats of divergence, averaged over the batch, below which a number of the latent costs nothing more.
+        beta: weight of the divergence of the posterior from N(0, 1). Higgins 2017; Burgess 2018, arXiv:1804.03599,
+            eq. 2.
+        free_bits: divergence in nats, averaged over the batch, that each dimension of the latent has without cost.
             Kingma 2016, arXiv:1606.04934, appendix C.8.
-        warmup_images: beta grows linearly from 0 over so many real images. Bowman 2016, arXiv:1511.06349, section 3.1.
-        sigma: standard deviation of a pixel in [-1, 1] given its latent; None: the best for each batch.
-        perceptual: weight of the distance between images and what is decoded, in a pretrained network's features.
-        adversarial: weight of the generator's loss in `game`.
-        game: the losses of the game with a discriminator; None: there is none.
+        warmup_images: real images over which beta grows linearly from 0. Bowman 2016, arXiv:1511.06349, section 3.1.
+        sigma: standard deviation of a pixel, in [-1, 1], given the latent; None: the most likely one in each batch.
+        perceptual: weight of the distance between images and decoded images in a pretrained network's features.
+        adversarial: weight of the generator's adversarial loss.
+        game: the losses of discriminator and generator; None: there is no discriminator.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number is out of range, or there is a weight for an adversarial loss and no `game`.
     """
 
     def __init__(
@@ -69,20 +70,20 @@ class Elbo:
         numbers = {"beta": beta, "free_bits": free_bits, "warmup_images": warmup_images, "perceptual": perceptual}
         for name, value in (numbers | {"adversarial": adversarial}).items():
             if value < 0:
-                raise ValueError(f"objective.{name}={value}: 0 or more")
+                raise ValueError(f"{name}={value}: must be 0 or more")
         if sigma is not None and sigma <= 0:
-            raise ValueError(f"objective.sigma={sigma}: above 0, or null")
+            raise ValueError(f"sigma={sigma}: must be above 0")
         if adversarial and game is None:
-            raise ValueError(f"objective.adversarial={adversarial}: there is no game; set objective=vae_gan")
+            raise ValueError(f"adversarial={adversarial}: must be 0 unless `game` has losses for a discriminator")
         self.beta, self.free_bits, self.warmup_images, self.sigma = beta, free_bits, warmup_images, sigma
         self.perceptual, self.adversarial, self.game = perceptual, adversarial, game
 
     def kl_weight(self, images_seen: int) -> float:
-        """Beta as it is after so many real images."""
+        """Beta after `images_seen` real images, during or after the warm-up."""
         return self.beta * min(1.0, images_seen / self.warmup_images) if self.warmup_images else self.beta
 
     def terms(self, images: Tensor, decoded: Tensor, posterior: Posterior, images_seen: int) -> dict[str, Tensor]:
-        """Weighted scalars by name: images (B, 3, R, R) in [-1, 1], and as decoded from a draw of their latents."""
+        """Weighted scalars by name, from images (B, 3, R, R) in [-1, 1] and their reconstructions."""
         by_dimension = kl_divergence(posterior).mean(dim=0).clamp(min=self.free_bits)
         return {
             "reconstruction": gaussian_nll(images, decoded, sigma=self.sigma),
@@ -91,10 +92,13 @@ class Elbo:
 
     @torch.no_grad()
     def curves(self, images: Tensor, decoded: Tensor, posterior: Posterior, images_seen: int) -> dict[str, Tensor]:
-        """What to watch: the bound itself, in nats a value; the divergence, in nats an image; how much of Z is in use.
+        """Scalars to log, by name.
 
-        A number of the latent is active where its mean varies by more than 0.01 over images: Burda 2016,
-        arXiv:1509.00519, section 5.
+        - `elbo`: the evidence lower bound, in nats per value of an image;
+        - `kl/nats`: the divergence of the posterior from N(0, 1), in nats per image;
+        - `kl/active`: fraction of the latent's dimensions that are active, which means that the variance of the
+          posterior's mean over images is above 0.01. Burda 2016, arXiv:1509.00519, section 5;
+        - `kl/weight`: the weight of the divergence.
         """
         kl = kl_divergence(posterior).sum(dim=1).mean()
         nll = gaussian_nll(images, decoded, sigma=self.sigma)

@@ -32,7 +32,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     """The networks in the module that trains them.
 
     Args:
-        config: without interpolations.
+        config: as composed.
         fresh: whether the networks start from the weights that `init_from` names; a checkpoint follows otherwise.
 
     Raises:

@@ -40,6 +40,10 @@ def check_game(
             f"optimizer.simultaneous=true updates both networks on each batch, not as optimizer.d_steps={d_steps} has "
             "it; set optimizer.d_steps=1, or optimizer.simultaneous=false"
         )
+    if transfer.trunk != "frozen" and discriminator.blocks and not discriminator.trunk_can_train:
+        raise ValueError(
+            f"transfer.trunk={transfer.trunk}: the trunk of this discriminator stays frozen; set transfer.trunk=frozen"
+        )
     if generator.num_classes != discriminator.num_classes:
         raise ValueError(
             f"the generator is told of {generator.num_classes} classes and the discriminator of "
@@ -55,6 +59,19 @@ def check_game(
         log.warning(
             f"transfer.trunk={transfer.trunk} changes nothing: no block of this discriminator is pretrained, and all "
             "that can train does; transfer.freeze_d freezes its lowest layers"
+        )
+
+
+def check_device_batch(transfer: Strategy, images: int) -> None:
+    """Refuse a batch that leaves a device fewer images than the losses of a transfer strategy compare.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    if images < transfer.min_images:
+        raise ValueError(
+            f"data.batch_size: there are {images} image(s) of a batch on each device, and this transfer compares "
+            f"{transfer.min_images} or more; set a larger data.batch_size, or fewer trainer.devices"
         )
 
 

@@ -24,7 +24,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     """One training, from the resolved config to the files of its run directory.
 
     Args:
-        config: without interpolations.
+        config: as composed, with or without its interpolations.
         run_dir: an existing folder.
         checkpoint: the file to go on from; None starts a new run.
         composed: the config with its interpolations, as YAML. A resumed run applies its overrides to it.
@@ -41,7 +41,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     data.prepare_data()  # before the networks, whose weights take longer to download than a wrong path to find
 
     set_num_classes(config, data.class_count)
-    plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
     module.config = {group: plain[group] for group in NETWORKS}
 
@@ -51,10 +51,10 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
     if trainer.is_global_zero:
-        artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config).encode())
+        artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
         artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
         for logger in _tensorboards(loggers):
-            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config)}```")
+            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
 
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 

@@ -60,6 +60,7 @@ class DomainAdaptation(Strategy):
         self.path = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc
         self.has_terms = bool(self._trunk or ewc)
+        self.min_images = 3 if consistency else 2 if mmd or coral else 1
         self.domain_head = None
         if reversal:
             width = sum(self._trunk[0].channels)

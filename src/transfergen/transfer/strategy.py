@@ -47,6 +47,8 @@ class Strategy(UnregisteredModules):
     """Weight of the adversarial loss in the generator's loss."""
     has_terms: bool = False
     """Whether the strategy has loss terms of its own, and needs `Pairs`."""
+    min_images: int = 1
+    """The smallest batch that these terms can be computed on."""
 
     def __init__(
         self,

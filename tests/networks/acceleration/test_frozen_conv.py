@@ -29,10 +29,6 @@ def convolution(name):
     return plain.to(memory_format=torch.channels_last)
 
 
-def exactly(ours, theirs):
-    assert torch.equal(ours, theirs)
-
-
 def maps():
     return torch.randn(3, 8, 6, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
 
@@ -43,14 +39,13 @@ def maps():
 def test_maps_and_their_first_and_second_gradients_are_the_plain_ones(monkeypatch, name, activation, without_kernels):
     plain, x = convolution(name), maps()
     layer = FrozenConv2d(plain, activation)
-    assert layer.spreads == (name == "of a folded padding")
+    assert layer.inserts_zeros == (name == "of a folded padding")
     if without_kernels:
         monkeypatch.setattr(frozen, "_has_kernels", lambda dtype: False)
     ours, theirs = layer(x), (activation or nn.Identity)()(plain(x))
-    same = torch.testing.assert_close if without_kernels else exactly
-    same(ours, theirs)
+    torch.testing.assert_close(ours, theirs)
     with torch.no_grad():
-        same(layer(x), theirs)
+        torch.testing.assert_close(layer(x), theirs)
     torch.testing.assert_close(*(torch.autograd.grad(y.sin().sum(), x, retain_graph=True) for y in (ours, theirs)))
     second = []
     for y in (ours, theirs):
@@ -68,15 +63,6 @@ def test_autocast_computes_it_as_it_does_the_plain_one(name):
     assert ours.dtype == torch.bfloat16
     assert torch.equal(ours, theirs)
     torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x) for y in (ours, theirs)), rtol=0.02, atol=0.02)
-
-
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_compiled_it_computes_the_same(name):
-    plain, x = convolution(name), maps()
-    layer = torch.compile(FrozenConv2d(plain, nn.ReLU6), backend="aot_eager", fullgraph=True)
-    ours, theirs = layer(x), F.relu6(plain(x))
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(*(torch.autograd.grad(y.sin().sum(), x) for y in (ours, theirs)))
 
 
 def test_weights_that_are_written_to_are_laid_out_anew_and_copies_have_their_own():

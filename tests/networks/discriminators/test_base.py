@@ -45,14 +45,20 @@ def images():
 
 
 @pytest.mark.parametrize("name", BUILD)
-def test_networks_to_compile_are_called_and_hold_all_that_trains(name, images):
-    d = frozen(name)
-    called = set()
-    for network in d.networks():
-        network.register_forward_hook(lambda module, *_: called.add(module))
-    d.score(d.features(images))
-    assert called == set(d.networks())
-    assert {p for n in d.networks() for p in n.parameters()} >= set(d.trainable_parameters())
+def test_logits_are_as_many_as_it_says_and_each_is_in_one_part(name, images):
+    d = BUILD[name]()
+    columns = range(d.num_logits)
+    assert [i for part, _ in d.parts() for i in columns[part]] == list(columns)  # before anything is scored
+    assert d(images).shape == (4, d.num_logits)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "projected", "vision_aided"])
+def test_a_trunk_that_cannot_train_refuses_to_be_unfrozen(name):
+    d = BUILD[name]()
+    d.freeze(d.blocks)
+    for blocks in {0, d.blocks - 1, d.blocks + 1} - {d.blocks}:
+        with pytest.raises(ValueError, match=rf"^blocks={blocks}: "):
+            d.freeze(blocks)
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
@@ -80,8 +86,8 @@ def test_images_get_gradients_and_of_the_weights_those_that_train(name, images):
 
 
 @pytest.mark.parametrize("build", [VGGDiscriminator, ProjectedDiscriminator])
-def test_no_trunk_is_refused_with_two_ways_out(build):
-    with pytest.raises(ValueError, match=r"needs a pretrained network; set backbone=vgg19, or discriminator=dcgan"):
+def test_a_missing_trunk_is_refused(build):
+    with pytest.raises(ValueError, match=r"^backbone=none: .* pretrained network"):
         build({})  # what backbone=none gives
 
 

@@ -67,8 +67,6 @@ def test_all_of_it_trains(norm):
     assert {p for p in d.parameters() if p.grad.abs().sum() > 0} == set(d.trainable_parameters())
 
 
-def test_other_sizes_and_normalisations_are_refused():
-    with pytest.raises(ValueError, match=r"takes 32, 64, 128 or 256 px, not 48; set data\.resolution"):
-        DCGANDiscriminator(resolution=48)
-    with pytest.raises(ValueError, match=r"discriminator\.norm=group: choose one of batch, layer, none"):
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(ValueError, match=r"^norm=group: choose one of batch, layer, none"):
         DCGANDiscriminator(resolution=32, norm="group")

@@ -14,6 +14,7 @@ def test_a_map_is_halved_until_it_is_no_larger_than_7x7_and_then_judged_4x4_by_4
     strides = [m.stride for m in head if isinstance(m, nn.Conv2d)]
     assert strides == [(2, 2)] * halvings + [(1, 1)]
     assert head(torch.randn(3, 6, size, size)).shape == (3, 1, logits, logits)
+    assert head.num_logits == logits**2
 
 
 def test_every_convolution_has_a_spectral_norm_of_1():

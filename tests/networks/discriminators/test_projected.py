@@ -137,12 +137,6 @@ def test_in_the_generators_turn_one_batch_of_reals_and_fakes_is_the_same_without
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
-def test_a_trunk_that_is_to_train_is_refused(blocks):
-    with pytest.raises(ValueError, match="stays frozen; set transfer=feature_extraction"):
-        discriminator().freeze(blocks)
-
-
 def test_a_trunk_too_deep_for_the_resolution_is_refused():
-    with pytest.raises(ValueError, match=r"8 px; set a shallower backbone\.cut"):
+    with pytest.raises(ValueError, match=r"^resolution=8: .* 8 px; .* shallower cut"):
         discriminator(resolution=8)

@@ -12,8 +12,3 @@ def test_images_become_a_mean_and_a_log_variance_for_each_number_of_the_latent(r
     (mean.sum() + 2 * log_variance.sum()).backward()
     assert all(p.grad is not None for p in encoder.parameters())
     assert not torch.equal(mean, log_variance)
-
-
-def test_other_resolutions_are_refused():
-    with pytest.raises(ValueError, match=r"takes 32, 64, 128 or 256 px, not 48; set data\.resolution=64"):
-        DCGANEncoder(resolution=48)

@@ -41,11 +41,6 @@ def test_weights_start_from_the_papers_distribution():
             assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
 
 
-def test_a_resolution_it_cannot_make_is_refused_with_the_override():
-    with pytest.raises(ValueError, match=r"not 48; set data\.resolution=64"):
-        DCGAN(resolution=48)
-
-
 def test_a_seeds_latent_depends_on_no_other_seed():
     both = latents([7, 8], 100)
     assert torch.equal(both[1:], latents([8], 100))

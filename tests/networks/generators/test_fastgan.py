@@ -89,8 +89,3 @@ def test_first_images_are_neither_flat_nor_saturated(resolution):
     assert 0.15 < images.std() < 0.7
     assert images.std(dim=0).mean() > 0.15  # images differ
     assert (images.abs() > 0.98).float().mean() < 0.1
-
-
-def test_a_resolution_it_cannot_make_is_refused_with_the_override():
-    with pytest.raises(ValueError, match=r"not 48; set data\.resolution=64"):
-        FastGAN(resolution=48)

@@ -56,8 +56,8 @@ def test_each_position_sees_all_others_and_images_do_not_mix(attention):
     assert not gradient[1].any()
 
 
-def test_a_size_that_no_maps_have_is_refused_with_those_there_are():
-    check_attention("generator", None, [8, 16, 32])
-    check_attention("generator", 32, [8, 16, 32])
-    with pytest.raises(ValueError, match=r"generator\.attention=64: its maps are 8, 16, 32 px; set generator\.atten"):
-        check_attention("generator", 64, [8, 16, 32])
+def test_a_size_that_no_maps_have_is_refused():
+    check_attention(None, [8, 16, 32])
+    check_attention(32, [8, 16, 32])
+    with pytest.raises(ValueError, match=r"^attention=64: the maps are 8, 16, 32 px"):
+        check_attention(64, [8, 16, 32])

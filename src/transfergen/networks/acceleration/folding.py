@@ -1,4 +1,4 @@
-"""What surrounds the convolutions of a frozen trunk as a part of them: normalisation, activation, lopsided padding."""
+"""Fusing frozen convolutions with the batch normalisation, activation and padding around them."""
 
 import copy
 from collections.abc import Callable
@@ -10,49 +10,55 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from transfergen.networks.acceleration import is_enabled
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
 from transfergen.networks.backbones.base import Backbone
 
 
 def fold_batchnorm(network: nn.Module, resolution: int) -> None:
-    """Let each convolution do what surrounds it, too: normalisation and activation behind it, padding before it.
+    """Fuse each convolution with the batch normalisation and activation after it and the padding before it, in place.
 
-    Changes the network, which must stay frozen from now on.
+    The network must stay frozen from now on. A change after which the features differ by more than rounding is undone,
+    see `fuse_activations`.
 
     Args:
-        network: a trunk, or any other from images in [-1, 1] to features or a list of them.
-        resolution: of the images that it is tried on, in pixels: see `fuse_activations`.
+        network: images (B, 3, R, R) in [-1, 1] -> features, or a list of them.
+        resolution: R, in pixels, of the image that the changes are tried on.
     """
-    _change(network, resolution, _fold_batch_norm, _fold_padding, replace_convolutions)
+    if not is_enabled():
+        return
+    _change(network, resolution, _fold_normalisations, _fold_padding, replace_convolutions)
     set_frozen(network, True)
     if isinstance(network, Backbone):
         convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
         strided = [m for m in convolutions if m.groups > 1 and m.stride != (1, 1)]
-        network.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.spreads for m in strided)
+        network.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.inserts_zeros for m in strided)
 
 
 def fuse_activations(network: nn.Module, resolution: int) -> None:
-    """Let each convolution do the activation behind it, too, as long as it is `set_frozen`.
+    """Fuse each convolution with the activation after it, in place. It takes effect on what is frozen by `set_frozen`.
 
-    The network is run on an image of `resolution` pixels before and after, and stays as it was where the features
-    differ: what is behind a convolution in a list of layers may be called before it.
+    The order in which layers are registered need not be the order in which they are called. So the network is run on
+    one image before and after, and the change is undone if the features differ.
+
+    Args:
+        network: images (B, 3, R, R) in [-1, 1] -> features, or a list of them.
+        resolution: R, in pixels, of that image.
     """
-    _change(network, resolution, replace_convolutions)
+    if is_enabled():
+        _change(network, resolution, replace_convolutions)
 
 
 @torch.no_grad()
 def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module], None]) -> None:
-    """One after the other, but for those after which features differ, which are taken back.
-
-    Networks may normalise before they convolve, and maps may have odd sides.
-    """
+    """Apply changes one after the other, and undo those after which the features of an image differ."""
     image = torch.linspace(-1, 1, 3 * resolution**2).view(1, 3, resolution, resolution)
     nothing_to_change = not any(isinstance(module, nn.Conv2d) for module in network.modules())
-    if nothing_to_change or image.is_meta:  # of which there are no features to compare
+    if nothing_to_change or image.is_meta:  # there are no features to compare
         return
     was_training = network.training
     expected = network.eval()(image)
-    shared = {id(t): t for t in (*network.parameters(), *network.buffers())}  # new ones replace them, if any
+    shared = {id(t): t for t in (*network.parameters(), *network.buffers())}  # deepcopy then copies no weights
     for change in changes:
         unchanged = copy.deepcopy(network, dict(shared))
         change(network)
@@ -62,8 +68,8 @@ def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module],
     network.train(was_training)
 
 
-def _fold_batch_norm(module: nn.Module) -> None:
-    """In eval mode, a normalisation is an affine map, and so are both together."""
+def _fold_normalisations(module: nn.Module) -> None:
+    """Fold batch normalisations, which are affine maps in eval mode, into the convolutions registered before them."""
     before: nn.Module | None = None
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
@@ -71,15 +77,16 @@ def _fold_batch_norm(module: nn.Module) -> None:
             before.weight, before.bias = fuse_conv_bn_weights(
                 before.weight, before.bias, mean, variance, child.eps, child.weight, child.bias
             )
-            setattr(module, name, getattr(child, "act", nn.Identity()))  # timm's also activates
-        _fold_batch_norm(child)
+            setattr(module, name, getattr(child, "act", nn.Identity()))  # timm has norms with an activation
+        _fold_normalisations(child)
         before = child
 
 
 def _fold_padding(module: nn.Module) -> None:
-    """Of stride 2, TensorFlow pads even sides with one more row below than above, which timm does in a copy of the map.
+    """Replace convolutions with TensorFlow's asymmetric padding, for which timm copies the maps.
 
-    A kernel with a row and a column of zeros before the others has the same number on both sides, which needs no copy.
+    With stride 2, even sides get one row more of padding below than above. A kernel with a first row and column of
+    zeros computes the same with symmetric padding, which needs no copy.
     """
     for name, child in module.named_children():
         if isinstance(child, Conv2dSame) and child.stride == (2, 2) and child.kernel_size[0] in (3, 5, 7):

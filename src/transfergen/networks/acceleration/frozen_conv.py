@@ -1,4 +1,4 @@
-"""Convolutions of frozen weights, which a CPU lays out for its kernels once and not in each pass."""
+"""Convolutions with frozen weights, which are reordered for oneDNN's CPU kernels once instead of in each pass."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,32 +10,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from transfergen.networks.acceleration import is_enabled
+
 ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float], Callable[..., Tensor]]] = {
     None: ("none", [], lambda maps, **_: maps),
     nn.ReLU: ("relu", [], F.relu),
     nn.ReLU6: ("hardtanh", [0.0, 6.0], F.relu6),
 }
-"""What a kernel can compute along with a convolution: oneDNN's name for it, its limits, and torch's function."""
+"""Activations that oneDNN fuses with a convolution: its name for each, its parameters, and torch's function."""
 
 
 class FrozenConv2d(nn.Module):
-    """A convolution and the activation behind it: maps (B, C, h, w) -> maps (B, C', h', w').
+    """A convolution and the activation after it: maps (B, C, h, w) -> maps (B, C', h', w').
 
-    While it is `frozen`, a CPU casts its weights and lays them out for oneDNN's kernels at the first call, not in
-    each, and computes the activation in the same kernel; the results are the same to the bit, and the layouts take the
-    memory of the weights once again, and once more where gradients pass. While it trains, on another device, and
-    compiled, it is what it replaces.
+    While it is `frozen` and on a CPU, its weights are cast and reordered for oneDNN's kernels once, at the first call,
+    and the activation is computed in the same kernel. Outputs differ by rounding at most. The reordered weights need as
+    much memory as the weights, and twice as much where gradients pass. Otherwise it computes as `nn.Conv2d` does.
 
-    The gradient of a depthwise convolution of stride 2, if its kernel is of even size with a first row and column of
-    zeros and the maps have even sides, is taken as a convolution of stride 1 over a map with zeros in between: for that
-    a CPU has fast kernels in every precision; for the strided one's, in bfloat16, it has none, and takes a hundred
-    times as long.
+    The gradient of a depthwise convolution of stride 2 can be computed as a convolution of stride 1 over the incoming
+    gradient with zeros inserted between its values, if the kernel has an even size and a first row and column of zeros
+    and the maps have even sides. A CPU has fast kernels for that in every precision. For the gradient of a strided
+    convolution in bfloat16 it has none, and takes a hundred times as long.
 
     Args:
-        convolution: its weights are taken over. Neither dilated nor padded by anything but zeros.
+        convolution: whose weights are used, not copied. It has no dilation and pads with zeros.
         activation: None, ReLU or ReLU6.
-        frozen: whether its weights stay as they are. That they ask for no gradient does not say so: those that train
-            ask for none in the generator's turn.
+        frozen: whether the weights stay as they are. `requires_grad` does not tell: weights that train do not require
+            gradients while the generator is updated.
     """
 
     def __init__(
@@ -47,17 +48,17 @@ class FrozenConv2d(nn.Module):
         self.stride, self.padding = convolution.stride, cast(tuple[int, int], convolution.padding)
         self.groups, self.activation, self.frozen = convolution.groups, activation, frozen
         self._depthwise = self.groups == self.in_channels == self.out_channels > 1
-        self.spreads = self._depthwise and self.stride == (2, 2) and _has_leading_zeros(self.weight)
-        """Whether its gradient is taken over a map with zeros in between."""
-        self._padding_back = self._padding_of_transposed()
-        self._layouts: _Layouts | None = None
+        self.inserts_zeros = self._depthwise and self.stride == (2, 2) and _has_leading_zeros(self.weight)
+        """Whether its gradient is computed with stride 1, over the incoming gradient with zeros inserted."""
+        self._gradient_padding = self._padding_of_gradient()
+        self._packed: _PackedWeights | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_layouts": None}  # which cannot be copied
+        return self.__dict__ | {"_packed": None}  # which cannot be copied
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> maps (B, C', h', w')."""
-        if maps.device.type != "cpu" or not self.frozen or torch.compiler.is_compiling():
+        if maps.device.type != "cpu" or not self.frozen or not is_enabled():
             return self._plain(maps)
         if torch.is_autocast_enabled("cpu"):
             maps = maps.to(torch.get_autocast_dtype("cpu"))
@@ -66,74 +67,76 @@ class FrozenConv2d(nn.Module):
         return self.without_graph(maps)
 
     def without_graph(self, maps: Tensor) -> Tensor:
-        """As `forward`, on a CPU."""
+        """Compute `forward` on a CPU, without recording what is needed for gradients."""
         if not _has_kernels(maps.dtype):
             return self._plain(maps)
-        laid_out, (activation, limits, _) = self._prepacked(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
-        convolution = laid_out.kernel, laid_out.bias, self.padding, self.stride, self.groups
+        packed, (activation, limits, _) = self._prepacked(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
+        convolution = packed.kernel, packed.bias, self.padding, self.stride, self.groups
         return _convolve(maps, *convolution, activation, limits)
 
-    def gradient(self, gradient: Tensor, output: Tensor | None, shape: torch.Size) -> Tensor:
-        """From that with respect to the output, that with respect to maps of a shape. Can be differentiated again."""
+    def input_gradient(self, gradient: Tensor, output: Tensor | None, shape: torch.Size) -> Tensor:
+        """The gradient with respect to the input maps. It can be differentiated again.
+
+        Args:
+            gradient: with respect to the output, (B, C', h', w').
+            output: (B, C', h', w'), needed if there is an activation.
+            shape: of the input maps.
+        """
         if self.activation is nn.ReLU:
             gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
         elif self.activation is nn.ReLU6:
             gradient = torch.ops.aten.hardtanh_backward(gradient, output, 0, 6)
-        if self._padding_back is None:
+        if self._gradient_padding is None:
             weight = self.weight.to(gradient.dtype)
             strided: Any = conv2d_input
             return cast(Tensor, strided(shape, weight, gradient, self.stride, self.padding, 1, self.groups))
-        gradient = _spread(gradient) if self.spreads else gradient
+        gradient = _insert_zeros(gradient) if self.inserts_zeros else gradient
+        padding = self._gradient_padding
         if torch.is_grad_enabled() or not _has_kernels(gradient.dtype):
-            kernel = self._transposed().to(gradient.dtype)
-            return F.conv2d(gradient, kernel, None, 1, self._padding_back, groups=self.groups)
-        laid_out = self._prepacked(gradient.dtype, shape)
-        if laid_out.transposed is None:
-            kernel = self._transposed().to(gradient.dtype)
-            laid_out.transposed = prepack_weight(kernel, self._padding_back, (1, 1), self.groups, list(gradient.shape))
-        return _convolve(gradient, laid_out.transposed, None, self._padding_back, (1, 1), self.groups, "none", [])
+            return F.conv2d(gradient, self._gradient_kernel().to(gradient.dtype), None, 1, padding, groups=self.groups)
+        packed = self._prepacked(gradient.dtype, shape)
+        if packed.gradient_kernel is None:
+            kernel = self._gradient_kernel().to(gradient.dtype)
+            packed.gradient_kernel = prepack_weight(kernel, padding, (1, 1), self.groups, list(gradient.shape))
+        return _convolve(gradient, packed.gradient_kernel, None, padding, (1, 1), self.groups, "none", [])
 
     def _plain(self, maps: Tensor) -> Tensor:
-        if self.spreads and self._padding_back and maps.device.type == "cpu" and torch.compiler.is_compiling():
-            kernel = self.weight[:, :, 1:, 1:]  # its gradient is that with zeros in between
-            maps = F.conv2d(maps, kernel, self.bias, 1, self._padding_back, groups=self.groups)[:, :, 1::2, 1::2]
-        else:
-            maps = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        maps = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
         *_, activate = ACTIVATIONS[self.activation]
         return activate(maps, inplace=True)
 
-    def _padding_of_transposed(self) -> tuple[int, int] | None:
-        """Of the convolution of stride 1 that takes gradients back; None if that is no such convolution."""
+    def _padding_of_gradient(self) -> tuple[int, int] | None:
+        """Padding of the convolution of stride 1 that computes the gradient; None if no such convolution does."""
         h, w = self.weight.shape[2:]
-        if self.spreads:
+        if self.inserts_zeros:
             return (h - 1) // 2, (w - 1) // 2
         keeps_size = self.stride == (1, 1) and (h - 1, w - 1) == (2 * self.padding[0], 2 * self.padding[1])
         return self.padding if keeps_size and (self.groups == 1 or self._depthwise) else None
 
-    def _transposed(self) -> Tensor:
+    def _gradient_kernel(self) -> Tensor:
         kernel = self.weight.detach()
-        kernel = (kernel[:, :, 1:, 1:] if self.spreads else kernel).flip(2, 3)
+        kernel = (kernel[:, :, 1:, 1:] if self.inserts_zeros else kernel).flip(2, 3)
         return kernel if self._depthwise else kernel.transpose(0, 1)
 
-    def _prepacked(self, dtype: torch.dtype, shape: torch.Size) -> "_Layouts":
-        """For maps of this precision, and of this shape in the first place; any others are taken, too."""
+    def _prepacked(self, dtype: torch.dtype, shape: torch.Size) -> "_PackedWeights":
+        """The weights for maps of this precision. oneDNN orders them for this shape, but they serve any other."""
         version = dtype, *((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
-        if self._layouts is None or self._layouts.version != version:
+        if self._packed is None or self._packed.version != version:
             weight, bias = self.weight.detach().to(dtype), None if self.bias is None else self.bias.detach().to(dtype)
             kernel = prepack_weight(weight, self.padding, self.stride, self.groups, list(shape))
-            self._layouts = _Layouts(kernel, bias, version)
-        return self._layouts
+            self._packed = _PackedWeights(kernel, bias, version)
+        return self._packed
 
 
 def set_frozen(network: nn.Module, frozen: bool) -> None:
-    """Of all these convolutions in a network."""
+    """Tell all FrozenConv2d in a network whether their weights stay as they are."""
     for module in network.modules():
         if isinstance(module, FrozenConv2d):
-            module.frozen, module._layouts = frozen, None
+            module.frozen, module._packed = frozen, None
 
 
 def replace_convolutions(module: nn.Module) -> None:
-    """Replace plain convolutions in a network, and activations next to them, by these; `set_frozen` is yet to come."""
+    """Replace the convolutions in a network, with the activations after them, by FrozenConv2d, not frozen yet."""
     before: nn.Module | None = None
     for name, child in module.named_children():
         if isinstance(before, FrozenConv2d) and type(child) in ACTIVATIONS:
@@ -147,14 +150,15 @@ def replace_convolutions(module: nn.Module) -> None:
 
 
 @dataclass
-class _Layouts:
-    """Weights as oneDNN's kernels take them, in the precision of some maps."""
+class _PackedWeights:
+    """Weights in the order and precision of oneDNN's kernels."""
 
     kernel: Tensor
     bias: Tensor | None
     version: tuple[Any, ...]
-    transposed: Tensor | None = None
-    """For gradients, from the first one on."""
+    """Changes with the weights' memory or values, or with the precision."""
+    gradient_kernel: Tensor | None = None
+    """Of the convolution that computes the gradient; None before the first one."""
 
 
 class _FrozenConv2d(torch.autograd.Function):
@@ -168,12 +172,12 @@ class _FrozenConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (output,) = ctx.saved_tensors or (None,)
-        return ctx.layer.gradient(gradients[0], output, ctx.shape), None
+        return ctx.layer.input_gradient(gradients[0], output, ctx.shape), None
 
 
 @functools.cache
 def _has_kernels(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there for this CPU and precision."""
+    """Whether oneDNN has kernels for this precision on this CPU."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
@@ -182,6 +186,7 @@ def _has_kernels(dtype: torch.dtype) -> bool:
 def prepack_weight(
     kernel: Tensor, padding: Sequence[int], stride: Sequence[int], groups: int, shape: list[int]
 ) -> Tensor:
+    """Reorder a kernel (C', C / groups, h, w) for oneDNN's convolution of maps of a shape: an opaque tensor."""
     dense: Any = kernel.contiguous(memory_format=torch.channels_last).to_mkldnn()
     reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
     return cast(Tensor, reorder(dense, padding, stride, (1, 1), groups, shape))
@@ -211,9 +216,9 @@ def _has_leading_zeros(kernel: Tensor) -> bool:
     return not (kernel[:, :, 0].any() or kernel[:, :, :, 0].any())
 
 
-def _spread(gradient: Tensor) -> Tensor:
-    """Maps (B, C, h, w) -> (B, C, 2h, 2w), channels_last: theirs at odd rows and columns, zeros elsewhere."""
+def _insert_zeros(gradient: Tensor) -> Tensor:
+    """Maps (B, C, h, w) -> (B, C, 2h, 2w), channels_last: the values at odd rows and columns, zeros elsewhere."""
     b, c, h, w = gradient.shape
-    spread = gradient.new_zeros(b, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
-    spread[:, :, 1::2, 1::2] = gradient
-    return spread
+    enlarged = gradient.new_zeros(b, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+    enlarged[:, :, 1::2, 1::2] = gradient
+    return enlarged

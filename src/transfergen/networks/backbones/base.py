@@ -1,4 +1,4 @@
-"""A pretrained trunk as a chain of blocks that can be cut in two anywhere."""
+"""The base of all pretrained trunks: a chain of blocks that can be split anywhere."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,24 +13,25 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> the feature maps (B, C, h, w) of the tapped blocks, shallow first.
+    """Images (B, 3, R, R) in [-1, 1] -> feature maps (B, C, h, w), one for each tap, shallow first.
 
-    The chain splits: `prefix(images, k)` runs the first k blocks, `suffix(state, k)` the rest, and one after the other
-    gives what `forward` gives. A frozen prefix is run once for both of a GAN's turns.
+    `prefix(images, k)` runs the first k blocks and `suffix(state, k)` the others; one after the other, they compute
+    what `forward` computes. So a frozen prefix runs once for both the discriminator's and the generator's update.
 
     Args:
-        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'). A single one may give all taps.
-        taps: indices of the blocks whose outputs are wanted, ascending; the last block is one of them.
-        channels, strides: of each tap; strides count pixels of what the first block sees.
-        mean, std: of the [0, 1] images that the weights were trained on.
-        input_size: pixels to which images are resized first; None leaves them as they are.
+        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'). A single block may return a list,
+            the maps of all taps.
+        taps: indices of the blocks whose outputs are returned, ascending; the last block is one of them.
+        channels, strides: of each tap. A stride is in pixels of the first block's input.
+        mean, std: of the images in [0, 1] that the weights were trained on, by channel.
+        input_size: side in pixels to which images are resized first; None: they keep their size.
     """
 
     pretrained: bool = False
-    """Whether its weights came from a file, which is read again when a run goes on."""
+    """Whether its weights were read from a file. A checkpoint leaves these out, and resuming reads the file again."""
     float32_on_cpu: bool
-    """Whether it ignores bfloat16 on a CPU, where depthwise convolutions of stride 2 take many times as long in the
-    backward pass, but for those of backbones/folding.py."""
+    """Whether it computes in float32 on a CPU even under bfloat16 autocast. In bfloat16, the backward pass of depthwise
+    convolutions of stride 2 takes many times as long there, except after `acceleration.folding.fold_batchnorm`."""
 
     def __init__(
         self,
@@ -57,11 +58,11 @@ class Backbone(nn.Module):
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, R, R) in [-1, 1] -> one feature map a tap."""
+        """Images (B, 3, R, R) in [-1, 1] -> one feature map (B, C, h, w) for each tap."""
         return self.suffix(self.prefix(images, 0), 0)
 
     def prefix(self, images: Tensor, blocks: int) -> list[Tensor]:
-        """The first `blocks` blocks: the taps passed so far and, where blocks remain, what the next one takes."""
+        """Run the first `blocks` blocks: the maps of their taps and, if blocks remain, the input of the next one."""
         if blocks == 0:
             return [images]
         x = images if self.input_size is None else resize(images, self.input_size)
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
         return self._run(x, [], range(blocks))
 
     def suffix(self, state: list[Tensor], blocks: int) -> list[Tensor]:
-        """What `prefix(images, blocks)` returned -> the feature maps of all taps."""
+        """Run the other blocks: the output of `prefix(images, blocks)` -> the feature maps of all taps."""
         if blocks == 0:
             return self.prefix(state[0], len(self.blocks))
         if blocks == len(self.blocks):
@@ -82,7 +83,7 @@ class Backbone(nn.Module):
                 return self._run(x.float(), tapped, blocks)
         for i in blocks:
             x = self.blocks[i](x)
-            if isinstance(x, list):  # a trunk that cannot be cut is one block, and gives all its taps at once
+            if isinstance(x, list):  # a trunk that cannot be split is one block that returns all taps
                 tapped = tapped + x
             elif i in self.taps:
                 tapped.append(x)
@@ -90,17 +91,17 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def shapes(self, resolution: int) -> list[tuple[int, int, int]]:
-        """(C, h, w) of each tap for images of `resolution` pixels.
+        """(C, h, w) of each tap for images of `resolution` x `resolution` pixels.
 
         Raises:
-            ValueError: a tap is left with less than 2x2 positions: too deep for these images.
+            ValueError: a tap has less than 2x2 positions, so the trunk is too deep for these images.
         """
         size = self.input_size or resolution
         shallow = [stride for stride in self.strides if size // stride >= 2]
         if len(shallow) < len(self.strides):
             raise ValueError(
-                f"a tap of stride {max(self.strides)} leaves less than 2x2 of {size} px; set a shallower "
-                "backbone.cut (or backbone.taps), a larger data.resolution, or backbone.input_size=224"
+                f"resolution={resolution}: the backbone's tap of stride {max(self.strides)} leaves less than 2x2 of "
+                f"{size} px; choose a larger resolution, or for the backbone a shallower cut or taps, or input_size=224"
             )
         was_training = self.training
         self.eval()

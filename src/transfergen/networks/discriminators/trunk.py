@@ -1,4 +1,4 @@
-"""What discriminators on one pretrained trunk share: freezing its first blocks, and standardised features."""
+"""The base of discriminators on one pretrained trunk, whose first blocks can be frozen."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,10 @@ from transfergen.networks.discriminators.base import Discriminator, channel_stat
 
 
 class TrunkDiscriminator(Discriminator):
-    """A discriminator whose heads look at the feature maps of a pretrained trunk.
+    """A discriminator with heads on the feature maps of a pretrained trunk.
 
     `calibrate`, called once before training, measures the mean and the standard deviation of each of the trunk's
-    channels on real images. The heads see channels that these constants standardise. Trunks differ in the size of their
-    features, near 1,000 at relu3_4 of the original VGG19 weights, and one learning rate cannot serve them all.
+    channels on real images, and the heads get channels that are standardised by these constants.
 
     Args:
         backbone: the trunk.
@@ -24,7 +23,7 @@ class TrunkDiscriminator(Discriminator):
         standardize_features: whether `calibrate` does anything.
 
     Raises:
-        ValueError: no trunk, or one too deep for R.
+        ValueError: there is no trunk, or it is too deep for R.
     """
 
     feature_mean: Tensor
@@ -58,7 +57,7 @@ class TrunkDiscriminator(Discriminator):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Measure what the trunk's channels are standardised by, on real images (B, 3, R, R) in [-1, 1]."""
+        """Measure the mean and deviation of the trunk's channels on real images (B, 3, R, R) in [-1, 1]."""
         if self.standardize_features:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch normalisation stay as they are
@@ -77,7 +76,7 @@ class TrunkDiscriminator(Discriminator):
         return self.backbone.prefix(images, self.frozen_blocks)
 
     def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What `features` gave -> the trunk's feature maps (B, C, h, w), each channel standardised."""
+        """The output of `features` -> the trunk's feature maps (B, C, h, w), each channel standardised."""
         channels = list(self.backbone.channels)
         means, stds = (torch.split(t, channels) for t in (self.feature_mean, self.feature_std))
         return [
@@ -86,7 +85,7 @@ class TrunkDiscriminator(Discriminator):
         ]
 
     def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What the frozen blocks gave -> the trunk's feature maps (B, C, h, w)."""
+        """The output of the frozen blocks -> the trunk's feature maps (B, C, h, w)."""
         return self.backbone.suffix(features, self.frozen_blocks)
 
     def _maps_of(self, images: Tensor) -> list[Tensor]:

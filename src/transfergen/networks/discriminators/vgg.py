@@ -52,6 +52,11 @@ class VGGDiscriminator(TrunkDiscriminator):
         seen += [(channels, size) for channels, size, _ in backbone.shapes(resolution)]
         self.heads = nn.ModuleList(FullyConnectedHead(c, size, width=width, hidden=hidden) for c, size in seen)
 
+    @property
+    def num_logits(self) -> int:
+        """N."""
+        return len(self.heads)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, R, R) -> the images, if a head looks at them, and the output of the frozen blocks."""
         state = super().features(images)

@@ -1,4 +1,4 @@
-"""An ordinary discriminator that pretrained networks join one by one. Kumari 2022, arXiv:2112.09130."""
+"""A discriminator from scratch that pretrained networks join one by one. Kumari 2022, arXiv:2112.09130."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,28 +16,29 @@ from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 class VisionAidedDiscriminator(Discriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, N): the ordinary discriminator's, then each joined network's.
 
-    At `start_images`, and then each `every_images`, one more of the networks joins: the one whose features, under a
-    linear probe, best tell reals from fakes that the probe was not fitted to (algorithm 1). Each is frozen, with
-    trainable heads on its scales, and adds its own loss to the ordinary one.
+    After `start_images` real images, and then every `every_images`, one more network joins: the one whose features let
+    a linear probe tell held-out reals from held-out fakes best (algorithm 1). Each network is frozen, has trainable
+    heads on its scales, and adds a loss of its own to the ordinary discriminator's.
 
-    Deviations from the paper: the heads stand on random projections, as in ProjectedDiscriminator, so that a network
-    may give any number of scales; the probe is a ridge regression on the means of the channels; what joins may have
-    less `weight`.
+    Deviations from the paper: the heads are a ProjectedDiscriminator's, so that a network can have any number of
+    scales; the probe is a ridge regression on the means of the channels; and networks can have less `weight`.
 
     Args:
-        ordinary: nothing in it is pretrained. If it is `joint_batchnorm`, the heads are, too.
-        backbones: networks to choose from, by name; null ones are left out.
+        ordinary: a discriminator without a pretrained trunk. The heads have its `joint_batchnorm`.
+        backbones: networks to choose from, by name. Those that are None are left out.
         resolution: R, in pixels.
-        count: how many join in all; null: each of them.
-        start_images: real images seen before the first joins.
-        every_images: and between two of them.
-        weight: of each network's loss, beside 1 for the ordinary discriminator's.
-        channels, width: as in ProjectedDiscriminator.
+        count: number of networks that join in all; None: all of them.
+        start_images: real images seen before the first network joins.
+        every_images: real images between one network and the next.
+        weight: of each network's loss, where the ordinary discriminator's has 1.
+        channels, width: see ProjectedDiscriminator.
 
     Raises:
-        ValueError: no network to choose from, one too deep for R, one in the ordinary discriminator, or a number out of
-            range.
+        ValueError: there is no network to choose from, one is too deep for R, the ordinary discriminator has a
+            pretrained trunk, or a number is out of range.
     """
+
+    trunk_can_train = False
 
     def __init__(
         self,
@@ -56,20 +57,19 @@ class VisionAidedDiscriminator(Discriminator):
         self.joint_batchnorm, self.num_classes = ordinary.joint_batchnorm, ordinary.num_classes
         given = {name: backbone for name, backbone in backbones.items() if backbone is not None}
         if not given:
-            raise ValueError("discriminator.backbones has no network; give one, or set model=dcgan")
+            raise ValueError("backbones: there is no network to choose from; give at least one")
         if ordinary.blocks:
-            raise ValueError(
-                "discriminator.ordinary has a pretrained network; set discriminator@discriminator.ordinary=dcgan"
-            )
+            raise ValueError("ordinary: this discriminator has a pretrained trunk; choose one without, such as dcgan")
         if count is None:
             count = len(given)
         if not 1 <= count <= len(given):
-            raise ValueError(f"discriminator.count={count}: there are {len(given)} networks, {', '.join(given)}")
-        if start_images < 0 or every_images < 1 or weight <= 0:
-            raise ValueError(
-                f"discriminator.start_images={start_images}, every_images={every_images}, weight={weight}: at least 0, "
-                "at least 1, and above 0"
-            )
+            raise ValueError(f"count={count}: there are {len(given)} networks, {', '.join(given)}")
+        if start_images < 0:
+            raise ValueError(f"start_images={start_images}: must be 0 or more")
+        if every_images < 1:
+            raise ValueError(f"every_images={every_images}: must be 1 or more")
+        if weight <= 0:
+            raise ValueError(f"weight={weight}: must be above 0")
         self.ordinary = ordinary
         self.judges = nn.ModuleDict(
             {
@@ -80,51 +80,51 @@ class VisionAidedDiscriminator(Discriminator):
         self.backbones = tuple(given.values())
         self.count, self.start_images, self.every_images, self.weight = count, start_images, every_images, weight
         self.joined: list[str] = []
-        self.blocks = self.frozen_blocks = 1  # all the networks: none or all of them are frozen
+        self.blocks = self.frozen_blocks = 1  # all networks count as one block, which stays frozen
 
-    def freeze(self, blocks: int) -> None:
-        """Raises ValueError if the pretrained networks are to train."""
-        if blocks != self.blocks:
-            raise ValueError("the vision-aided discriminator's networks stay frozen; set transfer=feature_extraction")
+    @property
+    def num_logits(self) -> int:
+        """N, which grows with each network that joins."""
+        return self.ordinary.num_logits + sum(self._judge(name).num_logits for name in self.joined)
 
     def lowest_layers(self) -> list[nn.Module]:
-        """The ordinary discriminator's."""
+        """The lowest layers of the ordinary discriminator."""
         return self.ordinary.lowest_layers()
 
     @property
     def grows_at(self) -> float:
-        """When the next network joins."""
+        """The number of images seen at which the next network joins; infinity: none does."""
         done = len(self.joined)
         return self.start_images + done * self.every_images if done < self.count else math.inf
 
     def grow(self, real: Tensor, fake: Tensor) -> None:
-        """Take in the network that tells these reals from these fakes best, (B, 3, R, R) in [-1, 1] each.
+        """Let the network join that tells these reals from these fakes best, both (B, 3, R, R) in [-1, 1].
 
-        To be called on all ranks, with the same images.
+        All ranks must call it, with the same images.
         """
         waiting = [name for name in self.judges if name not in self.joined]
         accuracies = {name: probe_accuracy(self._judge(name).backbone, real, fake) for name in waiting}
         best = max(accuracies, key=lambda name: accuracies[name])
-        self.joined.append(all_gather_objects(best)[0])  # rounding, which differs by device, must not divide them
+        self.joined.append(all_gather_objects(best)[0])  # rounding may differ between devices
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Standardise each network's channels on real images (B, 3, R, R) in [-1, 1]."""
+        """Standardise each network's channels by their statistics on real images (B, 3, R, R) in [-1, 1]."""
         for name in self.judges:
             self._judge(name).calibrate(images)
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
-        """The ordinary discriminator's and all heads', whether their networks have joined or not."""
+        """Parameters of the ordinary discriminator and of all heads, also where the network has not joined yet."""
         yield from self.ordinary.parameters()
         for name in self.judges:
             yield from self._judge(name).trainable_parameters()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The images, and the mixed maps of each joined network."""
+        """The images (B, 3, R, R), and the mixed maps (B, C, h, w) of each joined network."""
         return [images, *chain.from_iterable(self._judge(name).features(images) for name in self.joined)]
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """What `features` gave -> logits (B, N)."""
+        """The output of `features`, and classes (B,) if it is conditional -> logits (B, N)."""
         logits = [self.ordinary.score(features[:1], y)]
         start = 1
         for name in self.joined:
@@ -132,27 +132,20 @@ class VisionAidedDiscriminator(Discriminator):
             end = start + len(judge.heads)
             logits.append(judge.score(features[start:end], y))
             start = end
-        self._columns = list(accumulate((part.shape[1] for part in logits), initial=0))
         return torch.cat(logits, dim=1)
 
     def parts(self) -> Sequence[Part]:
-        """The ordinary discriminator's columns, and each joined network's."""
-        return [
-            (slice(start, end), self.weight if i else 1.0) for i, (start, end) in enumerate(pairwise(self._columns))
-        ]
-
-    def networks(self) -> Iterator[nn.Module]:
-        """The ordinary one, and all that each judge has."""
-        yield from self.ordinary.networks()
-        for name in self.judges:
-            yield from self._judge(name).networks()
+        """The logits of the ordinary discriminator, and those of each joined network."""
+        counts = [d.num_logits for d in (self.ordinary, *map(self._judge, self.joined))]
+        columns = [slice(start, end) for start, end in pairwise(accumulate(counts, initial=0))]
+        return list(zip(columns, [1.0, *[self.weight] * len(self.joined)], strict=True))
 
     def get_extra_state(self) -> list[str]:
-        """Which networks have joined, in order; saved with the weights."""
+        """Names of the networks that have joined, in order, to be saved with the weights."""
         return list(self.joined)
 
     def set_extra_state(self, state: list[str]) -> None:
-        """Take it back."""
+        """Let the networks join that had joined when the weights were saved."""
         self.joined = list(state)
 
     def _judge(self, name: str) -> ProjectedDiscriminator:
@@ -163,13 +156,13 @@ class VisionAidedDiscriminator(Discriminator):
 
 @torch.no_grad()
 def probe_accuracy(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: float = 1e-2) -> float:
-    """How often a linear probe on a network's features is right, on the halves of both sets that it was not fitted to.
+    """Accuracy, 0 to 1, of a linear probe that tells reals from fakes: fitted to one half, measured on the other.
 
     Args:
-        backbone: its channels' means over each map are the features, standardised on the fitted half.
+        backbone: the mean of each channel over positions is a feature, standardised on the half that is fitted.
         real: images (B, 3, R, R) in [-1, 1].
-        fake: as many of them.
-        ridge: weight of the squared norm of the probe, against features of unit variance.
+        fake: images (B, 3, R, R) in [-1, 1].
+        ridge: weight of the probe's squared norm.
     """
     batches = [*torch.split(real, 64), *torch.split(fake, 64)]  # a trunk's first maps are large
     means = [torch.cat([m.mean(dim=(2, 3)) for m in backbone(images)], dim=1) for images in batches]
@@ -180,7 +173,7 @@ def probe_accuracy(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: flo
     mean, std = features[fitted].mean(0), features[fitted].std(0)
     x = (features - mean) / std.clamp(min=1e-6)
     a = x[fitted]
-    # The dual form: as many unknowns as images, whatever the number of channels.
+    # The dual form of ridge regression, whose unknowns are as many as the images.
     weights = a.T @ torch.linalg.solve(
         a @ a.T + ridge * len(a) * torch.eye(len(a), dtype=a.dtype, device=a.device), labels[fitted]
     )

@@ -1,4 +1,4 @@
-"""What every generator has, and the latents and classes that go in."""
+"""The base of all generators, and how images are sampled from them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,21 +14,21 @@ class Generator(nn.Module):
     resolution: int
     """R, in pixels."""
     num_classes: int = 0
-    """0: unconditional."""
+    """Number of classes; 0 if the generator is unconditional."""
 
     def regularization(self) -> Tensor | None:
-        """A scalar that its training adds to the loss; None for none."""
+        """A scalar to be added to the generator's loss, or None."""
         return None
 
 
 def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
-    """One latent a seed, (number of seeds, Z): the same whatever the device, the batch and the other seeds.
+    """Latents (number of seeds, Z) from N(0, 1). A seed always gives the same latent, whatever the other seeds are.
 
     Args:
-        seeds: of the latents.
+        seeds: one for each latent.
         z_dim: Z.
-        truncation: draw from N(0, 1) cut off at this distance from 0: fewer kinds of images, but better ones. None cuts
-            off nothing. Brock 2019, arXiv:1809.11096, section 3.1.
+        truncation: draw from N(0, 1) truncated to [-truncation, truncation], which gives better images of less variety
+            (Brock 2019, arXiv:1809.11096, section 3.1). None: no truncation.
     """
     return torch.stack([_latent(torch.Generator().manual_seed(seed), z_dim, truncation) for seed in seeds])
 
@@ -49,9 +49,15 @@ def sample(
     truncation: float | None = None,
     classes: Sequence[int] = (),
 ) -> Tensor:
-    """Images (number of seeds, 3, R, R) of one latent a seed, in eval mode, whatever mode the generator is left in.
+    """Images (number of seeds, 3, R, R) in [-1, 1], one for each seed, made in eval mode.
 
-    A conditional generator's are of `classes`, or else of all that it has: seed s of the (s modulo their number)-th.
+    Args:
+        generator: is left in the mode, training or eval, that it was in.
+        seeds: of the latents, see `latents`.
+        device: where the generator is.
+        batch_size: images at a time.
+        truncation: see `latents`.
+        classes: of a conditional generator; empty: all of its classes. Seed s gets classes[s % len(classes)].
     """
     was_training = generator.training
     generator.eval()

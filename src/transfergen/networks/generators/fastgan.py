@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.initialization import dcgan_init
 from transfergen.networks.layers.resampling import ProjectAndReshape, UpsampledConv2d, WholeMapConv2d
+from transfergen.networks.resolutions import check_resolution
 
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
 """Channels at each size, in units of `width`."""
@@ -13,16 +15,19 @@ MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
 class FastGAN(Generator):
     """Latents (B, Z) ~ N(0, 1) -> images (B, 3, R, R) in [-1, 1].
 
-    A transposed convolution to 4x4, then blocks that double the size up to R: upsampling, convolution, batch
-    normalisation and gated linear unit, without biases. The blocks to 8, 32 and 128 px have a second convolution, and
-    add noise after each. Maps of 64, 128 and 256 px are multiplied, channel by channel, by what a skip-layer excitation
-    makes of the maps of a sixteenth of their size; where R is 32, the last maps by what it makes of those of 4 px.
-    Weights start from N(0, 0.02), as in the paper's code.
+    A transposed convolution leads to maps of 4x4, and blocks double their size up to R: upsampling, convolution, batch
+    normalisation and a gated linear unit, without biases. The blocks to 8, 32 and 128 px have a second convolution, and
+    add noise after each. Maps of 64, 128 and 256 px are multiplied, channel by channel, by a skip-layer excitation of
+    the maps a sixteenth of their size; where R is 32, the last maps by an excitation of the maps of 4 px. Weights start
+    from N(0, 0.02), as in the authors' code.
 
-    Deviations: images of one size only, for any discriminator. Noise is new at each pass only in training; in eval mode
-    it is a constant, as StyleGAN has it, so that an image depends on nothing but its latent. The code's spectral
-    normalisation is left out: it does nothing before batch normalisation, which leaves the excitations and the last
-    convolution. That one starts with the scale that it would have given.
+    Deviations from the authors' code:
+
+    - There are images of one size only, so that any discriminator can be used.
+    - Noise is drawn anew in training only. In eval mode it is a constant, as in StyleGAN, so that an image depends on
+      nothing but its latent.
+    - There is no spectral normalisation. Before batch normalisation it has no effect, which leaves the excitations and
+      the last convolution, and the latter starts with the scale that spectral normalisation would give it.
 
     Args:
         resolution: R, in pixels: 32, 64, 128 or 256.
@@ -30,15 +35,12 @@ class FastGAN(Generator):
         width: channels at 128 px; 16 times as many at 4 px.
 
     Raises:
-        ValueError: R is none of the four.
+        ValueError: R is not one of these.
     """
 
     def __init__(self, *, resolution: int = 64, z_dim: int = 256, width: int = 64) -> None:
         super().__init__()
-        if resolution not in (32, 64, 128, 256):
-            raise ValueError(
-                f"the FastGAN generator makes 32, 64, 128 or 256 px, not {resolution}; set data.resolution=64"
-            )
+        check_resolution(resolution)
         self.resolution, self.z_dim = resolution, z_dim
         channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= resolution}
         self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4]), *_gated(channels[4]))
@@ -49,11 +51,11 @@ class FastGAN(Generator):
             {str(size): Excitation(channels[low], channels[size]) for size, low in self.skips.items()}
         )
         self.to_rgb = nn.Conv2d(channels[resolution], 3, 3, padding=1, bias=False)
-        self.apply(_code_init)
+        self.apply(dcgan_init)
         nn.init.normal_(self.to_rgb.weight, std=self.to_rgb.weight[0].numel() ** -0.5)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. Unconditional: `y` is not looked at."""
+        """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. `y` is ignored."""
         maps = self.start(z)
         maps_of_size = {4: maps}
         for block in self.blocks:
@@ -67,7 +69,7 @@ class FastGAN(Generator):
 
 
 class Excitation(nn.Module):
-    """Maps (B, C, h, w), h and w multiples of 4 -> factors (B, C', 1, 1) in (0, 1) for maps of a larger size."""
+    """Maps (B, C, h, w), h and w multiples of 4 -> factors (B, C', 1, 1) in (0, 1) for the channels of larger maps."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class Excitation(nn.Module):
 
 
 class Noise(nn.Module):
-    """Adds to maps (B, C, S, S) one map an image of N(0, 1) times a trained factor, which starts from 0."""
+    """Maps (B, C, S, S) -> the same plus noise, one value a position, times a trained factor that starts from 0."""
 
     constant: Tensor
 
@@ -102,9 +104,9 @@ class Noise(nn.Module):
 
 
 class GLU(nn.Module):
-    """Maps (B, 2C, h, w) -> (B, C, h, w): the first half, times the sigmoid of the second. Dauphin 2017.
+    """Maps (B, 2C, h, w) -> (B, C, h, w): the first half times the sigmoid of the second. arXiv:1612.08083.
 
-    The same as `nn.GLU(1)`, which takes twice the time on a CPU in channels_last.
+    Equal to `nn.GLU(1)`, which takes twice the time on a CPU in channels_last.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -123,10 +125,3 @@ def _block(c_in: int, c_out: int, size: int) -> nn.Sequential:
         return nn.Sequential(up, *_gated(c_out))
     second = nn.Conv2d(c_out, 2 * c_out, 3, padding=1, bias=False)
     return nn.Sequential(up, Noise(size), *_gated(c_out), second, Noise(size), *_gated(c_out))
-
-
-def _code_init(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, mean=1.0, std=0.02)

@@ -13,7 +13,9 @@ from torch.nn.utils import parametrizations
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
+from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
+from transfergen.networks.resolutions import check_resolution
 
 MULTIPLES = {
     32: (4, 4, 4, 4),
@@ -25,34 +27,38 @@ MULTIPLES = {
 
 
 class ResNet(Generator):
-    """Latents (B, Z) ~ N(0, 1), and classes (B,) where there are any -> images (B, 3, R, R) in [-1, 1].
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, 3, R, R) in [-1, 1].
 
-    Linear to 4x4, residual blocks that double the size up to R, then batch normalisation, ReLU, convolution and tanh.
-    With `width=64` the channels are those of the papers: 256 throughout at 32 px and 1024 down to 64 at 128 px (SNGAN),
-    512 down to 64 at 64 px (WGAN-GP, arXiv:1704.00028), 1024 down to 64 at 256 px (BigGAN, arXiv:1809.11096).
-    Weights start from Glorot's uniform distribution, with a gain of sqrt(2) on the residual branch, as in SNGAN's code.
+    A linear layer leads to maps of 4x4, residual blocks double their size up to R, and batch normalisation, ReLU, a
+    convolution and tanh follow. With `width=64` the channels are those of the papers: 256 throughout at 32 px and 1024
+    down to 64 at 128 px (SNGAN), 512 down to 64 at 64 px (WGAN-GP, arXiv:1704.00028), 1024 down to 64 at 256 px
+    (BigGAN, arXiv:1809.11096). Weights start from Glorot's uniform distribution, with a gain of sqrt(2) on the residual
+    branch, as in SNGAN's code.
 
-    What is conditioned, on classes or on the latent, are the two batch normalisations of each block. As it stands this
-    is SNGAN's; SAGAN (arXiv:1805.08318) adds self-attention and spectral normalisation; BigGAN also a shared embedding,
-    a hierarchical latent and orthogonal weights.
+    Classes, or a hierarchical latent, set the gains and biases of the two batch normalisations in each block. With the
+    defaults this is SNGAN's generator. SAGAN (arXiv:1805.08318) adds self-attention and spectral normalisation, and
+    BigGAN also a shared class embedding, a hierarchical latent and orthogonal weights.
 
-    Deviations: convolutions but the last have no bias. The next batch normalisation would take it away again, unless
-    self-attention comes first. Where a hierarchical latent does not divide evenly, some chunks are longer by one.
+    Deviations: only the last convolution has a bias, since batch normalisation follows all others and would remove it
+    (except where self-attention comes between). Where the latent does not divide evenly into chunks, some chunks have
+    one number more.
 
     Args:
         resolution: R, in pixels: 32, 64, 128 or 256.
         z_dim: Z, size of the latent.
         width: channels of the last block, from 64 px on; a quarter of all blocks' at 32 px.
-        num_classes: 0: unconditional.
-        attention: side of the maps that get self-attention, in pixels: 8, 16 and so on up to R; None: none do.
-        spectral_norm: whether convolutions and linear maps have spectral normalisation. Embeddings never do.
-        class_dim: size of a class embedding that all batch normalisations share; 0: each has a table of its own.
-        hierarchical: split the latent in equal chunks, one for the linear layer and one for each block's conditions.
-        orthogonal_init: weights start orthogonal.
+        num_classes: number of classes; 0: unconditional.
+        attention: side of the maps that get self-attention, in pixels: 8, 16 and so on up to R; None: no maps.
+        spectral_norm: whether convolutions and linear layers have spectral normalisation. Embeddings never have it.
+        class_dim: size of the class embedding that all batch normalisations share; 0: each has its own table of gains
+            and biases.
+        hierarchical: split the latent into equal chunks, one for the linear layer and one for each block.
+        orthogonal_init: start with orthogonal weights instead.
         orthogonal: weight of the orthogonal regularization (arXiv:1809.11096, equation 3).
 
     Raises:
-        ValueError: R is none of the four, or a setting that does not go with the others.
+        ValueError: R is not one of these, no maps are of the size `attention`, or a hierarchical latent has too few
+            numbers or no class embedding to be joined to.
     """
 
     def __init__(
@@ -70,19 +76,14 @@ class ResNet(Generator):
         orthogonal: float = 0.0,
     ) -> None:
         super().__init__()
-        if resolution not in MULTIPLES:
-            raise ValueError(
-                f"the ResNet generator makes 32, 64, 128 or 256 px, not {resolution}; set data.resolution=64"
-            )
+        check_resolution(resolution)
         widths = [multiple * width for multiple in MULTIPLES[resolution]]
         sizes = [4 * 2**i for i in range(len(widths))]
-        check_attention("generator", attention, sizes[1:])
+        check_attention(attention, sizes[1:])
         if hierarchical and z_dim < len(widths):
-            raise ValueError(f"generator.z_dim={z_dim} has no {len(widths)} chunks; set generator.z_dim=120")
+            raise ValueError(f"z_dim={z_dim}: a hierarchical latent has {len(widths)} chunks; choose 120, say")
         if hierarchical and num_classes and not class_dim:
-            raise ValueError(
-                "generator.hierarchical=true joins the latent to a class embedding; set generator.class_dim=128"
-            )
+            raise ValueError("class_dim=0: a hierarchical latent is joined to a class embedding; choose 128, say")
         self.resolution, self.z_dim, self.num_classes = resolution, z_dim, num_classes
         self.attention_size, self.orthogonal = attention, orthogonal
         parts = len(widths) if hierarchical else 1
@@ -96,9 +97,9 @@ class ResNet(Generator):
         self.attention = SelfAttention(widths[sizes.index(attention)]) if attention else None
         last = nn.Conv2d(widths[-1], 3, 3, padding=1)
         self.to_rgb = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), last, nn.Tanh())
-        embedding = () if self.embedding is None else self.embedding.parameters()
-        for parameter in (*self.linear.parameters(), *last.parameters(), *embedding):
-            (nn.init.xavier_uniform_ if parameter.ndim > 1 else nn.init.zeros_)(parameter)
+        for layer in (self.linear, last, self.embedding):
+            if layer is not None:
+                glorot_init(layer)
         for module in list(self.modules()):
             if orthogonal_init and isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
                 nn.init.orthogonal_(module.weight)
@@ -106,7 +107,7 @@ class ResNet(Generator):
                 parametrizations.spectral_norm(module)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), classes (B,) -> images (B, 3, R, R) in [-1, 1]. `y` is not looked at if unconditional."""
+        """Latents (B, Z), classes (B,) -> images (B, 3, R, R) in [-1, 1]. An unconditional generator ignores `y`."""
         start, conditions = self._conditions(z, y)
         maps = self.linear(start).unflatten(1, (-1, 4, 4))
         for block, condition in zip(self.blocks, conditions, strict=True):
@@ -117,7 +118,7 @@ class ResNet(Generator):
         return images
 
     def regularization(self) -> Tensor | None:
-        """What `orthogonal` asks for, over all weights but embeddings', as they are before spectral normalisation."""
+        """The weighted sum of `orthogonality` over all weights but embeddings, before spectral normalisation."""
         if not self.orthogonal:
             return None
         tables = {module.weight for module in self.modules() if isinstance(module, nn.Embedding)}
@@ -125,7 +126,7 @@ class ResNet(Generator):
         return self.orthogonal * torch.stack([orthogonality(weight) for weight in weights]).sum()
 
     def _conditions(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """What goes into the linear layer, and what conditions each block: None for nothing."""
+        """The input of the linear layer, and for each block the class or vector that conditions it, or None."""
         assert not self.num_classes or y is not None, "a conditional generator needs classes"
         condition = y if self.num_classes else None
         if self.embedding is not None:
@@ -137,7 +138,7 @@ class ResNet(Generator):
 
 
 class UpBlock(nn.Module):
-    """A residual block with normalisation and activation first: maps (B, C, h, w) -> (B, C', 2h, 2w)."""
+    """Maps (B, C, h, w) -> (B, C', 2h, 2w): a residual block with normalisation and activation before convolution."""
 
     def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -149,10 +150,10 @@ class UpBlock(nn.Module):
         )
         self.shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
         for convolution, gain in ((first, math.sqrt(2)), (second, math.sqrt(2)), (self.shortcut, 1)):
-            nn.init.xavier_uniform_(convolution.weight, gain)
+            glorot_init(convolution, gain)
 
     def forward(self, maps: Tensor, condition: Tensor | None) -> Tensor:
-        """Maps (B, C, h, w) and what its normalisations are conditioned on, if anything -> (B, C', 2h, 2w)."""
+        """Maps (B, C, h, w), and classes (B,) or vectors (B, D) if it is conditional -> (B, C', 2h, 2w)."""
         residual = maps
         for layer in self.residual:
             residual = layer(residual, condition) if isinstance(layer, ConditionalBatchNorm2d) else layer(residual)
@@ -161,18 +162,19 @@ class UpBlock(nn.Module):
 
 
 def orthogonality(weight: Tensor) -> Tensor:
-    """How far filters (N, ...) are from orthogonal to each other, whatever their norms, a scalar: 0 if they are.
+    """Sum of the squared dot products of all ordered pairs of different filters (N, ...), a scalar; 0: all orthogonal.
 
-    The sum of the squared products of all ordered pairs. Brock 2019, arXiv:1809.11096, equation 3, without beta.
+    Brock 2019, arXiv:1809.11096, equation 3, without the factor beta.
     """
     with torch.autocast(weight.device.type, enabled=False):  # a small difference of large numbers
         filters = weight.flatten(1)
-        # All squared products, pairs with themselves too, have the same sum in either order, so take the cheaper one.
+        # The Frobenius norms of A A^T and A^T A are equal, so take the smaller matrix.
         products = filters @ filters.T if len(filters) < filters.shape[1] else filters.T @ filters
         return products.square().sum() - filters.square().sum(1).square().sum()
 
 
 def _normalization(num_classes: int, condition_dim: int) -> Callable[[int], nn.Module]:
+    """From a number of channels to a batch normalisation: conditional on vectors, on classes, or plain."""
     if condition_dim:
         return partial(ConditionalBatchNorm2d, condition_dim=condition_dim)
     return partial(ConditionalBatchNorm2d, num_classes=num_classes) if num_classes else nn.BatchNorm2d

@@ -1,1 +1,1 @@
-"""Layers that several networks share."""
+"""Layers and initialisations that several networks share."""

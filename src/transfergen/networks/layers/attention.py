@@ -1,4 +1,4 @@
-"""Self-attention over the positions of a map. Zhang 2019, arXiv:1805.08318 (SAGAN)."""
+"""Self-attention over the positions of a feature map. Zhang 2019, arXiv:1805.08318 (SAGAN)."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfergen.networks.layers.initialization import glorot_init
+
 
 class SelfAttention(nn.Module):
     """Maps (B, C, h, w), h and w even -> the same shape: each position adds what it gathers from all others.
 
-    A position is compared with another by the dot product of 1x1 convolutions to C / 8 channels, without a scale, and
-    gathers C / 2 channels; a fourth 1x1 convolution brings them back to C, and a trained gain, which starts from 0,
-    multiplies the sum (equations 1 to 3). As in the paper's code and BigGAN's, and not in its text, what a position is
-    compared with and gathers from is max-pooled 2x2 first. None of the convolutions has a bias, as in BigGAN.
+    Queries and keys are 1x1 convolutions to C / 8 channels, compared by their dot product without a scale. Values have
+    C / 2 channels; a fourth 1x1 convolution brings their weighted sum back to C, and a trained gain, which starts from
+    0, multiplies it before it is added to the maps (equations 1 to 3). Keys and values are max-pooled 2x2 first, as in
+    the authors' code and BigGAN's, though not in the paper's text. No convolution has a bias, as in BigGAN.
     """
 
     def __init__(self, channels: int) -> None:
@@ -25,35 +27,31 @@ class SelfAttention(nn.Module):
         self.out = nn.Conv2d(gathered, channels, 1, bias=False)
         self.gain = nn.Parameter(torch.zeros(()))
         for convolution in (self.query, self.key, self.value, self.out):
-            nn.init.xavier_uniform_(convolution.weight)
+            glorot_init(convolution)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> the same shape."""
         query = _positions(self.query(maps))
         key, value = (_positions(F.max_pool2d(layer(maps), 2)) for layer in (self.key, self.value))
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        gathered: Tensor = self.out(seen.transpose(2, 3).reshape(maps.shape[0], -1, *maps.shape[2:]))
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        gathered: Tensor = self.out(attended.transpose(2, 3).reshape(maps.shape[0], -1, *maps.shape[2:]))
         return maps + self.gain * gathered
 
 
 def _positions(maps: Tensor) -> Tensor:
-    """(B, C, h, w) -> one head of h w vectors, (B, 1, h w, C): what torch's fused kernels take."""
+    """(B, C, h, w) -> (B, 1, h w, C): one head, the layout that torch's fused attention kernels take."""
     return maps.flatten(2).transpose(1, 2).unsqueeze(1)
 
 
-def check_attention(owner: str, attention: int | None, sizes: Sequence[int]) -> None:
-    """Refuse self-attention at a size that no maps have.
+def check_attention(attention: int | None, sizes: Sequence[int]) -> None:
+    """Check that a network has feature maps of the size that is to get self-attention.
 
     Args:
-        owner: the network, as the command line has it.
-        attention: the side of the maps, in pixels; None: no self-attention.
-        sizes: of its maps.
+        attention: side of the maps, in pixels; None: no self-attention.
+        sizes: sides of the network's maps.
 
     Raises:
-        ValueError: none is of that size.
+        ValueError: no map is of that size.
     """
     if attention is not None and attention not in sizes:
-        raise ValueError(
-            f"{owner}.attention={attention}: its maps are {', '.join(map(str, sizes))} px; "
-            f"set {owner}.attention={sizes[len(sizes) // 2]}, or null for none"
-        )
+        raise ValueError(f"attention={attention}: the maps are {', '.join(map(str, sizes))} px; choose one of these")

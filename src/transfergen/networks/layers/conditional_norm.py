@@ -1,19 +1,21 @@
-"""Batch normalisation whose gain and bias depend on a class, or on any vector. Dumoulin 2017, arXiv:1610.07629."""
+"""Batch normalisation whose gain and bias depend on a class or on a vector. Dumoulin 2017, arXiv:1610.07629."""
 
 import torch
 from torch import Tensor, nn
 
+from transfergen.networks.layers.initialization import glorot_init
+
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Maps (B, C, h, w) and what each image is conditioned on -> the same shape.
+    """Maps (B, C, h, w), and a class or a vector for each image -> the same shape.
 
-    Either on classes (B,): a table has a gain and a bias for each, 1 and 0 at the start (SNGAN's and SAGAN's). Or on
-    vectors (B, D): linear maps without bias give the gain, less 1, and the bias (BigGAN, arXiv:1809.11096, figure 15).
+    With classes (B,), a table holds a gain and a bias for each class, 1 and 0 at the start (SNGAN and SAGAN). With
+    vectors (B, D), linear maps without bias give the gain minus 1, and the bias (BigGAN, arXiv:1809.11096, figure 15).
 
     Args:
         channels: C.
-        num_classes: of the table; 0 where there are vectors.
-        condition_dim: D; 0 where there is a table.
+        num_classes: rows of the table; 0: the condition is a vector.
+        condition_dim: D, size of the vector; 0: the condition is a class.
     """
 
     def __init__(self, channels: int, *, num_classes: int = 0, condition_dim: int = 0) -> None:
@@ -25,7 +27,10 @@ class ConditionalBatchNorm2d(nn.Module):
             for _ in range(2)
         )
         for layer in (self.gain, self.bias):
-            (nn.init.xavier_uniform_ if condition_dim else nn.init.zeros_)(layer.weight)
+            if condition_dim:
+                glorot_init(layer)
+            else:
+                nn.init.zeros_(layer.weight)
 
     def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
         """Maps (B, C, h, w) and classes (B,) or vectors (B, D) -> (B, C, h, w)."""

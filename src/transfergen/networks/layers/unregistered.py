@@ -1,4 +1,4 @@
-"""Frozen networks that a module uses and does not own."""
+"""Frozen networks that a module uses without saving or training them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,12 +9,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class UnregisteredModules(nn.Module):
-    """A module that can use networks without having them in its weights: a teacher, a trunk of features."""
+    """A module that uses frozen networks, such as a teacher, which its state dict and parameters do not contain."""
 
     _unregistered: tuple[nn.Module, ...] = ()
 
     def add_frozen(self, network: Network) -> Network:
-        """Freeze a network for good: in eval mode, neither saved nor trained with this module, but moved with it."""
+        """Freeze a network in eval mode, and let it move between devices and dtypes along with this module."""
         self._unregistered = (*self._unregistered, network.eval().requires_grad_(False))
         return network
 

@@ -1,0 +1,31 @@
+import pytest
+from trunks import trunk as small_trunk
+
+from transfergen.losses.adversarial import hinge
+from transfergen.networks.discriminators.projected import ProjectedDiscriminator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.training.augmentation import Augmentation
+from transfergen.training.compatibility import check_device_batch, check_game
+from transfergen.transfer.strategy import Strategy
+
+
+def check(trunk):
+    generator = DCGAN(resolution=32, width=4)
+    discriminator = ProjectedDiscriminator(small_trunk(), resolution=32, channels=4, width=4)
+    check_game(generator, discriminator, hinge(), Augmentation(), Strategy(trunk=trunk), 1, 0.0, False)
+
+
+@pytest.mark.parametrize("trunk", ["trainable", "last_k", "gradual"])
+def test_a_trunk_that_cannot_train_is_refused_with_what_to_set(trunk):
+    check("frozen")
+    with pytest.raises(ValueError, match=rf"^transfer\.trunk={trunk}: .*stays frozen; set transfer\.trunk=frozen"):
+        check(trunk)
+
+
+def test_a_batch_too_small_for_a_strategys_losses_is_refused():
+    strategy = Strategy()
+    check_device_batch(strategy, 1)
+    strategy.min_images = 3
+    check_device_batch(strategy, 3)
+    with pytest.raises(ValueError, match=r"^data\.batch_size: there are 2 image\(s\).* 3 or more; set a larger data"):
+        check_device_batch(strategy, 2)
