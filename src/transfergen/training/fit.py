@@ -21,7 +21,7 @@ COMPARED = ("data", *NETWORKS, "objective", "optimizer", "init_from")
 
 
 def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, composed: str = "") -> float:
-    """One training, from the resolved config to the files of its run directory.
+    """One training, from the composed config to the files of its run directory.
 
     Args:
         config: as composed, with or without its interpolations.

@@ -8,6 +8,7 @@ from trunks import trunk
 from transfergen.networks.discriminators.base import channel_statistics
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
+from transfergen.networks.discriminators.single_head import SingleHeadDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 
@@ -26,11 +27,12 @@ def vision_aided():
 
 BUILD = {
     "dcgan": lambda: DCGANDiscriminator(resolution=32, width=4),
-    "vgg": lambda: VGGDiscriminator(trunk(), resolution=32, hidden=16, batch_std=False),
+    "vgg": lambda: VGGDiscriminator(trunk(), resolution=32, width=4, hidden=16),
+    "single_head": lambda: SingleHeadDiscriminator(trunk(), resolution=32, hidden=16),
     "projected": lambda: ProjectedDiscriminator(trunk(), resolution=32, channels=4, width=4),
     "vision_aided": vision_aided,
 }
-PRETRAINED = ["vgg", "projected", "vision_aided"]
+PRETRAINED = ["vgg", "single_head", "projected", "vision_aided"]
 
 
 def frozen(name):
@@ -85,7 +87,7 @@ def test_images_get_gradients_and_of_the_weights_those_that_train(name, images):
     assert not {p for backbone in d.backbones for p in backbone.parameters()} & set(d.trainable_parameters())
 
 
-@pytest.mark.parametrize("build", [VGGDiscriminator, ProjectedDiscriminator])
+@pytest.mark.parametrize("build", [VGGDiscriminator, SingleHeadDiscriminator, ProjectedDiscriminator])
 def test_a_missing_trunk_is_refused(build):
     with pytest.raises(ValueError, match=r"^backbone=none: .* pretrained network"):
         build({})  # what backbone=none gives
