@@ -1,5 +1,4 @@
 import copy
-import time
 from functools import partial
 
 import pytest
@@ -186,17 +185,19 @@ def test_extractors_of_different_features_have_different_fingerprints(vgg_weight
     ],
 )
 def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(build, facts, tmp_path, monkeypatch):
+    tried = []
+
     def unreachable(*args, **kwargs):
+        tried.append(args)
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    start = time.monotonic()
     with pytest.raises(ValueError, match=r"^weights: cannot download") as refused:
         build()
-    assert time.monotonic() - start < 10
+    assert len(tried) == 1  # nobody waits for further attempts
     for fact in (*facts, "local copy", "random"):
         assert fact in str(refused.value)
     assert "backbone." not in str(refused.value)
@@ -211,7 +212,7 @@ def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(build, fact
         (lambda: TimmFeatures(interpolation="nearest"), r"^interpolation=nearest: choose"),
         (
             lambda: TimmFeatures(name="vit_tiny_patch16_224", input_size=100, weights="random"),
-            r"input_size=100",
+            r"^name=vit_tiny_patch16_224: .* features of 100 px",
         ),
         (lambda: VGGFeatures(cut="relu9_1"), r"^cut=relu9_1"),
         (lambda: VGGFeatures(arch="vgg12"), r"^arch=vgg12"),

@@ -118,7 +118,7 @@ def test_reals_that_are_all_one_picture_are_matched_by_that_picture_alone():
         (lambda a, b: precision_recall(a, b, k=3), "3 real images"),
         (lambda a, b: precision_recall(b, a, k=3), "3 generated images"),
         (lambda a, b: density_coverage(a, b, k=3), "3 real images"),
-        (lambda a, b: nearest(b, a, k=4), "4 nearest neighbours of 3"),
+        (lambda a, b: nearest(b, a, k=4), "3 images: they do not have 4"),
     ],
 )
 def test_too_few_images_for_k_neighbours_are_refused(measure, message):

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from torch import Tensor
 
 from transfergen.data.decoding import DamagedPictureError, check_choices, open_picture
 from transfergen.data.image_folder import SUFFIXES
 from transfergen.data.pictures import Pictures
 from transfergen.data.store import build_store
-from transfergen.evaluation.comparison import Comparison
+from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, store_features
 from transfergen.images import to_float
@@ -45,41 +44,30 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
         name: build_store(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
         for name, pictures in sides.items()
     }
-    features = {
-        name: store_features(
+
+    def images(side: str) -> ImageSet:
+        order = chosen(stores[side], config.count)
+        features = store_features(
             extractor,
-            store,
-            what=f"{name} pictures",
+            stores[side],
+            what=f"{side} pictures",
             count=config.count,
             resolution=resolution,
-            cache_dir=cache_dir if name == "real" else None,
+            cache_dir=cache_dir if side == "real" else None,
             device=device,
             batch_size=config.batch_size,
             track=track,
         )
-        for name, store in stores.items()
-    }
-    order = {name: chosen(store, config.count) for name, store in stores.items()}
+        return ImageSet(
+            str(config[side]),
+            features,
+            image=lambda i: to_float(stores[side][order[[i]]].pixels, resolution)[0],
+            name=lambda i: sides[side].name(int(stores[side].rows(order)[i])),
+        )
 
-    def image(side: str, i: int) -> Tensor:
-        return to_float(stores[side][order[side][[i]]].pixels, resolution)[0]
-
-    def name(side: str, i: int) -> str:
-        return sides[side].name(int(stores[side].rows(order[side])[i]))
-
-    return Comparison(
-        subject={"fake": str(config.fake), "real": str(config.real), "resolution": resolution, "fit": fit},
-        extractor=extractor,
-        fake=features["fake"],
-        real=features["real"],
-        references=None,
-        fake_image=lambda i: image("fake", i),
-        reference_image=lambda j: image("real", j),
-        fake_name=lambda i: name("fake", i),
-        reference_name=lambda j: name("real", j),
-        split=str(config.real),
-        searched="real",
-    )
+    fake, real = images("fake"), images("real")
+    subject = {"fake": str(config.fake), "real": str(config.real), "resolution": resolution, "fit": fit}
+    return Comparison(subject, extractor, fake=fake, real=real, references=real, searched="real")
 
 
 def _pictures(setting: str, folder: Path, count: int) -> Pictures:

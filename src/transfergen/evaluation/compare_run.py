@@ -8,7 +8,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.config import instantiate
-from transfergen.evaluation.comparison import Comparison
+from transfergen.data.store import Store
+from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
 from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
@@ -40,14 +41,25 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     saved = _read_config(run_dir)
     data = _read_data(saved, config.data)
     how: dict[str, Any] = {"device": device, "batch_size": config.batch_size, "track": track}
-    real_how = how | {"resolution": data.resolution, "cache_dir": data.cache_dir}
-    split = data.test_set if config.split == "test" else data.train_set
-    real = store_features(extractor, split, what=f"{config.split} images", count=config.count, **real_how)
-    fake = sample_features(extractor, generator, count=len(real), seed=config.seed, **how)
-    references = None
-    if config.neighbours and config.split == "test":
-        references = store_features(extractor, data.train_set, what="train images", count=config.references, **real_how)
-    training = chosen(data.train_set, config.references if config.split == "test" else config.count)
+
+    def images(store: Store, split: str, count: int) -> ImageSet:
+        where = {"what": f"{split} images", "resolution": data.resolution, "cache_dir": data.cache_dir}
+        order = chosen(store, count)
+        return ImageSet(
+            split,
+            store_features(extractor, store, count=count, **where, **how),
+            image=lambda i: to_float(store[order[[i]]].pixels, data.resolution)[0],
+            name=lambda i: int(order[i]),
+        )
+
+    real = images(data.test_set if config.split == "test" else data.train_set, config.split, config.count)
+    fake = ImageSet(
+        "samples",
+        sample_features(extractor, generator, count=len(real.features), seed=config.seed, **how),
+        image=lambda i: sample(generator, [config.seed + i], device)[0].cpu(),
+        name=lambda i: config.seed + i,
+    )
+    search_train = config.neighbours and config.split == "test"
     shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
         log.warning(shared_weights_warning(extractor, shared))
@@ -61,12 +73,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         extractor=extractor,
         fake=fake,
         real=real,
-        references=references,
-        fake_image=lambda i: sample(generator, [config.seed + i], device)[0].cpu(),
-        reference_image=lambda j: to_float(data.train_set[training[[j]]].pixels, data.resolution)[0],
-        fake_name=lambda i: config.seed + i,
-        reference_name=lambda j: int(training[j]),
-        split=config.split,
+        references=images(data.train_set, "train", config.references) if search_train else real,
         searched="training",
         seed=config.seed,
         shared=shared,

@@ -19,48 +19,55 @@ NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
+class ImageSet:
+    """Features of a set of images, and access to the images by index.
+
+    Attributes:
+        title: for reports.
+        features: (N, D).
+        image: index -> image (3, R, R) in [-1, 1].
+        name: index -> seed, number in a data set, or path.
+    """
+
+    title: str
+    features: Tensor
+    image: Callable[[int], Tensor]
+    name: Callable[[int], int | str]
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Features of samples and real images, and access to the images.
+    """Samples and the real images that they are compared with.
 
     Attributes:
         subject: what is compared, for JSON.
         extractor: of the features.
-        fake: features (N, D) of the samples.
-        real: features (M, D) of the real images that the samples are measured against.
-        references: features (L, D) of the real images among which the nearest to a sample are searched; None for
-            those of `real`.
-        fake_image: index into `fake` -> image (3, R, R) in [-1, 1].
-        reference_image: index into the references -> image (3, R, R) in [-1, 1].
-        fake_name: index into `fake` -> seed or path.
-        reference_name: index into the references -> number in the data set, or path.
-        split: name of the `real` images.
-        searched: name of the references.
+        fake: the samples.
+        real: the real images that the samples are measured against.
+        references: the real images among which the nearest to a sample are searched; may be `real`.
+        searched: what to call the references.
         seed: of the first sample; None for images of unknown origin.
         shared: weights that the extractor shares with the training; None for none.
 
     Raises:
-        ValueError: a set has fewer than two images.
+        ValueError: there are fewer than two samples or real images.
     """
 
     subject: dict[str, Any]
     extractor: Extractor
-    fake: Tensor
-    real: Tensor
-    references: Tensor | None
-    fake_image: Callable[[int], Tensor]
-    reference_image: Callable[[int], Tensor]
-    fake_name: Callable[[int], int | str]
-    reference_name: Callable[[int], int | str]
-    split: str
+    fake: ImageSet
+    real: ImageSet
+    references: ImageSet
     searched: str
     seed: int | None = None
     shared: str | None = None
 
     def __post_init__(self) -> None:
-        if min(len(self.fake), len(self.real)) < 2:
+        fake, real = len(self.fake.features), len(self.real.features)
+        if min(fake, real) < 2:
             raise ValueError(
-                f"{len(self.fake)} samples, {len(self.real)} real images ({self.split}): a distance needs two or more "
-                "of each; set another split or folder"
+                f"{fake} samples, {real} real images ({self.real.title}): a distance needs two or more of each; set "
+                "another split or folder"
             )
 
     @property
@@ -70,19 +77,20 @@ class Comparison:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All metrics, as `metric_records` gives them."""
-        return self._records(measure(self.extractor, self.real, self.fake))
+        return self._records(measure(self.extractor, self.real.features, self.fake.features))
 
     def novelty(self) -> list[dict[str, Any]]:
         """The record of `nearest_distance_ratio`: 1 if samples are as new as unseen images, 0 if they are copies.
 
-        It is the median distance from a sample to the nearest reference, divided by that from a real image that is no
-        reference. Empty where the references are the `real` images themselves, or that median is 0.
+        It is the median distance from a sample to the nearest reference, divided by that from a `real` image. Empty
+        where these are the references themselves, or their median distance is 0.
         """
-        if self.references is None:
+        if self.references is self.real:
             return []
-        fake, real = (nearest(side, self.references)[0].median() for side in (self.fake, self.real))
+        references = self.references.features
+        fake, real = (nearest(images.features, references)[0].median() for images in (self.fake, self.real))
         return [
-            record | {"references": len(self.references)}
+            record | {"references": len(references)}
             for record in self._records({"nearest_distance_ratio": float(fake / real)} if real > 0 else {})
         ]
 
@@ -96,15 +104,15 @@ class Comparison:
         Returns:
             The names of these images and their distances, for JSON.
         """
-        references = self.real if self.references is None else self.references
-        distances, indices = nearest(self.fake, references, k=min(NEIGHBOURS, len(references)))
+        references = self.references.features
+        distances, indices = nearest(self.fake.features, references, k=min(NEIGHBOURS, len(references)))
         closest = distances[:, 0].argsort()[:rows].tolist()
         images, samples = [], []
         for i in closest:
             found = indices[i].tolist()
-            images += [self.fake_image(i), *map(self.reference_image, found)]
-            names = [self.reference_name(j) for j in found]
-            samples.append({"sample": self.fake_name(i), "nearest": names, "distances": distances[i].tolist()})
+            images += [self.fake.image(i), *map(self.references.image, found)]
+            names = [self.references.name(j) for j in found]
+            samples.append({"sample": self.fake.name(i), "nearest": names, "distances": distances[i].tolist()})
         picture.parent.mkdir(parents=True, exist_ok=True)
         to_grid(torch.stack(images), columns=1 + distances.shape[1]).save(picture)
         about = {"picture": str(picture), "among": self.searched, "references": len(references)}
@@ -114,9 +122,9 @@ class Comparison:
         return metric_records(
             values,
             extractor=self.extractor,
-            generated=len(self.fake),
-            real=len(self.real),
-            split=self.split,
+            generated=len(self.fake.features),
+            real=len(self.real.features),
+            split=self.real.title,
             seed=self.seed,
             shared_weights=self.shared,
         )

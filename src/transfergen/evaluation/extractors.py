@@ -107,7 +107,7 @@ class TimmFeatures(Extractor):
         interpolation: bicubic or bilinear, with antialiasing.
 
     Raises:
-        ValueError: timm has no such model or cannot run it at `input_size`, or the weights cannot be had or do not fit.
+        ValueError: timm has no such model, or not for this `input_size`; or the weights cannot be read or do not fit.
     """
 
     def __init__(
@@ -127,11 +127,9 @@ class TimmFeatures(Extractor):
             dimensions = net(torch.zeros(1, 3, input_size, input_size)).shape[1]
         except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError) as error:
             reason = str(error).split("\n")[0][:120]
-            raise ValueError(
-                f"name={name}, input_size={input_size}: timm cannot give these features ({reason})"
-            ) from error
+            raise ValueError(f"name={name}: timm cannot give its features of {input_size} px ({reason})") from error
         if weights != "random":
-            net.load_state_dict(_fitting(native_state(name, weights), net, weights), strict=False)
+            net.load_state_dict(_matching(native_state(name, weights), net, weights), strict=False)
         self.interpolation = interpolation
         # Published for images in [0, 1]; these are in [-1, 1].
         mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
@@ -156,7 +154,7 @@ class VGGFeatures(Extractor):
         arch, cut, weights, input_size: see `networks.backbones.vgg.VGG`.
 
     Raises:
-        ValueError: there is no such arch or cut, or the weights cannot be had or do not fit.
+        ValueError: there is no such arch or cut, or the weights cannot be read or do not fit.
     """
 
     def __init__(
@@ -185,7 +183,7 @@ class InceptionFeatures(Extractor):
             `.safetensors` or `.pth` file with pytorch-fid's names.
 
     Raises:
-        ValueError: the weights cannot be had or do not fit.
+        ValueError: the weights cannot be read or do not fit.
     """
 
     def __init__(self, *, weights: str = "imagenet") -> None:
@@ -193,7 +191,7 @@ class InceptionFeatures(Extractor):
         source = None
         if weights != "random":
             path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
-            net.load_state_dict(_fitting(read_state_dict(path), net, str(path)), strict=False)
+            net.load_state_dict(_matching(read_state_dict(path), net, str(path)), strict=False)
             source = "inception-2015-12-05"
         name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
@@ -215,6 +213,7 @@ def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
     return resized.clamp(-1, 1)  # bicubic overshoots
 
 
-def _fitting(state: dict[str, Tensor], net: nn.Module, source: str) -> dict[str, Tensor]:
+def _matching(state: dict[str, Tensor], net: nn.Module, source: str) -> dict[str, Tensor]:
+    """The tensors of a file that the network has, except the counters of batch norm, which some files lack."""
     wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     return pick(state, wanted, source)

@@ -23,7 +23,7 @@ from transfergen.evaluation.neighbours import density_coverage, precision_recall
 class FeatureMetric(Metric):
     """Collects features of real and generated images; `compute` joins those of all batches and ranks.
 
-    Every feature is kept: 10,000 images of 2048 dimensions take 80 MB.
+    Every feature is kept: those of 10,000 images in 2048 dimensions take 80 MB.
 
     Args:
         extractor: images (B, 3, R, R) in [-1, 1] -> features (B, D); None where `update` is given features.
@@ -50,13 +50,18 @@ class FeatureMetric(Metric):
         features = images if self.extractor is None else self.extractor(images)
         (self.real_features if real else self.fake_features).append(features)
 
-    def features(self) -> tuple[Tensor, Tensor]:
-        """Features of all real images, (N, D), and of all generated ones, (M, D).
+    def compute(self) -> Tensor | dict[str, Tensor]:
+        """The metric of all images so far, see `names`.
 
         Raises:
-            ValueError: there are none of one of them.
+            ValueError: there are no real images, no generated ones, or too few.
         """
-        return dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
+        values = self._measure(dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features))
+        return values if isinstance(values, Tensor) else dict(zip(self.names, values, strict=True))
+
+    def _measure(self, real: Tensor, fake: Tensor, /) -> Tensor | tuple[Tensor, ...]:
+        """The metric of features (N, D) and (M, D)."""
+        raise NotImplementedError
 
 
 class FrechetDistance(FeatureMetric):
@@ -64,10 +69,7 @@ class FrechetDistance(FeatureMetric):
 
     names = ("frechet_distance",)
     higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """The distance, a scalar >= 0."""
-        return frechet(*self.features())
+    _measure = staticmethod(frechet)
 
 
 class KernelDistance(FeatureMetric):
@@ -75,38 +77,22 @@ class KernelDistance(FeatureMetric):
 
     names = ("kernel_distance",)
     higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """The distance, a scalar."""
-        return kernel(*self.features())
+    _measure = staticmethod(kernel)
 
 
 class SlicedWasserstein(FeatureMetric):
-    """See `distances.sliced_wasserstein`. The larger set is cut to the size of the smaller one.
-
-    Args:
-        extractor, settings: see `FeatureMetric`.
-        projections, seed: number and seed of the random directions.
-    """
+    """See `distances.sliced_wasserstein`. The larger set is cut to the size of the smaller one."""
 
     names = ("sliced_wasserstein",)
     higher_is_better = False
 
-    def __init__(
-        self, extractor: nn.Module | None = None, *, projections: int = 512, seed: int = 0, **settings: Any
-    ) -> None:
-        super().__init__(extractor, **settings)
-        self.projections, self.seed = projections, seed
-
-    def compute(self) -> Tensor:
-        """The distance, a scalar >= 0."""
-        real, fake = self.features()
+    def _measure(self, real: Tensor, fake: Tensor, /) -> Tensor:
         count = min(len(real), len(fake))
-        return sliced_wasserstein(fake[:count], real[:count], projections=self.projections, seed=self.seed)
+        return sliced_wasserstein(fake[:count], real[:count])
 
 
 class InceptionScore(FeatureMetric):
-    """See `distances.inception_score`. Real images are not needed.
+    """See `distances.inception_score`; the mean over the splits. Real images are not needed.
 
     Args:
         extractor, settings: see `FeatureMetric`.
@@ -129,18 +115,13 @@ class InceptionScore(FeatureMetric):
         self.to_logits, self.splits = to_logits, splits
 
     def compute(self) -> Tensor:
-        """The mean of the score over the splits, a scalar >= 1."""
+        """The score, a scalar >= 1."""
         fake = dim_zero_cat(self.fake_features)
         return inception_score(fake if self.to_logits is None else self.to_logits(fake), splits=self.splits)[0]
 
 
 class PrecisionRecall(FeatureMetric):
-    """See `neighbours.precision_recall`.
-
-    Args:
-        extractor, settings: see `FeatureMetric`.
-        k: number of neighbours.
-    """
+    """See `neighbours.precision_recall`."""
 
     names = ("precision", "recall")
     higher_is_better = True
@@ -149,18 +130,12 @@ class PrecisionRecall(FeatureMetric):
         super().__init__(extractor, **settings)
         self.k = k
 
-    def compute(self) -> dict[str, Tensor]:
-        """Precision and recall, scalars in [0, 1]."""
-        return dict(zip(self.names, precision_recall(*self.features(), k=self.k), strict=True))
+    def _measure(self, real: Tensor, fake: Tensor, /) -> tuple[Tensor, Tensor]:
+        return precision_recall(real, fake, k=self.k)
 
 
 class DensityCoverage(FeatureMetric):
-    """See `neighbours.density_coverage`.
-
-    Args:
-        extractor, settings: see `FeatureMetric`.
-        k: number of neighbours.
-    """
+    """See `neighbours.density_coverage`."""
 
     names = ("density", "coverage")
     higher_is_better = True
@@ -169,9 +144,8 @@ class DensityCoverage(FeatureMetric):
         super().__init__(extractor, **settings)
         self.k = k
 
-    def compute(self) -> dict[str, Tensor]:
-        """Density, a scalar >= 0, and coverage, a scalar in [0, 1]."""
-        return dict(zip(self.names, density_coverage(*self.features(), k=self.k), strict=True))
+    def _measure(self, real: Tensor, fake: Tensor, /) -> tuple[Tensor, Tensor]:
+        return density_coverage(real, fake, k=self.k)
 
 
 class Diversity(FeatureMetric):
@@ -179,7 +153,4 @@ class Diversity(FeatureMetric):
 
     names = ("diversity",)
     higher_is_better = True
-
-    def compute(self) -> Tensor:
-        """The spread of generated features relative to real ones, a scalar >= 0."""
-        return diversity(*self.features())
+    _measure = staticmethod(diversity)

@@ -57,7 +57,7 @@ def nearest(queries: Tensor, references: Tensor, *, k: int = 1) -> tuple[Tensor,
         ValueError: there are fewer than k references.
     """
     if len(references) < k:
-        raise ValueError(f"{k} nearest neighbours of {len(references)} images cannot be had")
+        raise ValueError(f"{len(references)} images: they do not have {k} nearest neighbours")
     found = [squared.topk(k, largest=False) for _, squared in _blocks(queries, references)]
     return torch.cat([f.values for f in found]).sqrt(), torch.cat([f.indices for f in found])
 

@@ -122,14 +122,14 @@ def test_a_sweep_minimises_the_best_metric_or_its_negative(tmp_path):
 @pytest.fixture
 def no_weights(monkeypatch):
     def instantiate(config):
-        raise WeightsError("cannot download them")
+        raise WeightsError("metrics.weights: cannot download them")
 
     monkeypatch.setattr(evaluation, "instantiate", instantiate)
 
 
 @pytest.mark.usefixtures("no_weights")
 def test_weights_that_cannot_be_had_stop_the_run_unless_they_are_not_required(tmp_path, caplog):
-    with pytest.raises(ValueError, match=r"^cannot download them; or evaluation\.required=false"):
+    with pytest.raises(ValueError, match=r"^metrics\.weights: cannot download them; or evaluation\.required=false"):
         Evaluation(tmp_path, PIXELS, GENERATOR, {})
     callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, required=False)
     assert callback.extractor.name == "pixels, 16x16"
@@ -169,6 +169,11 @@ def test_a_run_whose_extractor_cannot_be_had_ends_with_one_line(tmp_path):
     code, _, err = train(tmp_path, "metrics=dinov2")
     assert code == 2
     line = err.strip().splitlines()[-1]
-    for word in ("https://huggingface.co/", "vit_small_patch14_dinov2", "weights=", "evaluation.required=false"):
+    for word in (
+        "https://huggingface.co/",
+        "vit_small_patch14_dinov2",
+        "metrics.weights: cannot download",
+        "evaluation.required=false",
+    ):
         assert word in line
     assert not (tmp_path / "checkpoints").exists()

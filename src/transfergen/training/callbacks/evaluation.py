@@ -50,10 +50,10 @@ class Evaluation(IntervalCallback):
         count: samples, and images of the test split, at most.
         seed: of the first latent; the others have the seeds that follow.
         best: the metric that decides which generator is best; None keeps none.
-        required: False measures on pixels if the extractor's weights cannot be had.
+        required: False measures on pixels if the extractor's weights cannot be read.
 
     Raises:
-        ValueError: a setting out of range, or an extractor that cannot be had.
+        ValueError: a setting out of range, or an extractor that cannot be built.
 
     Attributes:
         records: the latest measurement, as `metric_records` gives it; empty before the first.
