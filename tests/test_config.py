@@ -230,6 +230,13 @@ def test_model_selects_and_a_swapped_backbone_inherits_nothing():
     assert composed("model=vgg_disc", "backbone.cut=relu3_4", "transfer=fine_tuning").backbone.cut == "relu3_4"
 
 
+def test_a_setting_that_a_strategy_and_its_base_do_not_have_is_refused_by_its_key():
+    options = ["transfer=domain_adaptation", "transfer.source=x", "transfer.consistency=0", "transfer.last_k=2"]
+    assert instantiate(composed(*options, "backbone=none").transfer).last_k == 2
+    with pytest.raises(ValueError, match=r"^transfer\.output: DomainAdaptation has no such setting"):
+        instantiate(composed(*options, "backbone=none", "+transfer.output=1").transfer)
+
+
 def test_tutorial_has_the_settings_of_the_textbook():
     config = composed("experiment=tutorial")
     assert (config.data.batch_size, config.data.resolution, config.trainer.max_epochs) == (128, 64, 200)

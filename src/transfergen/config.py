@@ -69,9 +69,11 @@ def _override(node: DictConfig, name: str) -> str:
 
 def _check_names(target: Any, node: DictConfig, names: list[str]) -> None:
     """Refuse a setting that came along from elsewhere, such as an experiment, to a choice that does not have it."""
-    parameters = inspect.signature(target).parameters
+    parameters = dict(inspect.signature(target).parameters)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+        if not target.__module__.startswith("transfergen."):
+            return
+        parameters |= inspect.signature(target.__mro__[1]).parameters  # the base class gets the rest
     for name in names:
         if name not in parameters:
             group, setting = node._get_full_key(None), node._get_full_key(name)
