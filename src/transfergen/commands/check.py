@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,11 +14,6 @@ from transfergen.commands import cli
 
 SHOWN = 10
 """Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("check", check, arguments)
 
 
 def check(config: DictConfig) -> None:
@@ -58,6 +53,9 @@ def check(config: DictConfig) -> None:
         _print(result, data)
     if result["errors"]:
         sys.exit(cli.USER_ERROR)
+
+
+main = partial(cli.run, "check", check)
 
 
 def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -44,8 +44,9 @@ USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
 """Exit codes."""
 NO_RUN = "run=RUN_DIR is missing: the folder of a training run, or a model of the Hugging Face hub"
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-Item = TypeVar("Item")
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+Item = TypeVar("Item")
 
 
 def run(config_name: str, task: Callable[[DictConfig], object], arguments: Sequence[str] | None = None) -> None:
@@ -205,15 +206,11 @@ def _all_keys() -> list[str]:
     keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
     for file in CONF_DIR.rglob("*.yaml"):
         group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
-        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.load(file))}
+        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.to_container(OmegaConf.load(file)))}
     return sorted(keys)
 
 
-def _dotted(node: object, prefix: str = "") -> list[str]:
-    if not isinstance(node, DictConfig):
-        return [prefix] if prefix else []
-    names = []
-    for key in map(str, node):
-        value = None if OmegaConf.is_interpolation(node, key) else node._get_node(key)
-        names += _dotted(value, f"{prefix}.{key}" if prefix else key)
-    return names
+def _dotted(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    return [name for key, item in node.items() for name in _dotted(item, f"{prefix}.{key}" if prefix else str(key))]

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,6 @@ from transfergen.commands import cli
 from transfergen.runs import artefacts
 
 log = logging.getLogger(__name__)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("evaluate", evaluate, arguments)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -57,6 +52,9 @@ def evaluate(config: DictConfig) -> None:
     if config.neighbours:
         print(f"the samples nearest to {comparison.searched} images, beside them: {sheet}")
     print(f"all results: {out}")
+
+
+main = partial(cli.run, "evaluate", evaluate)
 
 
 def _output(config: DictConfig) -> Path:

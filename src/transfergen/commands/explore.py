@@ -1,6 +1,7 @@
 """`transfergen explore`: a page on this machine to look at a trained generator's images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,6 @@ NEAREST = 5
 """Training pictures shown beside an image."""
 NO_TRUNCATION = 2.0
 """Position of the slider at which latents are not truncated."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("explore", explore, arguments)
 
 
 def explore(config: DictConfig) -> None:
@@ -51,6 +47,9 @@ def explore(config: DictConfig) -> None:
     page(generator, search).launch(
         server_name="127.0.0.1", server_port=config.port, share=False, inbrowser=config.browser, quiet=True
     )
+
+
+main = partial(cli.run, "explore", explore)
 
 
 def samples(

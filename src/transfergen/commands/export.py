@@ -1,6 +1,6 @@
 """`transfergen export`: a trained generator for other programs."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -8,11 +8,6 @@ from omegaconf import DictConfig
 from transfergen.commands import cli
 
 OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16"}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("export", export, arguments)
 
 
 def export(config: DictConfig) -> None:
@@ -36,3 +31,6 @@ def export(config: DictConfig) -> None:
     if config.format != "bf16" and difference > TOLERANCE:
         raise ValueError(f"format={config.format}: {out} differs by {difference:.1e} from the generator; do not use it")
     print(f"{out}: differs by {difference:.1e} at most from the generator, in [-1, 1]")
+
+
+main = partial(cli.run, "export", export)

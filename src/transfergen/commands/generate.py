@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,6 @@ if TYPE_CHECKING:
 
 SETTINGS = "generate.json"
 """In the folder of images: the settings that they were made with."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("generate", generate, arguments)
 
 
 def generate(config: DictConfig) -> None:
@@ -45,6 +41,9 @@ def generate(config: DictConfig) -> None:
         _interpolate(generators[0], config, out)
     else:
         _images(generators, config, out)
+
+
+main = partial(cli.run, "generate", generate)
 
 
 def _check(config: DictConfig) -> None:

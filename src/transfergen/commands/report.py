@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,6 @@ class Run:
     problems: list[str]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("report", report, arguments)
-
-
 def report(config: DictConfig) -> None:
     """Write the page of a run, or the page that compares several.
 
@@ -71,6 +67,9 @@ def report(config: DictConfig) -> None:
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
     artefacts.write(out, (run_page(runs[0]) if key == "run" else comparison_page(runs)).encode())
     print(f"the report: {out}")
+
+
+main = partial(cli.run, "report", report)
 
 
 def read_run(folder: Path, override: str) -> Run:

@@ -1,6 +1,6 @@
 """`transfergen train`, `python train.py`: train a generator."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,11 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.commands import cli
 from transfergen.commands.sweep import run_trial
 from transfergen.runs import artefacts
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command on these arguments, by default those of the process."""
-    cli.run("train", train, arguments)
 
 
 def train(config: DictConfig) -> float:
@@ -34,6 +29,9 @@ def train(config: DictConfig) -> float:
         raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
     config.trainer.devices = 1
     return run_trial(run_dir, composed, cli.overrides(), lambda saved: _train(config, run_dir, saved, composed))
+
+
+main = partial(cli.run, "train", train)
 
 
 def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
