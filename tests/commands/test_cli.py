@@ -61,7 +61,10 @@ def refusal(run_dir, *overrides, small=False):
         ),
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
         ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "logger=none"]),
-        ([*SHAPES_ON_VGG, "lr_decay.start_images=8"], ["lr_decay.start_images=8", "set max_images"]),
+        (
+            [*SHAPES_ON_VGG, "lr_decay.start_images=8", "lr_decay.end_images=null"],
+            ["lr_decay.start_images=8", "set max_images"],
+        ),
         (
             [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=9", "lr_decay.final_factor=2"],
             ["lr_decay.final_factor=2", "0 to 1"],
