@@ -298,7 +298,7 @@ RANDOM_TRUNK = ["backbone.weights=random"]
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
-def test_what_is_wrong_with_an_argument_is_said_of_the_override_that_sets_it(overrides, node, message):
+def test_an_error_begins_with_the_override_that_sets_the_argument(overrides, node, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         instantiate(OmegaConf.select(composed(*overrides), node))
 

@@ -47,7 +47,7 @@ def test_equilibrium_costs_the_discriminator_2_log_2_and_the_generator_log_2():
         (True, log_sigmoid(4), -1 / (1 + math.exp(4))),  # slope -D: vanishing there
     ],
 )
-def test_generator_loss_and_slope_by_hand_on_a_fake_that_is_found_out(saturating, expected, slope):
+def test_generator_loss_and_gradient_by_hand_on_a_fake_that_is_detected(saturating, expected, slope):
     logits = tensor([[-4.0]], requires_grad=True)
     loss = bce(saturating=saturating).g_loss(logits, None)
     loss.backward()

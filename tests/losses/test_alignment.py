@@ -30,7 +30,7 @@ def test_mmd_is_that_of_all_pairs():
     assert mmd(a, b).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_mmd_is_0_on_average_where_nothing_differs_and_grows_with_what_does():
+def test_mmd_is_0_on_average_for_equal_distributions_and_grows_with_their_difference():
     values = torch.stack([mmd(torch.randn(50, 4), torch.randn(50, 4)) for _ in range(40)])
     assert abs(values.mean()) < 3 * values.std() / 40**0.5
     a = torch.randn(50, 4)
@@ -68,7 +68,7 @@ def test_consistency_by_hand():
     assert cross_domain_consistency(source, target).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_consistency_is_of_the_distances_within_a_set_alone():
+def test_consistency_depends_only_on_similarities_within_each_set():
     a, b = torch.randn(5, 4), torch.randn(5, 4)
     order = torch.randperm(5)
     rotation, _ = torch.linalg.qr(torch.randn(4, 4))

@@ -46,7 +46,7 @@ def test_bound_of_a_linear_model_with_its_exact_posterior_is_the_likelihood():
     assert 12 * curves["elbo"].item() == pytest.approx(expected.item(), abs=0.02)
 
 
-def test_free_bits_are_a_floor_for_each_number_of_the_latent():
+def test_free_bits_are_a_floor_for_each_dimension_of_the_latent():
     q = Posterior(torch.tensor([[0.0, 2.0], [0.0, 4.0]]), torch.zeros(2, 2))  # means over the batch: 0 and 5 nats
     images = torch.zeros(2, 3, 2, 2)
     assert Elbo().terms(images, images, q, 0)["kl"].item() == pytest.approx(5 / 12)
@@ -65,7 +65,7 @@ def test_beta_grows_over_the_warm_up():
     torch.testing.assert_close(2 * half, whole)
 
 
-def test_active_numbers_are_those_whose_means_vary():
+def test_active_dimensions_are_those_whose_means_vary():
     q = Posterior(torch.tensor([[0.0, 1.0, 5.0], [0.05, -1.0, 5.0]]), torch.zeros(2, 3))
     images = torch.zeros(2, 3, 2, 2)
     assert Elbo().curves(images, images, q, 0)["kl/active"].item() == pytest.approx(1 / 3)

@@ -31,7 +31,7 @@ def test_penalties_of_a_linear_score_are_known():
     torch.testing.assert_close(both, 4 * (10 * (norm - 1).square() + (2 + 3) * norm.square() / 2))
 
 
-def test_penalties_are_taken_where_they_should_be():
+def test_each_penalty_is_computed_at_its_own_points():
     real, fake = images(16), images(16)
 
     def square(x):  # its gradient at x is x

@@ -210,7 +210,7 @@ class AdversarialStep:
         if self.objective.clip is not None:
             turn_losses.clip_weights(self.discriminator, self.objective.clip)  # not those of a strategy's own networks
         assert d_turn.real_logits is not None
-        columns, _ = self.discriminator.parts()[0]
+        columns, _ = self.discriminator.logit_groups()[0]
         self.augmentation.update(d_turn.real_logits[:, columns] - (self.objective.boundary or 0.0), images)
 
     def _d_terms(self, inputs: StepInputs) -> dict[str, Tensor]:

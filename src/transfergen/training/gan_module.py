@@ -121,7 +121,7 @@ class GAN(GenerativeModule):
             return
         if self.ema:
             self.ema.update(self.generator, images=self.d_steps * images, images_seen=self.images_seen)
-        columns, _ = self.discriminator.parts()[0]
+        columns, _ = self.discriminator.logit_groups()[0]
         self._last_scalars |= scalars(outputs, columns, self.objective.boundary)
         if update % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]
             curves = self._last_scalars | {"augment/p": self.augment.p}

@@ -91,16 +91,16 @@ class _WithGradients(torch.autograd.Function):
 
 
 def _d_loss(d: Discriminator, objective: Objective, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The weighted sum of the losses of the discriminator's parts."""
-    losses = [weight * objective.d_loss(real_logits[:, part], fake_logits[:, part]) for part, weight in d.parts()]
+    """The weighted sum of the discriminator's losses over its groups of logits."""
+    losses = [weight * objective.d_loss(real_logits[:, i], fake_logits[:, i]) for i, weight in d.logit_groups()]
     return torch.stack(losses).sum()
 
 
 def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-    """The weighted sum of the generator's losses against the discriminator's parts."""
+    """The weighted sum of the generator's losses over the discriminator's groups of logits."""
     losses = [
-        weight * objective.g_loss(fake_logits[:, part], None if real_logits is None else real_logits[:, part])
-        for part, weight in d.parts()
+        weight * objective.g_loss(fake_logits[:, i], None if real_logits is None else real_logits[:, i])
+        for i, weight in d.logit_groups()
     ]
     return torch.stack(losses).sum()
 
@@ -118,9 +118,9 @@ def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
 
 
 def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:
-    """Images (B, 3, R, R) -> (B,): the weighted sum of the parts' mean logits. Gradient penalties are taken of it."""
+    """Images (B, 3, R, R) -> scores (B,) for gradient penalties: the weighted sum of each group's mean logit."""
     logits = d(images, y)
-    return torch.stack([weight * logits[:, part].mean(dim=1) for part, weight in d.parts()]).sum(dim=0)
+    return torch.stack([weight * logits[:, i].mean(dim=1) for i, weight in d.logit_groups()]).sum(dim=0)
 
 
 @torch.no_grad()

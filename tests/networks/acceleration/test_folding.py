@@ -74,7 +74,7 @@ class ActivatedFirst(nn.Module):
 
 
 @pytest.mark.parametrize("order", [ActivatedFirst, lambda: nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU())])
-def test_an_activation_becomes_a_part_of_the_convolution_that_it_is_called_behind(order):
+def test_an_activation_is_fused_only_if_it_is_called_after_the_convolution(order):
     backbone = Backbone([order()], taps=[0], channels=[3], strides=[1]).requires_grad_(False)
     before = copy.deepcopy(backbone)
     fuse_activations(backbone, 8)

@@ -36,7 +36,7 @@ def maps():
 @pytest.mark.parametrize("without_kernels", [False, True])
 @pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_maps_and_their_first_and_second_gradients_are_the_plain_ones(monkeypatch, name, activation, without_kernels):
+def test_maps_and_first_and_second_gradients_equal_those_of_conv2d(monkeypatch, name, activation, without_kernels):
     plain, x = convolution(name), maps()
     layer = FrozenConv2d(plain, activation)
     assert layer.inserts_zeros == (name == "of a folded padding")
@@ -55,7 +55,7 @@ def test_maps_and_their_first_and_second_gradients_are_the_plain_ones(monkeypatc
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_autocast_computes_it_as_it_does_the_plain_one(name):
+def test_under_autocast_it_equals_conv2d(name):
     plain, x = convolution(name), maps()
     layer = FrozenConv2d(plain, nn.ReLU6)
     with torch.autocast("cpu", torch.bfloat16):
@@ -65,7 +65,7 @@ def test_autocast_computes_it_as_it_does_the_plain_one(name):
     torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x) for y in (ours, theirs)), rtol=0.02, atol=0.02)
 
 
-def test_weights_that_are_written_to_are_laid_out_anew_and_copies_have_their_own():
+def test_changed_weights_are_packed_again_and_copies_have_packed_weights_of_their_own():
     layer, x = FrozenConv2d(convolution("3x3"), nn.ReLU), maps()
     before = layer(x)
     other = copy.deepcopy(layer)
@@ -76,12 +76,12 @@ def test_weights_that_are_written_to_are_laid_out_anew_and_copies_have_their_own
     assert not torch.equal(layer(x), before)
 
 
-def test_its_weights_have_the_names_of_the_plain_ones():
+def test_its_weights_have_the_names_of_conv2ds():
     plain = convolution("3x3")
     assert FrozenConv2d(plain).state_dict().keys() == plain.state_dict().keys()
 
 
-def test_while_it_trains_it_is_the_plain_one_in_the_generators_turn_too():
+def test_while_it_trains_it_computes_as_conv2d_does():
     plain, x = convolution("3x3"), maps()
     layer = FrozenConv2d(plain, nn.ReLU)
     layer(x)
@@ -94,7 +94,7 @@ def test_while_it_trains_it_is_the_plain_one_in_the_generators_turn_too():
         assert torch.equal(layer(x), plain(x).relu())
 
 
-def test_what_follows_no_plain_convolution_stays():
+def test_only_plain_convolutions_and_activations_after_them_are_replaced():
     network = nn.Sequential(nn.Conv2d(8, 8, 3, padding="same"), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Tanh(), nn.ReLU())
     x = maps()
     expected = network(x)

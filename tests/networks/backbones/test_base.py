@@ -32,7 +32,7 @@ def test_an_empty_prefix_hands_the_images_on_and_a_full_one_gives_the_taps():
     assert [m.shape for m in backbone.prefix(images, 3)] == [(1, 6, 16, 16), (1, 8, 8, 8)]
 
 
-def test_a_state_can_be_used_for_both_turns():
+def test_the_output_of_a_prefix_can_be_used_twice():
     backbone = trunk().eval()
     state = backbone.prefix(torch.rand(1, 3, 64, 64), 3)
     before = [m.clone() for m in state]

@@ -108,7 +108,7 @@ def test_what_does_not_exist_is_refused_by_the_name_of_the_argument(settings, me
         TimmBackbone(**{"name": "resnet18", "taps": (1,), "weights": "random"} | settings)
 
 
-def test_weights_that_no_network_brings_are_never_replaced_by_random_ones(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_never_replaced_by_random_ones(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
         ValueError, match=r"^weights: .* https://huggingface\.co/timm/resnet18.*safetensors.* local copy"

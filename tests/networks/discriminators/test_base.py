@@ -47,10 +47,10 @@ def images():
 
 
 @pytest.mark.parametrize("name", BUILD)
-def test_logits_are_as_many_as_it_says_and_each_is_in_one_part(name, images):
+def test_logits_are_as_many_as_declared_and_each_is_in_one_group(name, images):
     d = BUILD[name]()
     columns = range(d.num_logits)
-    assert [i for part, _ in d.parts() for i in columns[part]] == list(columns)  # before anything is scored
+    assert [i for group, _ in d.logit_groups() for i in columns[group]] == list(columns)  # before anything is scored
     assert d(images).shape == (4, d.num_logits)
 
 
@@ -78,7 +78,7 @@ def test_a_frozen_trunk_is_in_eval_mode_from_the_start_and_train_cannot_undo_it(
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_images_get_gradients_and_of_the_weights_those_that_train(name, images):
+def test_images_and_trainable_weights_get_gradients_and_no_others(name, images):
     d = frozen(name)
     images.requires_grad_()
     (d(images).square().mean(dim=1) * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()

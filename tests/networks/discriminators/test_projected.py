@@ -122,7 +122,7 @@ def test_logits_are_joined_shallow_scale_first(images):
     assert (d.score(features) != before).any(0).tolist() == [False, False, True]
 
 
-def test_in_the_generators_turn_one_batch_of_reals_and_fakes_is_the_same_without_the_gradient_of_the_reals(images):
+def test_scored_jointly_for_the_generator_reals_get_no_gradient_and_fakes_the_same_one(images):
     d = discriminator()
     real, fake = d.features(images), d.features(images.flip(-1).clone().requires_grad_())
     assert [m.requires_grad for m in (*real, *fake)] == [False] * 3 + [True] * 3

@@ -50,7 +50,7 @@ def test_logits_are_those_of_the_undivided_network_at_every_boundary(frozen, ima
 
 
 @pytest.mark.parametrize("frozen", BOUNDARIES)
-def test_what_is_frozen_is_left_out_of_training_and_the_rest_is_not(frozen, images):
+def test_frozen_blocks_do_not_train_and_all_others_do(frozen, images):
     d = discriminator()
     d.freeze(frozen)
     free = {p for block in d.backbone.blocks[frozen:] for p in block.parameters()} | set(d.head.parameters())

@@ -93,7 +93,7 @@ def test_what_has_not_joined_is_neither_run_nor_scored(real):
     (only,) = d.features(real)
     assert only is real
     assert d(real).shape == (48, 1)
-    assert d.parts() == [(slice(0, 1), 1.0)]
+    assert d.logit_groups() == [(slice(0, 1), 1.0)]
     d.joined = ["seeing"]
     assert d(real).shape == (48, 2)
     assert run == ["seeing"]
@@ -111,7 +111,7 @@ def test_logits_and_losses_are_each_networks_own_and_weighted(real, fake):
     judged = {name: (judge(real), judge(fake)) for name, judge in d.judges.items()}
     own = d.ordinary(real), d.ordinary(fake)
     torch.testing.assert_close(d(real), torch.cat([own[0], judged["far"][0], judged["near"][0]], dim=1))
-    assert d.parts() == [(slice(0, 1), 1.0), (slice(1, 4), 0.25), (slice(4, 6), 0.25)]
+    assert d.logit_groups() == [(slice(0, 1), 1.0), (slice(1, 4), 0.25), (slice(4, 6), 0.25)]
     for turn, loss in (
         (discriminator_turn(d, bce(), d.features(real), d.features(fake)), bce_d),
         (generator_turn(d, bce(), [], d.features(fake)), lambda _, fake_logits: bce_g(fake_logits)),

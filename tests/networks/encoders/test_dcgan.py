@@ -5,7 +5,7 @@ from transfergen.networks.encoders.dcgan import DCGANEncoder
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-def test_images_become_a_mean_and_a_log_variance_for_each_number_of_the_latent(resolution):
+def test_images_become_a_mean_and_a_log_variance_for_each_dimension_of_the_latent(resolution):
     encoder = DCGANEncoder(resolution=resolution, z_dim=7, width=4)
     mean, log_variance = encoder(torch.randn(2, 3, resolution, resolution))
     assert mean.shape == log_variance.shape == (2, 7)

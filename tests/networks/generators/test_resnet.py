@@ -59,7 +59,7 @@ def as_in_the_paper(generator, z):
     return generator.to_rgb(maps)
 
 
-def test_cheaper_order_and_missing_biases_leave_the_papers_images():
+def test_images_equal_those_of_the_papers_order_of_layers_with_biases():
     generator = ResNet(resolution=64, z_dim=6, width=2).double()
     for module in generator.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from transfergen.networks.backbones.base import Backbone
 
-Part = tuple[slice, float]
+LogitGroup = tuple[slice, float]
 """Columns of the logits (B, N), and the weight of their loss."""
 
 
@@ -70,7 +70,7 @@ class Discriminator(nn.Module):
         """The parameters that the discriminator's optimizer updates."""
         yield from self.parameters()
 
-    def parts(self) -> Sequence[Part]:
+    def logit_groups(self) -> Sequence[LogitGroup]:
         """Groups of logits. The loss is averaged over each group, and the weighted averages are summed."""
         return ((slice(None), 1.0),)
 

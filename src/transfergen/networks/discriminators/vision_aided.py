@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transfergen.distributed import all_gather_objects
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.discriminators.base import Discriminator, Part
+from transfergen.networks.discriminators.base import Discriminator, LogitGroup
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 
 
@@ -134,7 +134,7 @@ class VisionAidedDiscriminator(Discriminator):
             start = end
         return torch.cat(logits, dim=1)
 
-    def parts(self) -> Sequence[Part]:
+    def logit_groups(self) -> Sequence[LogitGroup]:
         """The logits of the ordinary discriminator, and those of each joined network."""
         counts = [d.num_logits for d in (self.ordinary, *map(self._judge, self.joined))]
         columns = [slice(start, end) for start, end in pairwise(accumulate(counts, initial=0))]
