@@ -19,7 +19,7 @@ LINES = [
     line.split("  #")[0].strip().replace("python train.py", "transfergen train")
     for page in PAGES
     for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
 ]
 COMMANDS = list(dict.fromkeys(line.removeprefix("transfergen ") for line in LINES if line.startswith("transfergen ")))
 TRAININGS = [line.removeprefix("train").strip() for line in COMMANDS if line.startswith("train")]

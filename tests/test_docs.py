@@ -8,6 +8,7 @@ from functools import cache
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -25,7 +26,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 def commands(page):
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line.replace("python train.py", "transfergen train").split("  #")[0], comments=True)
             if "transfergen" in words[:-1]:
                 name, *overrides = words[words.index("transfergen") + 1 :]
@@ -122,6 +123,12 @@ def test_table_of_rooms_matches_the_code():
         below = FLOORS[floor_of[row[0]] + 1 :]
         names = re.findall(r"`(\w+)`", may_import) + [room for room in FLOORS[-1] if "the ground" in may_import]
         assert set(names) == {room for floor in below for room in floor} | (set(row) if not below else set()), row
+
+
+def test_metrics_of_the_docs_can_be_used_in_any_loop(capsys):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "metrics.md").read_text(), re.DOTALL)[1]
+    exec(code, {"real_images": torch.rand(8, 3, 32, 32) * 2 - 1, "fake_images": torch.zeros(8, 3, 32, 32)})
+    assert {"FrechetDistance", "KernelDistance", "recall"} < set(re.findall(r"'(\w+)'", capsys.readouterr().out))
 
 
 def test_site_builds_offline_without_a_dead_link(tmp_path):
