@@ -16,6 +16,7 @@ Weights are random, which take the time of trained ones.
 
 import argparse
 import copy
+import os
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -30,13 +31,15 @@ from torch.nn import functional as F
 
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation import extractors
-from transfergen.networks.acceleration import folding, frozen_conv
+from transfergen.networks.acceleration import folding
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.backbones.vgg import VGG
-from transfergen.networks.layers.resampling import doubled
+from transfergen.networks.layers.resampling import conv_transpose_2x
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+OFF = patch.dict(os.environ, TRANSFERGEN_ACCELERATION="0")
+"""Turns the acceleration of frozen networks off in a function."""
 
 
 def doubling() -> Iterator[Comparison]:
@@ -47,7 +50,7 @@ def doubling() -> Iterator[Comparison]:
             shapes = ((batch, c_in, side, side), (c_in, c_out, 4, 4))
             leaves = [torch.randn(s, dtype=dtype).to(memory_format=torch.channels_last) for s in shapes]
             maps, kernel = (leaf.requires_grad_() for leaf in leaves)
-            results = F.conv_transpose2d(maps, kernel, stride=2, padding=1), doubled(maps, kernel)
+            results = F.conv_transpose2d(maps, kernel, stride=2, padding=1), conv_transpose_2x(maps, kernel)
             both = (partial(torch.autograd.grad, r, leaves, torch.ones_like(r), retain_graph=True) for r in results)
             yield Comparison(
                 f"doubling, {precision}, {batch} maps of {c_in}x{side}x{side} to {c_out}", *map(timed, both)
@@ -64,9 +67,8 @@ def frozen() -> Iterator[Comparison]:
         for precision, dtype in PRECISIONS.items():
             for backward in (False, True):
                 ours = timed(partial(_pass, trunk, images, dtype, backward=backward))
-                plain = patch.object(frozen_conv, "_has_kernels", lambda _: False)(ours)
                 what = "forward and back" if backward else "forward"
-                yield Comparison(f"{name}, {size} px, {precision}, {what}", plain, ours, images=32)
+                yield Comparison(f"{name}, {size} px, {precision}, {what}", OFF(ours), ours, images=32)
 
 
 def _pass(trunk: Backbone, images: Tensor, dtype: torch.dtype, *, backward: bool) -> None:
@@ -83,9 +85,7 @@ def metrics() -> Iterator[Comparison]:
         images = torch.rand(64, 3, size, size) * 2 - 1
         config = OmegaConf.load(CONF_DIR / "metrics" / f"{name}.yaml")
         config.weights = "random"
-        with patch.object(extractors, "fold_batchnorm"):
-            unfolded = partial(instantiate(config), images)
-        plain = patch.object(extractors, "CPU_PIXELS", sys.maxsize)(timed(unfolded))
+        plain = patch.object(extractors, "CPU_PIXELS", sys.maxsize)(timed(partial(OFF(instantiate)(config), images)))
         yield Comparison(f"{name}, {size} px", plain, timed(partial(instantiate(config), images)), images=64)
 
 
@@ -97,10 +97,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     return chain.from_iterable(KINDS[kind]() for kind in args.kinds)
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """What to measure."""
-    parser.add_argument("kinds", nargs="*", default=list(KINDS), help=f"of {', '.join(KINDS)}")
-
-
 if __name__ == "__main__":
-    speed_command(__doc__, comparisons, options=options)
+    speed_command(
+        __doc__, comparisons, options=lambda parser: parser.add_argument("kinds", nargs="*", default=list(KINDS))
+    )

@@ -28,12 +28,7 @@ VARIANTS: Variants = {
         "discriminator.backbones.vgg19.weights={vgg}",
     ],
 }
+RIVALS = ["dcgan", "dcgan_fast", "dcgan_matched"]
 
 if __name__ == "__main__":
-    quality_command(
-        __doc__,
-        VARIANTS,
-        common=["generator=dcgan"],
-        rivals=["dcgan", "dcgan_fast", "dcgan_matched"],
-        moments=[(1800, "seconds")],
-    )
+    quality_command(__doc__, VARIANTS, common=["generator=dcgan"], rivals=RIVALS, moments=[(1800, "seconds")])
