@@ -73,7 +73,7 @@ def test_too_few_pictures_and_an_empty_class_end_before_training(tmp_path):
     few = own(pictures(tmp_path / "few", count=6), tmp_path / "cache")
     code, _, err = train(tmp_path / "run", *few, small=False)
     assert code == 2
-    assert "data.batch_size=8: there are 5 training images; set at most that many" in err
+    assert "data.batch_size=8: there are only 5 training images; set at most that many" in err
     (pictures(tmp_path / "classes" / "cat").parent / "dog").mkdir()
     code, _, err = train(tmp_path / "run", *own(tmp_path / "classes", tmp_path / "cache"), small=False)
     assert code == 2

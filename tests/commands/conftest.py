@@ -17,9 +17,9 @@ def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = cli.plain(compose("train", [*ANY_MODEL, *SMALL_MODELS["dcgan"]]))
-    OmegaConf.save(config, folder / artefacts.CONFIG)
+    OmegaConf.save(config, folder / artefacts.CONFIG, resolve=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         generator = varied(instantiate(config.generator))
-    save_generator(folder, generator, OmegaConf.to_container(config.generator), ema=True, images_seen=16)
+    save_generator(folder, generator, OmegaConf.to_container(config.generator, resolve=True), ema=True, images_seen=16)
     return folder

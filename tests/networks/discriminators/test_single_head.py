@@ -133,5 +133,5 @@ def test_without_calibration_features_stay_as_they_are(images):
 
 
 def test_a_trunk_too_deep_for_the_resolution_is_refused():
-    with pytest.raises(ValueError, match=r"8 px; set a shallower backbone\.cut"):
+    with pytest.raises(ValueError, match=r"less than 2x2 of 8 px; choose a larger resolution"):
         discriminator(resolution=8)
