@@ -105,7 +105,7 @@ def test_a_file_keeps_what_was_measured_otherwise_and_not_what_training_has_repl
     assert counts_after("count=8") == [("last", 8), ("last", 9)]
     assert counts_after("count=9") == [("last", 9), ("last", 8)]
     assert counts_after("count=9", "checkpoint=best") == [("best", 9), ("last", 9), ("last", 8)]
-    assert len(read_run(folder, "run").entries) > 3 * len(json.loads(kept.read_text())["metrics"])
+    assert len(read_run(folder, "run").records) > 3 * len(json.loads(kept.read_text())["metrics"])
     about = json.loads((folder / "generator.json").read_text())
     (folder / "generator.json").write_text(json.dumps(about | {"images_seen": 32}))
     assert counts_after("count=9") == [("last", 9), ("best", 9)]
@@ -207,7 +207,7 @@ def test_damaged_pictures_can_be_left_out_and_the_others_keep_their_names(folder
         (["run=RUN", "device=abacus"], ["device=abacus"]),
         (["run=RUN", "data.resolution=64"], ["data.resolution=64", "fake="]),
         (["run=RUN", "metrics=beauty"], ["metrics=beauty", "inception"]),
-        (["run=RUN", "metrics=dinov2"], ["https://huggingface.co/", "metrics.weights="]),
+        (["run=RUN", "metrics=dinov2"], ["https://huggingface.co/", "metrics.weights:"]),
         (["fake=FOLDERS", "real=nowhere"], ["real=nowhere", "no such folder"]),
         (["fake=FOLDERS/empty", "real=FOLDERS/noise"], ["fake=", "no picture"]),
         (["fake=FOLDERS/mixed", "real=FOLDERS/noise"], ["subfolders", "mixed/images"]),
