@@ -292,7 +292,7 @@ RANDOM_TRUNK = ["backbone.weights=random"]
                 "+transfer.colour=red",
             ],
             "transfer",
-            "transfer: Strategy.__init__() got an unexpected keyword argument 'colour'",
+            "transfer.colour: DomainAdaptation has no such setting",
         ),
         (["generator.width=wide"], "generator", "generator: "),
     ],
