@@ -6,7 +6,8 @@
     metrics.update(fake_images, real=False)
     metrics.compute()  # {"FrechetDistance": ..., "precision": ..., "recall": ...}
 
-All metrics keep the same states. A `MetricCollection` of metrics with one extractor therefore extracts features once.
+All metrics keep the same states. So in a `MetricCollection` with one extractor the first batch goes through it once for
+each metric, and every other batch once in all.
 """
 
 from collections.abc import Callable
