@@ -73,8 +73,8 @@ def command(
     if args.command == "run":
         run(args, results)
     elif everything := results.load():
-        report(everything, results)
         results.keep(everything)
+        report(everything, results)
     else:
         raise SystemExit(f"no result yet: python benchmarks/{results.benchmark}.py run")
 
