@@ -340,3 +340,11 @@ def test_resumed_config_is_the_saved_one_with_this_command_lines_overrides():
     assert config == {"trainer": {"max_epochs": 9, "devices": 1}, "data": {"path": "new"}, "seed": 5}
     with pytest.raises(ValueError, match="keeps its model"):
         resume_config(saved, choices, fresh, ["model=vgg_disc"])
+
+
+@pytest.mark.parametrize("experiment", ["tutorial", "distill"])
+def test_an_experiment_with_a_recipe_of_its_own_takes_nothing_from_the_default_models(experiment):
+    config = composed(f"experiment={experiment}", *(["transfer.teacher=x"] if experiment == "distill" else []))
+    assert (config.data.batch_size, config.lr_decay.start_images) == (128, None)
+    assert instantiate(config.augment).is_identity
+    assert config.optimizer.generator._target_ == "torch.optim.Adam"

@@ -262,6 +262,18 @@ def test_a_step_that_is_saved_and_loaded_goes_on_as_if_it_had_not_stopped():
         assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+def test_previous_weights_keep_their_places_where_a_block_thaws_before_they_are_loaded():
+    discriminator = DISCRIMINATORS["single_head"][0]()
+    discriminator.freeze(discriminator.blocks)
+    step, generator = game(discriminator, extrapolation=1.0, simultaneous=True)
+    play(step, [batch()])
+    discriminator.freeze(discriminator.blocks - 1)
+    resumed, _ = game(discriminator, generator=generator, extrapolation=1.0, simultaneous=True)
+    resumed.load_state_dict(step.state_dict())
+    assert resumed.previous_weights.keys() == step.previous_weights.keys() == set(discriminator.head.parameters())
+    assert all(torch.equal(w, step.previous_weights[p]) for p, w in resumed.previous_weights.items())
+
+
 def test_a_penalty_is_part_of_the_discriminators_loss_when_it_is_due():
     objective = bce(penalty=GradientPenalty(r1=100.0, every=2))
     step, _ = game(DCGANDiscriminator(resolution=32, width=4, norm="none"), objective=objective)

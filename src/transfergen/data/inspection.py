@@ -103,7 +103,7 @@ def describe_conversion(mode: str) -> str:
 
 
 def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, resolution: int) -> list[str]:
-    """What is no error, but makes results worse or metrics too good.
+    """List what stops no training, but makes its results worse or its metrics too good.
 
     Args:
         splits: what `summarize` gives for each split.

@@ -8,10 +8,10 @@ The discriminator is split into a frozen prefix, whose output is called features
     generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
 
 With a frozen trunk these are three passes through the trunk where the textbook's loop spends nine. With nothing frozen
-the features are the images, and the same lines give eight passes.
+the features are the images: eight passes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class StepOutputs(NamedTuple):
     """None where the generator was not updated."""
     gradient_norms: dict[str, Tensor]
     terms: dict[str, Tensor]
-    """Weighted scalars that were added to the two losses."""
+    """Weighted scalars, added to the two losses."""
     curves: dict[str, Tensor]
 
 
@@ -93,8 +93,8 @@ class AdversarialStep:
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
         extrapolation: the generator plays against the discriminator moved on by so much of its last update; 0: not.
             Yadav 2018, arXiv:1705.07364.
-        simultaneous: both are updated from one pass of the discriminator. With `extrapolation`, from the moved
-            discriminator; the generator is not extrapolated, as it is in Gidel 2019, arXiv:1802.10551.
+        simultaneous: both are updated from one pass of the discriminator, extrapolated or not. Gidel 2019,
+            arXiv:1802.10551, extrapolates the generator, too.
     """
 
     def __init__(
@@ -236,15 +236,15 @@ class AdversarialStep:
 
     def d_parameters(self) -> list[nn.Parameter]:
         """What the discriminator's optimizer trains at present."""
-        own = (p for p in self.discriminator.trainable_parameters() if p.requires_grad)
-        return [*own, *self.strategy.parameters()]
+        return [p for p in self.discriminator.trainable_parameters() if p.requires_grad] + [*self.strategy.parameters()]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The weights before the discriminator's last update, by their number among its trainable parameters."""
-        return {str(i): w for i, p in enumerate(self.d_parameters()) if (w := self.previous_weights.get(p)) is not None}
+        """The weights before the discriminator's last update, by their number among all parameters, frozen or not."""
+        return {str(i): w for i, p in self._numbered() if (w := self.previous_weights.get(p)) is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` gave."""
-        self.previous_weights = {
-            p: state[str(i)].to(p.device) for i, p in enumerate(self.d_parameters()) if str(i) in state
-        }
+        self.previous_weights = {p: state[str(i)].to(p.device) for i, p in self._numbered() if str(i) in state}
+
+    def _numbered(self) -> Iterator[tuple[int, nn.Parameter]]:
+        return enumerate([*self.discriminator.parameters(), *self.strategy.parameters()])

@@ -158,7 +158,7 @@ class _PackedWeights:
     version: tuple[Any, ...]
     """Changes with the weights' memory or values, or with the precision."""
     gradient_kernel: Tensor | None = None
-    """Of the convolution that computes the gradient; None before the first one."""
+    """The packed weights of the convolution that computes the gradient; None until a gradient is wanted."""
 
 
 class _FrozenConv2d(torch.autograd.Function):

@@ -138,6 +138,6 @@ def channel_statistics(
 
 
 def _moments(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of maps (B, C, h, w): the number of positions in a channel, and each channel's variance and mean (C,)."""
+    """Count the positions of a channel of maps (B, C, h, w); compute each channel's variance and mean (C,)."""
     variance, mean = torch.var_mean(m.float(), (0, 2, 3), correction=0)
     return mean.new_tensor(m.numel() / m.shape[1]), variance, mean

@@ -16,7 +16,7 @@ class ProgressBar(RichProgressBar):
     """Lightning's rich progress bar, with the losses and images per second."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What is logged for the bar, without the logger's version."""
+        """Return the scalars that the bar shows, without the logger's version number."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
