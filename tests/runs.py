@@ -68,7 +68,7 @@ SMALL_MODELS = {
 
 
 def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300):
-    """The command in a process of its own, as a user gives it."""
+    """Run train.py, or another script, in a process of its own, as a user does."""
     arguments = [sys.executable, *(script if isinstance(script, list) else [str(script)])]
     if run_dir is not None:
         arguments.append(f"hydra.run.dir={run_dir}")
@@ -83,7 +83,7 @@ def command(run_dir, *overrides, script=ROOT / "train.py", env=None, timeout=300
 
 
 def train(run_dir, *overrides, small=True):
-    """The same within this process: exit code and what was printed. Seconds faster."""
+    """Run the training in this process, which is seconds faster: (exit code, stdout, stderr)."""
     from transfergen.commands.train import main
 
     directory = [f"hydra.run.dir={run_dir}"] if run_dir is not None else []
@@ -92,7 +92,7 @@ def train(run_dir, *overrides, small=True):
 
 
 def called(main, *arguments):
-    """A command's `main` within this process: exit code and what was printed."""
+    """Run a command's `main` in this process: (exit code, stdout, stderr)."""
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()

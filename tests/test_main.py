@@ -9,18 +9,23 @@ from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, command
 
 from transfergen.__main__ import COMMANDS, main
 
-OVERVIEW = """
-import sys
-from transfergen.__main__ import main
-sys.argv = ["transfergen", "--help"]
-main()
-assert "torch" not in sys.modules
+HELP = """
+import contextlib, sys
+from hydra.core.global_hydra import GlobalHydra
+from transfergen.__main__ import COMMANDS, main
+for arguments in [[], *([name] for name in COMMANDS)]:
+    GlobalHydra.instance().clear()
+    sys.argv = ["transfergen", *arguments, "--help"]
+    with contextlib.suppress(SystemExit):
+        main()
+    assert "torch" not in sys.modules, arguments
 """
 
 
 @pytest.fixture(scope="module")
 def overview():
-    return subprocess.run([sys.executable, "-c", OVERVIEW], check=True, capture_output=True, text=True).stdout
+    """What `transfergen --help` prints, and after it the help of each command; all of it without torch."""
+    return subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`Generator` is imported when it is asked for: it needs torch, which takes seconds."""
+    """Import `Generator` on first use: it needs torch, whose import takes seconds."""
     if name == "Generator":
         from transfergen.sampling.pretrained import PretrainedGenerator
 

@@ -1,14 +1,14 @@
-"""Errors that end a command in their own way."""
+"""The error that ends a command after a signal."""
 
 import signal
 
 
 class SignalError(Exception):
-    """A training that a signal ended, and that has saved where it was.
+    """A signal has ended a training, whose checkpoint is saved.
 
     Args:
         number: of the signal.
-        images_seen: where it stands.
+        images_seen: real images at the checkpoint.
     """
 
     def __init__(self, number: int, images_seen: int) -> None:

@@ -1,4 +1,4 @@
-"""The command, as somebody with a folder of pictures meets it."""
+"""The command on a folder of pictures: sound, damaged, or too small."""
 
 import json
 
@@ -20,7 +20,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_sound_folder_is_shown_with_what_becomes_of_it(folder):
+def test_table_shows_what_training_does_with_each_kind_of_picture(folder):
     code, out, err = called(main, f"data.path={folder}", "data.batch_size=8")
     assert code == 0, err
     for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64 px"):
@@ -28,7 +28,7 @@ def test_sound_folder_is_shown_with_what_becomes_of_it(folder):
     assert "training will use all pictures that can be read" in out
 
 
-def test_damage_is_an_error_and_a_choice_and_all_of_it_is_in_the_json(folder):
+def test_damaged_pictures_are_an_error_unless_they_are_skipped_and_json_names_all(folder):
     for i in range(12):
         (folder / "cat" / f"{i}.png").write_bytes(b"<html>")
     code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8")
@@ -45,7 +45,7 @@ def test_damage_is_an_error_and_a_choice_and_all_of_it_is_in_the_json(folder):
     assert (code, json.loads(out)["errors"]) == (0, [])
 
 
-def test_too_few_pictures_and_other_sources(folder):
+def test_too_few_pictures_are_an_error_and_other_sources_are_read(folder):
     code, out, _ = called(main, f"data.path={folder}")
     assert code == 2
     assert "36 training pictures are fewer than data.batch_size=128: set at most that" in out

@@ -1,4 +1,4 @@
-"""What bad input gets: exit code 2, one line that names the override to change, and no traceback."""
+"""Bad input gets exit code 2 and one line that names the override to change, without a traceback."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_folder_without_pictures_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flipped architecture", "html", "empty", "pickle"])
-def test_weights_that_are_not_these_are_refused(tmp_path, damage):
+def test_files_that_hold_no_weights_of_the_backbone_are_refused(tmp_path, damage):
     file = tmp_path / "weights.pth"
     if damage == "flipped architecture":
         file = tmp_path / "weights.safetensors"
@@ -119,7 +119,7 @@ def test_output_folder_that_cannot_be_written_is_refused_before_any_work(tmp_pat
     assert "hydra.run.dir" in line
 
 
-def test_resume_of_what_is_no_run_is_refused_and_leaves_nothing(tmp_path):
+def test_resuming_a_folder_that_is_no_run_is_refused_and_makes_nothing(tmp_path):
     assert "no such folder" in refusal(None, f"resume={tmp_path / 'nowhere'}")
     assert not (tmp_path / "nowhere").exists()
     assert "last.ckpt" in refusal(None, f"resume={tmp_path}")
@@ -138,7 +138,7 @@ def test_sweep_trains_one_run_after_the_other(tmp_path):
     assert all((tmp_path / str(job) / "grid.png").exists() for job in (0, 1))
 
 
-def test_no_network_and_no_file_is_said_with_url_path_and_override(tmp_path, monkeypatch):
+def test_failed_download_names_url_path_and_override(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     line = refusal(tmp_path / "run", "data=shapes")
@@ -146,7 +146,7 @@ def test_no_network_and_no_file_is_said_with_url_path_and_override(tmp_path, mon
         assert word in line
 
 
-def test_traceback_is_shown_when_asked_for(tmp_path):
+def test_hydra_full_error_shows_the_traceback(tmp_path):
     done = command(tmp_path / "run", *SMALL, "data.fit=oval", env={"HYDRA_FULL_ERROR": "1"})
     assert done.returncode != 0
     assert "Traceback" in done.stderr

@@ -1,4 +1,4 @@
-"""The command on a run and on folders: table, JSON, picture, and what it refuses."""
+"""The command on a run and on folders: table, JSON, neighbours.png, and refused settings."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def test_run_gets_a_table_a_file_and_a_picture(run_dir):
     assert all(1_000_000 <= row["sample"] < 1_000_016 for row in found)
 
 
-def test_numbers_are_those_of_the_end_of_the_training(run_dir):
+def test_metrics_equal_those_at_the_end_of_the_training(run_dir):
     code, out, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=0", "format=json", "data.cache_dir=null")
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
@@ -77,7 +77,7 @@ def test_numbers_are_those_of_the_end_of_the_training(run_dir):
     assert json.loads((run_dir / "evaluation.json").read_text()) == result
 
 
-def test_best_generator_of_a_run_and_settings_act(run_dir, tmp_path):
+def test_best_generator_split_count_and_seed_are_used(run_dir, tmp_path):
     settings = [f"run={run_dir}", "metrics=pixels", "neighbours=0", "format=json", f"out={tmp_path / 'e.json'}"]
     code, out, err = evaluate(*settings, "checkpoint=best", "split=train", "count=9", "seed=5")
     assert code == 0, err
@@ -89,7 +89,7 @@ def test_best_generator_of_a_run_and_settings_act(run_dir, tmp_path):
         assert about == (9, 9, "train", 5)
 
 
-def test_a_file_keeps_what_was_measured_otherwise_and_not_what_training_has_replaced(run_dir, tmp_path):
+def test_results_of_other_settings_are_kept_and_outdated_ones_are_not(run_dir, tmp_path):
     folder, kept = tmp_path / "run", tmp_path / "run" / "evaluation.json"
     shutil.copytree(run_dir, folder, ignore=shutil.ignore_patterns("evaluation.json"))
 
@@ -121,7 +121,7 @@ def test_neighbours_among_more_training_images_than_references(run_dir, tmp_path
     assert found["references"] == 40
 
 
-def test_weights_shared_with_the_runs_discriminator_are_told_of_without_building_it(run_dir, tmp_path, caplog):
+def test_weights_shared_with_the_discriminator_are_reported_without_building_it(run_dir, tmp_path, caplog):
     for name in ("generator.json", "generator.safetensors"):
         (tmp_path / name).write_bytes((run_dir / name).read_bytes())
     config = OmegaConf.load(run_dir / "config.yaml")
@@ -136,7 +136,7 @@ def test_weights_shared_with_the_runs_discriminator_are_told_of_without_building
     assert "biased upwards" in caplog.text
 
 
-def test_folders_of_anybodys_pictures_are_compared(folders, tmp_path):
+def test_two_folders_are_compared(folders, tmp_path):
     def distance(fake, *options):
         code, out, err = evaluate(
             f"fake={folders / fake}",
@@ -164,7 +164,7 @@ def test_folders_of_anybodys_pictures_are_compared(folders, tmp_path):
     assert (same["resolution"], distance("shapes", "data.resolution=64")["resolution"]) == (32, 64)
 
 
-def test_pictures_may_be_of_any_size_and_mode_and_number(folders, tmp_path):
+def test_pictures_may_have_any_size_mode_and_number(folders, tmp_path):
     for i, (size, mode) in enumerate([((40, 30), "L"), ((30, 52), "RGBA"), ((30, 30), "RGB"), ((9, 12), "P")]):
         Image.new(mode, size).save(tmp_path / f"{i}.png")
     out = tmp_path / "out" / "e.json"
@@ -236,7 +236,7 @@ def test_mistake_gets_one_line(run_dir, folders, arguments, words):
     assert all(word in line for word in words), line
 
 
-def test_best_generator_that_was_not_kept_is_refused(run_dir, tmp_path):
+def test_missing_best_generator_is_refused(run_dir, tmp_path):
     for name in ("generator.json", "generator.safetensors", "config.yaml"):
         (tmp_path / name).write_bytes((run_dir / name).read_bytes())
     code, _, err = evaluate(f"run={tmp_path}", "checkpoint=best")

@@ -1,4 +1,4 @@
-"""The page to explore: its pictures, and a click in a real browser."""
+"""The page: the images it shows, and a click in a real browser."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):
     assert not np.array_equal(grid, samples(generator, 3, 4, 0.2, None))
 
 
-def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir):
+def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     generator = Generator.from_pretrained(run_dir)
     start, middle, end = (between(generator, 1, 2, part, None) for part in (0, 0.5, 1))
     for image, seed in ((start, 1), (end, 2)):
@@ -35,7 +35,7 @@ def test_the_way_between_two_seeds_begins_and_ends_at_theirs(run_dir):
     np.testing.assert_array_equal(np.asarray(large)[::15, ::15], middle)
 
 
-def test_nearest_training_pictures_are_beside_the_image_and_their_absence_is_told(run_dir, tmp_path):
+def test_nearest_training_pictures_are_shown_or_the_page_says_why_not(run_dir, tmp_path):
     generator = Generator.from_pretrained(run_dir)
     sheet = training_pictures(generator, run_dir, 64)(5)
     assert sheet.size == (6 * 34 + 2, 34 + 2)
@@ -48,7 +48,7 @@ def test_nearest_training_pictures_are_beside_the_image_and_their_absence_is_tol
     assert any("gone" in str(part["props"].get("value")) for part in shown["components"])
 
 
-def test_without_a_run_or_gradio_one_line_says_what_to_do(monkeypatch, run_dir):
+def test_missing_run_or_gradio_gets_one_line(monkeypatch, run_dir):
     code, _, err = called(main)
     assert (code, "run=RUN_DIR is missing" in err) == (2, True)
     monkeypatch.setitem(sys.modules, "gradio", None)

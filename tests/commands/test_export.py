@@ -19,7 +19,7 @@ NAMES = sorted(file.stem for file in (CONF_DIR / "generator").glob("*.yaml"))
 
 
 def run_of(folder, name):
-    """A run's files, of a small network of that architecture whose weights all matter."""
+    """A run directory with a small generator of that architecture, none of whose weights is 0 or 1."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -47,7 +47,7 @@ def test_each_generator_is_exported_and_makes_the_same_images(tmp_path, name, fo
     assert float(re.search(r"differs by (\S+) at most", out)[1]) <= TOLERANCE
 
 
-def test_bf16_is_half_the_size_and_a_source_like_any_other(tmp_path):
+def test_bf16_is_half_the_size_and_loads_like_any_generator(tmp_path):
     run, out = run_of(tmp_path / "run", "dcgan"), tmp_path / "bf16"
     code, _, err = called(main, f"run={run}", "format=bf16", f"out={out}")
     assert code == 0, err
@@ -73,7 +73,7 @@ def test_an_export_that_makes_other_images_is_refused(tmp_path, monkeypatch):
     assert "do not use it" in err
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path):
+def test_mistake_gets_one_line(tmp_path):
     for words, line in ((["format=tar", "run=x"], "choose one of onnx"), ([], "run=RUN_DIR"), (["run=/no"], "no such")):
         code, _, err = called(main, *words)
         assert (code, err.count("\n")) == (2, 1)

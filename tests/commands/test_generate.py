@@ -58,7 +58,7 @@ def refusal(out, **settings):
     return err
 
 
-def test_what_is_no_run_is_refused(run_dir, tmp_path):
+def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
     assert "run=RUN_DIR" in refusal(tmp_path / "out")
     assert "no such folder" in refusal(tmp_path / "out", run=tmp_path / "nowhere")
     assert "generator.json" in refusal(tmp_path / "out", run=tmp_path)
@@ -81,7 +81,7 @@ def test_damaged_or_foreign_files_are_refused(run_dir, tmp_path):
     assert "damaged" in refusal(tmp_path / "out", run=tmp_path)
 
 
-def test_what_is_there_is_not_made_again_and_other_settings_are_refused(run_dir, tmp_path):
+def test_existing_images_are_kept_and_other_settings_are_refused(run_dir, tmp_path):
     whole = generate(tmp_path / "out", run=run_dir, num=6)
     images = tmp_path / "out" / "images"
     (images / "000004.png").unlink()
@@ -95,7 +95,7 @@ def test_what_is_there_is_not_made_again_and_other_settings_are_refused(run_dir,
     assert "holds images of another seed" in refusal(tmp_path / "out", run=run_dir, num=6, seed=1)
 
 
-def test_archive_has_the_same_images_and_is_there_only_when_it_is_whole(run_dir, tmp_path):
+def test_archive_has_the_same_images_and_leaves_no_partial_file(run_dir, tmp_path):
     folder = generate(tmp_path / "out", run=run_dir, num=5)
     code, _, err = called(main, f"run={run_dir}", "num=5", f"out={tmp_path / 'all.zip'}")
     assert code == 0, err
@@ -130,7 +130,7 @@ def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir,
     assert "cannot read it" in refusal(out, run=run_dir, invert=tmp_path / "nowhere.png")
 
 
-def test_generators_file_and_the_best_one_are_sources_too(run_dir, tmp_path):
+def test_weights_file_is_a_source_and_a_missing_best_generator_is_refused(run_dir, tmp_path):
     a = generate(tmp_path / "a", run=run_dir, num=2)
     b = generate(tmp_path / "b", run=run_dir / "generator.safetensors", num=2)
     assert all(np.array_equal(a[name], b[name]) for name in a)

@@ -1,4 +1,4 @@
-"""Sweeps: what becomes of trials that fail, that were killed, and that are done."""
+"""Sweeps with trials that fail, are killed, or are finished."""
 
 import json
 import os
@@ -8,9 +8,11 @@ import sys
 import time
 
 import pytest
-from runs import ANY_MODEL, ROOT, SMALL_MODELS, command, train
+from runs import ANY_MODEL, SMALL_MODELS, command, train
 
 from transfergen.commands.sweep import PENALTY, collect, plot, run_trial, trials_left, varied
+from transfergen.runs import artefacts
+from transfergen.runs.checkpoint import save
 
 SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "evaluation.count=16", "max_images=8"]
 
@@ -19,7 +21,7 @@ def sweep(folder, *overrides):
     return train(None, "-m", *SMALL, f"hydra.sweep.dir={folder}", *overrides, small=False)
 
 
-def test_a_trial_that_diverges_does_not_end_the_sweep_and_is_in_the_table(tmp_path):
+def test_a_diverging_trial_does_not_end_the_sweep_and_is_in_the_table(tmp_path):
     code, out, err = sweep(tmp_path, "optimizer.generator.lr=1e-4,1e30,2e-4", "max_images=32")
     assert code == 0, err
     assert "not finite" in " ".join(out.split())
@@ -36,27 +38,35 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_ends_with_an_error(tmp_path)
     assert "all 2 trials failed, the first with: data.batch_size=1000: there are only 64 training images" in err
 
 
-def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_path):
+def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_path, monkeypatch):
+    trained = []
+
+    def stub(config, run_dir, checkpoint, *, composed):
+        (run_dir / artefacts.COMPOSED).write_text(composed)
+        trained.append((run_dir.name, checkpoint))
+        return float(config.seed)
+
+    monkeypatch.setattr("transfergen.training.fit.train", stub)
     assert sweep(tmp_path, "seed=1,2")[0] == 0
-    (tmp_path / "1" / "trial.json").unlink()  # as if it had been killed in the second
-    kept = [(tmp_path / number / "checkpoints" / "last.ckpt").stat().st_mtime_ns for number in "01"]
+    (tmp_path / "1" / artefacts.TRIAL).unlink()  # as if it had been killed in the second trial
+    save({}, tmp_path / "1" / artefacts.LAST_CHECKPOINT)
     code, _, err = sweep(tmp_path, "seed=1,2", "trainer.max_epochs=400")
     assert code == 2
     assert "holds a sweep with other settings; choose another folder" in err
     code, _, err = sweep(tmp_path, "seed=1,2,3")
     assert code == 0, err
-    assert len(collect(tmp_path)) == 3
-    assert (tmp_path / "0" / "checkpoints" / "last.ckpt").stat().st_mtime_ns == kept[0]
+    assert trained == [("0", None), ("1", None), ("1", tmp_path / "1" / artefacts.LAST_CHECKPOINT), ("2", None)]
+    assert [each["value"] for each in collect(tmp_path)] == [1, 2, 3]
 
 
-def test_a_metric_that_is_no_number_is_a_failure_with_a_finite_value(tmp_path):
+def test_a_metric_of_nan_is_a_failure_with_a_finite_value(tmp_path):
     assert run_trial(tmp_path, "", [], lambda begun: float("nan")) == PENALTY
     assert json.loads((tmp_path / "trial.json").read_text())["error"] == "its metric is nan"
     assert run_trial(tmp_path, "", [], lambda begun: 2.0) == 2.0  # failed ones are tried again
     assert run_trial(tmp_path, "", [], lambda begun: 3.0) == 2.0  # and others are done
 
 
-def test_settings_that_differ_are_found_and_plotted(tmp_path):
+def test_settings_that_differ_are_plotted(tmp_path):
     about = {"error": None, "seconds": 1.0, "name": "x"}
     trials = [
         {"value": 2.0, "started": 1.0, "overrides": ["lr=1e-4", "model=dcgan", "trials=2"], **about},
@@ -67,32 +77,48 @@ def test_settings_that_differ_are_found_and_plotted(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+SEARCH = """
+from transfergen.commands.train import main
+from transfergen.training import fit
+
+def stub(config, run_dir, checkpoint, *, composed):
+    (run_dir / ".composed.yaml").write_text(composed)
+    return config.optimizer.generator.lr
+
+fit.train = stub
+main()
+"""
+
+
 def test_a_killed_search_goes_on_from_its_database(tmp_path):
-    search = ["-m", "experiment=sweep", *SMALL, f"hydra.sweep.dir={tmp_path}"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    script, folder = tmp_path / "search.py", tmp_path / "sweep"
+    script.write_text(SEARCH)
+    search = ["-m", "experiment=sweep", *SMALL, f"hydra.sweep.dir={folder}"]
     first = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *search, "trials=50"],
+        [sys.executable, str(script), *search, "trials=500"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=env,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("*/trial.json"))) < 2:
-        assert time.monotonic() < deadline
-        assert first.poll() is None
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    storage = f"sqlite:///{tmp_path / 'study.db'}"
-    before = 100 - trials_left(storage, "transfergen", 100)
+    try:
+        deadline = time.monotonic() + 240
+        while len(list(folder.glob("*/trial.json"))) < 2:
+            assert time.monotonic() < deadline
+            assert first.poll() is None
+            time.sleep(0.05)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    storage = f"sqlite:///{folder / 'study.db'}"
+    before = 1000 - trials_left(storage, "transfergen", 1000)
     assert before >= 1
-    ran = command(None, *search, f"trials={before + 2}")
+    ran = command(None, *search, f"trials={before + 2}", script=script)
     assert ran.returncode == 0, ran.stderr
     assert trials_left(storage, "transfergen", before + 2) == 0
-    assert len(collect(tmp_path)) in (before + 2, before + 3)  # one may have ended after the database was last told
+    assert len(collect(folder)) in (before + 2, before + 3)  # the killed process may not have recorded its last trial
 
 
-def test_an_extra_that_is_missing_is_named(tmp_path):
+def test_missing_extra_is_named(tmp_path):
     blocked = tmp_path / "hydra_plugins"
     blocked.mkdir()
     (blocked / "__init__.py").write_text("")  # a package of that name hides the namespace with the plugins

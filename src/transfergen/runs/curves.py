@@ -1,4 +1,4 @@
-"""The curves of runs, from their CSV files, drawn as SVG."""
+"""Curves of a run: read from its CSV files, and drawn as SVG."""
 
 import csv
 import io
@@ -8,13 +8,13 @@ from pathlib import Path
 from transfergen.runs.artefacts import CURVES
 
 Curves = dict[str, list[tuple[int, float]]]
-"""Name of a scalar -> (real images seen, value), in order."""
+"""Name of a scalar -> its points (real images seen, value), in order."""
 
 COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d"]
 
 
 def read_curves(run_dir: Path) -> Curves:
-    """All scalars of a run. Where it was resumed, what a later part measured again replaces what an earlier one had."""
+    """All scalars of a run. After a resumption, its points replace earlier ones at the same number of images."""
     points: dict[str, dict[int, float]] = {}
     files = sorted(run_dir.glob(CURVES), key=lambda file: int(file.parent.name.split("_")[1]))
     for file in files:
@@ -23,7 +23,7 @@ def read_curves(run_dir: Path) -> Curves:
                 try:
                     step = int(float(row.pop("step")))
                 except (KeyError, TypeError, ValueError):
-                    continue  # a line that a kill cut off
+                    continue  # a killed process may leave half a line
                 for name, value in row.items():
                     try:
                         points.setdefault(str(name), {})[step] = float(value)
@@ -32,8 +32,8 @@ def read_curves(run_dir: Path) -> Curves:
     return {name: sorted(values.items()) for name, values in points.items() if values}
 
 
-def draw(title: str, lines: dict[str, list[tuple[int, float]]]) -> str:
-    """An SVG of lines by name over images seen, with a logarithmic axis where all are positive and far apart."""
+def draw(title: str, lines: Curves) -> str:
+    """Draw named lines over images seen as SVG. The axis is logarithmic where values are positive and far apart."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
