@@ -9,7 +9,7 @@ from generators import varied
 from PIL import Image
 
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.sampling.image_files import ImageFolder, to_png, write_gif, write_images, write_mp4
+from transfergen.sampling.image_files import image_folder, to_png, write_gif, write_images, write_mp4
 from transfergen.sampling.pretrained import PretrainedGenerator
 
 
@@ -51,7 +51,7 @@ def test_devices_share_the_images_and_those_that_exist_are_left(tmp_path):
     for name, count in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "000001.png").write_text("kept")
-        with ImageFolder(tmp_path / name) as target:
+        with image_folder(tmp_path / name) as target:
             write_images(generators[:count], target, range(5, 12), batch_size=2)
     one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two

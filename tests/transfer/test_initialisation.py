@@ -244,7 +244,7 @@ def test_damaged_weights_are_refused(tmp_path):
     [
         ("nowhere", "no such folder or file, and this is no name of a model"),
         ("nowhere.pth", "there is no such file"),
-        ("owner/model", "cannot be downloaded from the hub"),
+        ("owner/model", "cannot download https://huggingface.co/owner/model/"),
         ("https://host/file.pth", "download the file yourself"),
         ("pickle.pt", "refused, it holds more than tensors"),
         ("empty", "there is no "),
@@ -271,6 +271,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
         asked.append((name, file))
         return str(tmp_path / file)
 
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *args: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     other = DCGAN(**SMALL_DCGAN)
     initialise(other, None, init_from("owner/model"))

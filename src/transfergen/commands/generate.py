@@ -59,7 +59,7 @@ def _check(config: DictConfig) -> None:
 
 
 def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
-    from transfergen.sampling.image_files import ImageFolder, ImageZip, write_images
+    from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
     options: dict[str, Any] = {"classes": list(config.classes), "truncation": config.truncation}
     zipped = out.suffix == ".zip"
@@ -69,7 +69,7 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
         _keep_settings(folder, options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]})
     seeds = range(config.seed, config.seed + config.num)
     generators[0].grid(seeds[:64], **options).save(folder / artefacts.GRID)
-    with ImageZip(images) if zipped else ImageFolder(images) as target:
+    with image_zip(images) if zipped else image_folder(images) as target:
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, target, seeds, batch_size=config.batch_size, track=track, **options)
     print(f"{config.num:,} images: {images}, the first of them in {folder / artefacts.GRID}")
@@ -124,7 +124,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
     z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)
     with torch.no_grad():
-        image = generator.network(z) if labels is None else generator.network(z, labels)
+        image = generator.network(z, labels)
     out.mkdir(parents=True, exist_ok=True)
     sheet = out / "inversion.png"
     to_grid(torch.cat([pixels[None], to_uint8(image).cpu()]), columns=2).save(sheet)

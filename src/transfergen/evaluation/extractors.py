@@ -16,7 +16,7 @@ from transfergen.images import to_float, to_uint8
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.backbones.vgg import VGG
-from transfergen.networks.weights import pick, read_state_dict
+from transfergen.networks.weights import first_line, load_weights, read_state_dict
 
 CPU_PIXELS = 8 * 224**2
 """Pixels computed at once on a CPU: feature maps of many more do not fit its caches and take longer."""
@@ -126,10 +126,11 @@ class TimmFeatures(Extractor):
             net = timm.create_model(name, pretrained=False, num_classes=0, **vit).eval()
             dimensions = net(torch.zeros(1, 3, input_size, input_size)).shape[1]
         except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError) as error:
-            reason = str(error).split("\n")[0][:120]
-            raise ValueError(f"name={name}: timm cannot give its features of {input_size} px ({reason})") from error
+            raise ValueError(
+                f"name={name}: timm cannot give its features of {input_size} px ({first_line(error)})"
+            ) from error
         if weights != "random":
-            net.load_state_dict(_matching(native_state(name, weights), net, weights), strict=False)
+            load_weights(net, native_state(name, weights), weights)
         self.interpolation = interpolation
         # Published for images in [0, 1]; these are in [-1, 1].
         mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
@@ -191,7 +192,7 @@ class InceptionFeatures(Extractor):
         source = None
         if weights != "random":
             path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
-            net.load_state_dict(_matching(read_state_dict(path), net, str(path)), strict=False)
+            load_weights(net, read_state_dict(path), str(path))
             source = "inception-2015-12-05"
         name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
@@ -211,9 +212,3 @@ def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
     # Antialiasing makes bicubic the same as Pillow's, even when images are enlarged.
     resized = F.interpolate(images, size=(size, size), mode=interpolation, antialias=True)
     return resized.clamp(-1, 1)  # bicubic overshoots
-
-
-def _matching(state: dict[str, Tensor], net: nn.Module, source: str) -> dict[str, Tensor]:
-    """The tensors of a file that the network has, except the counters of batch norm, which some files lack."""
-    wanted = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    return pick(state, wanted, source)

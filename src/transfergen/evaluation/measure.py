@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -144,10 +144,7 @@ def to_table(records: list[dict[str, Any]]) -> Group:
     notes = [about, *(record["warning"] for record in records if "warning" in record)]
     if first["shares_weights_with_discriminator"]:
         notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")
-    table = Table()
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("better")
+    table = Table("metric", Column("value", justify="right"), "better")
     for record in records:
         better = "larger" if record["larger_is_better"] else "smaller"
         table.add_row(record["name"], f"{record['value']:.4g}", better)

@@ -4,7 +4,6 @@ Features are (N, D), one row for each image, in float32 or float64: differences 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,22 +74,13 @@ def _log_similarities(features: Tensor) -> Tensor:
     return similarities[:, :-1].reshape(count, count - 1).log_softmax(dim=1)
 
 
-class _Reversal(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return features.view_as(features)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return -ctx.scale * gradients[0], None
-
-
 def gradient_reversal(features: Tensor, *, scale: float = 1.0) -> Tensor:
     """The features, of any shape, unchanged; in the backward pass, their gradient times -`scale`.
 
     Layers after it learn to tell two domains apart, and layers before it learn to make that hard. Ganin 2016,
     arXiv:1505.07818, eq. 14-15.
     """
-    reversed_: Tensor = _Reversal.apply(features, scale)
-    return reversed_
+    unchanged = features.view_as(features)
+    if unchanged.requires_grad:
+        unchanged.register_hook(lambda gradient: -scale * gradient)  # type: ignore[no-untyped-call]
+    return unchanged

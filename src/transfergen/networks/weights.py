@@ -1,20 +1,24 @@
 """Files of weights: downloaded, verified, and read without running any code from the file."""
 
 import hashlib
-import os
-import urllib.request
+import re
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import torch
 from filelock import FileLock
-from rich.progress import wrap_file
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 CONNECT_TIMEOUT_S = 5.0
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""OWNER/MODEL, a name on the Hugging Face hub."""
 
 
 class WeightsError(ValueError):
@@ -47,24 +51,49 @@ class Download:
         return self.cached
 
     def _download(self) -> None:
-        partial = self.cached.with_suffix(f".{os.getpid()}.part")
+        timeout = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(CONNECT_TIMEOUT_S)  # torch.hub sets none
         try:
-            with urllib.request.urlopen(self.url, timeout=CONNECT_TIMEOUT_S) as answer:
-                length = answer.headers["Content-Length"]
-                total = int(length) if length else 0  # without a total, the progress bar does not fill
-                with wrap_file(answer, total, description=self.cached.name) as body, partial.open("wb") as out:
-                    while chunk := body.read(1 << 20):
-                        out.write(chunk)
-            if mismatch := _mismatch(partial, self.sha256):
-                raise ValueError(mismatch)
-            partial.replace(self.cached)
-        except (OSError, HTTPException, ValueError) as error:
+            torch.hub.download_url_to_file(self.url, str(self.cached), self.sha256)
+        except (OSError, HTTPException, RuntimeError) as error:
             raise WeightsError(
                 f"weights: cannot download {self.url} ({error}); put the file at {self.cached} (SHA-256 "
                 f"{self.sha256}), or give the path of a local copy, or random to do without pretraining"
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            socket.setdefaulttimeout(timeout)
+
+
+def download_from_hub(model: str, files: Sequence[str], setting: str, advice: str = "", **options: Any) -> Path:
+    """Download files of a model on the Hugging Face hub, unless they are cached.
+
+    Args:
+        model: its name, OWNER/MODEL.
+        files: their names.
+        setting: what asks for them, which the error message begins with.
+        advice: ends the error message.
+        options: of `hf_hub_download`, such as `revision` or `token`.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        WeightsError: a file cannot be downloaded.
+    """
+    cache = options.get("cache_dir") or huggingface_hub.constants.HF_HUB_CACHE
+    for file in files:
+        url = huggingface_hub.hf_hub_url(model, file, revision=options.get("revision"))
+        cached = huggingface_hub.try_to_load_from_cache(model, file, options.get("cache_dir"), options.get("revision"))
+        try:
+            if not isinstance(cached, str) and not options.get("local_files_only"):  # else it is tried for a minute
+                huggingface_hub.get_hf_file_metadata(url, options.get("token"), CONNECT_TIMEOUT_S)
+            path = Path(huggingface_hub.hf_hub_download(model, file, **options))
+        except Exception as error:  # the hub's errors have no common class
+            raise WeightsError(
+                f"{setting}: cannot download {url} to {cache} ({first_line(error)}); give the path of a local copy"
+                f"{advice}"
+            ) from error
+    return path.parent
 
 
 def verify(path: Path, sha256: str) -> None:
@@ -73,14 +102,13 @@ def verify(path: Path, sha256: str) -> None:
     Raises:
         WeightsError: it has another one.
     """
-    if mismatch := _mismatch(path, sha256):
-        raise WeightsError(f"weights: {path} is damaged or another file: {mismatch}; delete it, or give another path")
-
-
-def _mismatch(path: Path, sha256: str) -> str | None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    return None if found.startswith(sha256) else f"its SHA-256 is {found}, expected {sha256}"
+    if not found.startswith(sha256):
+        raise WeightsError(
+            f"weights: {path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it, or "
+            "give another path"
+        )
 
 
 def read_state_dict(path: Path, argument: str = "weights") -> dict[str, Tensor]:
@@ -102,9 +130,9 @@ def read_state_dict(path: Path, argument: str = "weights") -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{argument}={path}: damaged, or no file of weights ({_first_line(error)})") from error
+        raise WeightsError(f"{argument}={path}: damaged, or no file of weights ({first_line(error)})") from error
     except Exception as error:  # pickle.UnpicklingError, and others that a hostile or broken pickle can cause
-        raise WeightsError(f"{argument}={path}: refused, it holds more than tensors ({_first_line(error)})") from error
+        raise WeightsError(f"{argument}={path}: refused, it holds more than tensors ({first_line(error)})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if isinstance(state, dict):  # modules may save more than tensors
         state = {name: value for name, value in state.items() if not str(name).endswith("_extra_state")}
@@ -146,5 +174,16 @@ def pick(
     return picked
 
 
-def _first_line(error: Exception) -> str:
+def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load a network's tensors, but for the counters of batch norm: old files lack them, and they are not used here.
+
+    Raises:
+        WeightsError: see `pick`.
+    """
+    wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    network.load_state_dict(pick(state, wanted, source), strict=False)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, at most 120 characters of it."""
     return str(error).strip().split("\n")[0][:120] or type(error).__name__

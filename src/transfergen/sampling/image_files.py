@@ -2,13 +2,12 @@
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -22,78 +21,40 @@ _WRITERS = 2
 """Threads that encode a batch while the network, which needs all cores itself, waits. Pillow releases the GIL."""
 
 
-class ImageTarget:
-    """Where images are written, each under a number. Subclasses say how one is written."""
+class ImageTarget(NamedTuple):
+    """Where images are written."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_WRITERS)
-
-    def add(self, numbers: Sequence[int], pixels: Tensor) -> None:
-        """Write images (B, 3, R, R) uint8, by their B numbers."""
-        shares = [(numbers[i::_WRITERS], pixels[i::_WRITERS]) for i in range(_WRITERS)]
-        list(self._pool.map(self._write, *zip(*shares, strict=True)))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
-        self._close(whole=error is None)
-
-    def __contains__(self, number: int) -> bool:
-        return False
-
-    def _write(self, numbers: Sequence[int], pixels: Tensor) -> None:
-        raise NotImplementedError
-
-    def _close(self, *, whole: bool) -> None:
-        pass
+    write: Callable[[str, bytes], object]
+    """Writes a file, given its name and content. Several threads may call it."""
+    existing: Collection[str] = ()
+    """Names of the files that are there already."""
 
 
-class ImageFolder(ImageTarget):
-    """Files 000000.png, 000001.png, ...; it contains the numbers whose files exist already."""
+@contextmanager
+def image_folder(folder: Path) -> Iterator[ImageTarget]:
+    """A folder, which is made if it does not exist. No file in it is ever incomplete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in folder.glob(".*.part"):  # of a run that was killed
+        part.unlink()
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(".*.part"):  # of a run that was killed
-            part.unlink()
-        self._existing = {file.name for file in folder.iterdir()}
+    def write(name: str, content: bytes) -> None:
+        part = folder / f".{name}.part"
+        part.write_bytes(content)
+        part.replace(folder / name)
 
-    def __contains__(self, number: int) -> bool:
-        return _name(number) in self._existing
-
-    def _write(self, numbers: Sequence[int], pixels: Tensor) -> None:
-        for number, image in zip(numbers, pixels, strict=True):
-            part = self._folder / f".{_name(number)}.part"
-            part.write_bytes(to_png(image))
-            part.replace(self._folder / _name(number))
+    yield ImageTarget(write, {file.name for file in folder.iterdir()})
 
 
-class ImageZip(ImageTarget):
-    """Files 000000.png, 000001.png, ... in one archive, which exists only once it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path, self._part = path, path.with_name(f".{path.name}.part")
-        self._archive = zipfile.ZipFile(self._part, "w")  # stored: PNGs are compressed already
-        self._lock = Lock()
-
-    def _write(self, numbers: Sequence[int], pixels: Tensor) -> None:
-        for number, image in zip(numbers, pixels, strict=True):
-            content = to_png(image)
-            with self._lock:
-                self._archive.writestr(_name(number), content)
-
-    def _close(self, *, whole: bool) -> None:
-        self._archive.close()
-        if whole:
-            self._part.replace(self._path)
-        else:
-            self._part.unlink()
+@contextmanager
+def image_zip(path: Path) -> Iterator[ImageTarget]:
+    """An archive, which exists only once it is whole."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with zipfile.ZipFile(part, "w") as archive:  # stored: PNGs are compressed already
+            yield ImageTarget(archive.writestr)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_images(
@@ -105,7 +66,7 @@ def write_images(
     track: Callable[[range], Iterable[int]] = iter,
     **options: Any,
 ) -> None:
-    """Write the images of seeds, numbered from 0, that the target does not contain yet.
+    """Write the images of seeds as 000000.png, 000001.png and so on, unless the target has them already.
 
     Args:
         generators: the same network on one or more devices, which share the batches. Their number changes no image.
@@ -117,12 +78,15 @@ def write_images(
     """
 
     def make(generator: PretrainedGenerator, numbers: Sequence[int]) -> None:
-        target.add(numbers, generator.pixels([seeds[i] for i in numbers], batch_size=batch_size, **options))
+        pixels = generator.pixels([seeds[i] for i in numbers], batch_size=batch_size, **options)
+        for i, png in zip(numbers, writers.map(to_png, pixels), strict=True):
+            target.write(names[i], png)
 
-    missing = [i for i in range(len(seeds)) if i not in target]
+    names = [f"{i:06d}.png" for i in range(len(seeds))]
+    missing = [i for i, name in enumerate(names) if name not in target.existing]
     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
     devices = len(generators)
-    with ThreadPoolExecutor(devices) as workers:
+    with ThreadPoolExecutor(devices) as workers, ThreadPoolExecutor(_WRITERS) as writers:
         for start in track(range(0, len(batches), devices)):
             list(workers.map(make, generators, batches[start : start + devices]))
 
@@ -158,7 +122,3 @@ def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
             image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
             container.mux(stream.encode(image))
         container.mux(stream.encode())
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}.png"

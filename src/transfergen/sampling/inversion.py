@@ -42,12 +42,12 @@ def invert(
     optimizer = torch.optim.Adam([z], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in track(range(steps)):
-        loss = (_distance(_images(generator, z, labels), pictures) + prior * z.square().mean(dim=1)).sum()
+        loss = (_distance(generator(z, labels), pictures) + prior * z.square().mean(dim=1)).sum()
         (z.grad,) = torch.autograd.grad(loss, [z])
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        error = (_images(generator, z, labels) - pictures).square().mean(dim=(1, 2, 3))
+        error = (generator(z, labels) - pictures).square().mean(dim=(1, 2, 3))
     return z.detach(), error
 
 
@@ -58,16 +58,11 @@ def _nearest_of_random(generator: Generator, pictures: Tensor, seed: int, labels
     for i, picture in enumerate(pictures):
         label = None if labels is None else labels[i : i + 1]
         distances = [
-            _distance(_images(generator, part, None if label is None else label.expand(len(part))), picture[None])
+            _distance(generator(part, None if label is None else label.expand(len(part))), picture[None])
             for part in torch.split(tried, 64)
         ]
         nearest.append(tried[torch.cat(distances).argmin()])
     return torch.stack(nearest)
-
-
-def _images(generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
-    images: Tensor = generator(z) if labels is None else generator(z, labels)
-    return images
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -1,24 +1,23 @@
 """A trained generator in use: loaded from a run, a file or the hub, it turns seeds into images."""
 
 import json
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelHubMixin
 from PIL import Image
 from torch import Tensor
 
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
 from transfergen.networks.generators.base import latents, sample
+from transfergen.networks.weights import HUB_NAME, download_from_hub
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator, read_metadata, save_generator
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _CARD = """---
 library_name: transfergen
 pipeline_tag: unconditional-image-generation
@@ -138,10 +137,8 @@ class PretrainedGenerator(ModelHubMixin):
         fractions = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
         parts = [
-            self.network(part.to(self.device), torch.full((len(part),), label, device=self.device))
-            if self.num_classes
-            else self.network(part.to(self.device))
-            for part in torch.split(z, 64)
+            self.network(part, torch.full((len(part),), label, device=self.device))
+            for part in torch.split(z.to(self.device), 64)
         ]
         return to_uint8(torch.cat(parts)).cpu()
 
@@ -156,33 +153,16 @@ class PretrainedGenerator(ModelHubMixin):
         Raises:
             ValueError: it does not exist, or its files are damaged.
         """
-        name = str(pretrained_model_name_or_path)
-        path = Path(name).expanduser()
-        if path.suffix == ".safetensors":
-            return cls._from_folder(path.parent)
-        if isinstance(pretrained_model_name_or_path, Path) or path.exists() or not _HUB_NAME.fullmatch(name):
-            return cls._from_folder(path)
-        try:
-            return super().from_pretrained(name, **options)
-        except ValueError:
-            raise
-        except Exception as error:  # the hub's errors have no common class
-            reason = str(error).strip().splitlines()[0][:200]
-            raise ValueError(f"run={name}: there is no such folder, and the hub does not give it ({reason})") from error
-
-    @classmethod
-    def _from_folder(cls, folder: Path) -> "PretrainedGenerator":
+        given = pretrained_model_name_or_path
+        folder = Path(given).expanduser()
+        if folder.suffix == ".safetensors":
+            folder = folder.parent
+        elif isinstance(given, str) and not folder.exists() and HUB_NAME.fullmatch(given):
+            files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
+            folder = download_from_hub(given, files, f"run={given}", **options)
         metrics = folder / artefacts.METRICS
         records = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else ()
         return cls(load_generator(folder), read_metadata(folder), records)
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> "PretrainedGenerator":
-        files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
-        known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-        hub = {name: options[name] for name in known if name in options}
-        paths = [Path(hf_hub_download(model_id, file, **hub)) for file in files]
-        return cls._from_folder(paths[0].parent)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         its = self.metadata

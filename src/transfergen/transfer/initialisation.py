@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.networks.weights import read_state_dict
+from transfergen.networks.weights import HUB_NAME, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
 from transfergen.runs.generator_files import load_generator
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 Rule = Mapping[str, str]
 """`theirs`, a regular expression for a whole name, and `ours`, the new name, with \\1 for the first group."""
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
@@ -142,9 +141,9 @@ def load_source_generator(path: str, setting: str) -> Generator:
         ValueError: it cannot be read. The message names the `setting`.
     """
     folder = Path(path).expanduser()
-    if not folder.is_dir() and _HUB_NAME.fullmatch(path):
-        for file in (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS):
-            folder = _download(path, file, setting).parent
+    if not folder.is_dir() and HUB_NAME.fullmatch(path):
+        files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
+        folder = download_from_hub(path, files, f"{setting}={path}")
     return load_generator(folder, setting)
 
 
@@ -157,8 +156,9 @@ def _read(source: str, network: str, setting: str) -> tuple[dict[str, Tensor], C
         return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
     if path.exists() or path.suffix in _FILES:
         return read_state_dict(path, setting), ()
-    if _HUB_NAME.fullmatch(source):
-        return read_state_dict(_download(source, f"{network}.safetensors", setting), setting), ()
+    if HUB_NAME.fullmatch(source):
+        file = f"{network}.safetensors"
+        return read_state_dict(download_from_hub(source, [file], f"{setting}={source}") / file, setting), ()
     raise ValueError(f"{setting}={source}: there is no such folder or file, and this is no name of a model on the hub")
 
 
@@ -181,19 +181,6 @@ def _read_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tenso
 
 def _digest(trunk: Backbone) -> str:
     return tensors_digest(iter(trunk.blocks.state_dict().items()))
-
-
-def _download(name: str, file: str, setting: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(name, file))
-    except Exception as error:  # the hub's errors have no common class
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(
-            f"{setting}={name}: no such folder, and {file} cannot be downloaded from the hub ({reason}); give a run "
-            "directory or a file of weights"
-        ) from error
 
 
 def _shape(tensor: Tensor) -> str:

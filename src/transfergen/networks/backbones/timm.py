@@ -1,19 +1,24 @@
 """Any timm model that returns feature maps, as a trunk."""
 
 import importlib.metadata
-import os
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.weights import CONNECT_TIMEOUT_S, WeightsError, pick, read_state_dict, verify
+from transfergen.networks.weights import (
+    WeightsError,
+    download_from_hub,
+    first_line,
+    load_weights,
+    read_state_dict,
+    verify,
+)
 
 _PACKAGED = {  # model: Python package, the file in it, SHA-256 of the file
     "tf_efficientnet_lite0": (
@@ -62,14 +67,11 @@ class TimmBackbone(Backbone):
                 input_size = fixed["img_size"] = input_size or published.input_size[-1]
             net: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(taps), **fixed)
         except (RuntimeError, AttributeError, AssertionError, IndexError, ValueError, TypeError) as error:
-            reason = str(error).split("\n")[0][:120]
             raise ValueError(
-                f"name={name}, taps={list(taps)}: timm cannot build a model with these features ({reason})"
+                f"name={name}, taps={list(taps)}: timm cannot build a model with these features ({first_line(error)})"
             ) from error
         if weights != "random":
-            state = native_state(name, weights)
-            wanted = {key: tensor for key, tensor in net.state_dict().items() if not key.endswith("batches_tracked")}
-            net.load_state_dict(pick(_renamed(state, set(wanted)), wanted, weights), strict=False)
+            load_weights(net, _renamed(native_state(name, weights), set(net.state_dict())), weights)
         blocks, tap_blocks = _chain(net, whole=bool(fixed))
         _check_chain(name, blocks, tap_blocks, net.feature_info.channels())
         super().__init__(
@@ -183,21 +185,11 @@ def _from_hub(name: str) -> Path:
     repo = published.hf_hub_id
     if not repo:
         raise WeightsError(f"name={name}: timm publishes no weights for it; give a file of weights, or random ones")
-    cached = try_to_load_from_cache(repo, "model.safetensors")
+    file = "model.safetensors"
+    cached = try_to_load_from_cache(repo, file)
     if isinstance(cached, str):
         return Path(cached)
-    url = hf_hub_url(repo, "model.safetensors")
-    try:
-        urllib.request.urlopen(
-            url, timeout=CONNECT_TIMEOUT_S
-        ).close()  # huggingface_hub itself would retry for half a minute
-        return Path(hf_hub_download(repo, "model.safetensors", etag_timeout=CONNECT_TIMEOUT_S))
-    except Exception as error:  # huggingface_hub's errors have no common base class
-        cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
-        raise WeightsError(
-            f"weights: cannot download {url} to {cache} ({type(error).__name__}); give the path of a local copy, or "
-            "random to do without pretraining"
-        ) from error
+    return download_from_hub(repo, [file], "weights", ", or random to do without pretraining") / file
 
 
 def _from_package(name: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.weights import Download, pick, read_state_dict
+from transfergen.networks.weights import Download, load_weights, read_state_dict
 
 # torchvision's file names contain the first eight digits of the SHA-256. These are the full digests, where known.
 _FULL_SHA256 = {"dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"}
@@ -92,9 +92,7 @@ class VGG(Backbone):
         else:
             path = Path(weights).expanduser()
         state = {name.removeprefix("features."): tensor for name, tensor in read_state_dict(path).items()}
-        # Old files lack num_batches_tracked, which is not used unless a momentum is None.
-        wanted = {name: t for name, t in features.state_dict().items() if not name.endswith("num_batches_tracked")}
-        features.load_state_dict(pick(state, wanted, str(path)), strict=False)
+        load_weights(features, state, str(path))
 
 
 def layer_names(features: nn.Sequential) -> list[str]:

@@ -30,13 +30,13 @@ def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None
         truncation: draw from N(0, 1) truncated to [-truncation, truncation], which gives better images of less variety
             (Brock 2019, arXiv:1809.11096, section 3.1). None: no truncation.
     """
-    return torch.stack([_latent(torch.Generator().manual_seed(seed), z_dim, truncation) for seed in seeds])
-
-
-def _latent(source: torch.Generator, z_dim: int, truncation: float | None) -> Tensor:
+    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     if truncation is None:
-        return torch.randn(z_dim, generator=source)
-    return nn.init.trunc_normal_(torch.empty(z_dim), a=-truncation, b=truncation, generator=source)
+        return torch.stack([torch.randn(z_dim, generator=source) for source in sources])
+    z = torch.empty(len(sources), z_dim)
+    for row, source in zip(z, sources, strict=True):
+        nn.init.trunc_normal_(row, a=-truncation, b=truncation, generator=source)
+    return z
 
 
 @torch.no_grad()
@@ -63,9 +63,7 @@ def sample(
     generator.eval()
     try:
         z = latents(seeds, generator.z_dim, truncation=truncation).to(device)
-        if not generator.num_classes:
-            return torch.cat([generator(part) for part in torch.split(z, batch_size)])
-        wanted = classes or range(generator.num_classes)
+        wanted = classes or range(generator.num_classes or 1)  # an unconditional generator ignores classes
         y = torch.tensor([wanted[seed % len(wanted)] for seed in seeds]).to(device)
         parts = zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)
         return torch.cat([generator(*part) for part in parts])
