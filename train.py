@@ -1,6 +1,6 @@
 """Train a generator: `python train.py --help`."""
 
-from transfergen.commands.train import main
+from transfergen.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("train")

@@ -3,28 +3,32 @@
 import sys
 from importlib import import_module
 
-from omegaconf import OmegaConf
-
-from transfergen.commands import cli
-from transfergen.config import CONF_DIR
+from transfergen.errors import ended_by_signals
 
 COMMANDS = ("train", "check", "generate", "evaluate", "export", "explore", "report")
 
 
-def main() -> None:
-    """Run the command that the first argument names, on the arguments after it."""
-    name, *arguments = sys.argv[1:] or ["--help"]
-    if name in COMMANDS:
-        import_module(f"transfergen.commands.{name}").main(arguments)
-    elif name in ("-h", "--help"):
-        print(_overview())
-    else:
-        near = cli.nearest(name, COMMANDS)
-        print(f"transfergen: {name}: there is no such command{near} (--help lists all)", file=sys.stderr)
-        sys.exit(cli.USER_ERROR)
+def main(*given: str) -> None:
+    """Run the command that the first argument names, on the arguments after it; `given` come before them."""
+    name, *arguments = [*given, *sys.argv[1:]] or ["--help"]
+    with ended_by_signals():  # from the first import on, which takes half a second
+        if name in COMMANDS:
+            import_module(f"transfergen.commands.{name}").main(arguments)
+        elif name in ("-h", "--help"):
+            print(_overview())
+        else:
+            from transfergen.commands import cli
+
+            near = cli.nearest(name, COMMANDS)
+            print(f"transfergen: {name}: there is no such command{near} (--help lists all)", file=sys.stderr)
+            sys.exit(cli.USER_ERROR)
 
 
 def _overview() -> str:
+    from omegaconf import OmegaConf
+
+    from transfergen.config import CONF_DIR
+
     headers = {name: OmegaConf.load(CONF_DIR / "hydra" / "help" / f"{name}.yaml").header for name in COMMANDS}
     lines = "\n".join(f"  {name:10}{header}" for name, header in headers.items())
     return (

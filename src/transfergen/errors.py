@@ -1,16 +1,90 @@
-"""The error that ends a command after a signal."""
+"""Signals that end a command: raised as an error, so that it cleans up behind itself, and told in a line."""
 
+import os
 import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
-class SignalError(Exception):
-    """A signal has ended a training, whose checkpoint is saved.
+class SignalError(BaseException):
+    """A signal ends the command. No Exception, like KeyboardInterrupt: nobody shall take it for an error of the work.
 
     Args:
         number: of the signal.
-        images_seen: real images at the checkpoint.
+        images_seen: real images at the checkpoint that a training has saved; None: nothing was trained since the last.
     """
 
-    def __init__(self, number: int, images_seen: int) -> None:
+    def __init__(self, number: int, images_seen: int | None = None) -> None:
         self.number = number
-        super().__init__(f"{signal.Signals(number).name}: saved after {images_seen:,} images; resume=RUN_DIR goes on")
+        name = signal.Signals(number).name
+        if images_seen is None:
+            super().__init__(f"{name}: ended before all was done")
+        else:
+            super().__init__(f"{name}: saved after {images_seen:,} images; resume=RUN_DIR goes on")
+
+
+class SignalHandler:
+    """Takes the signals that end a command, from `install` to `restore`. A second SIGINT ends the process at once.
+
+    Args:
+        raises: the first signal raises SignalError wherever the main thread is; otherwise it is only kept.
+
+    Attributes:
+        received: number of the first signal; 0 before.
+        previous: the handlers before `install`, by number.
+    """
+
+    def __init__(self, *, raises: bool) -> None:
+        self.raises, self.received = raises, 0
+        self.previous: dict[int, Any] = {}
+
+    def install(self, *more: int) -> None:
+        """Take `SIGNALS` and `more`, but not what is ignored, as SIGHUP is under `nohup`.
+
+        SIGINT is taken even then: a shell ignores it for whatever runs in the background.
+        """
+        if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
+            ignored = {n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN}
+            self.previous = {number: signal.signal(number, self) for number in {*SIGNALS, *more} - ignored}
+
+    def restore(self) -> None:
+        """Signals do what they did before."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        self.previous = {}
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if number == signal.SIGINT == self.received:
+            os._exit(128 + number)
+        if not self.received:
+            self.received = number
+            if self.raises:
+                raise SignalError(number)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A context in which a signal ends the process, with a line and the exit code 128 + its number."""
+    handler = SignalHandler(raises=True)
+    try:
+        handler.install()
+        yield
+    except SignalError as error:
+        exit_by_signal(error)
+    finally:
+        handler.restore()
+
+
+def exit_by_signal(error: SignalError) -> NoReturn:
+    """Print the line and exit. Rank 0 does it for all; with another exit code than 0, a rank would get it killed."""
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        sys.exit(0)
+    print(f"transfergen: {error}", file=sys.stderr, flush=True)
+    sys.exit(128 + error.number)

@@ -1,10 +1,14 @@
 """Bad input gets exit code 2 and one line that names the override to change, without a traceback."""
 
+import os
+import threading
+
 import pytest
 import torch
 from runs import SMALL, command, train
 from safetensors.torch import save_file
 
+from transfergen.commands import cli
 from transfergen.config import CONF_DIR
 
 SHAPES_ON_VGG = ["data=shapes", "backbone.weights=random"]
@@ -164,3 +168,20 @@ def test_help_lists_each_group_with_all_its_options():
     for group in (f for f in CONF_DIR.iterdir() if f.is_dir() and f.name != "hydra"):
         line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {group.name} "))
         assert line.rsplit(": ", 1)[1].split(", ") == sorted(f.stem for f in group.glob("[!_]*.yaml")), group.name
+
+
+def test_rank_whose_first_process_ended_before_it_looked_ends_too(monkeypatch):
+    codes, ended = [], threading.Event()
+
+    def end(code):
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    cli.die_with_parent()
+    assert os.environ["TRANSFERGEN_PARENT"] == str(os.getpid())  # what the ranks that it starts look for
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    cli.die_with_parent()  # started by the process above, which is no longer the parent
+    assert ended.wait(30)
+    assert codes == [143]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -77,9 +78,10 @@ def address(chromium, run_dir):
         url = server.stdout.readline().split()[0]
         assert url == f"http://127.0.0.1:{port}"
         yield url
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0, "Ctrl-C is the way to end it"
     finally:
         server.kill()
-        server.wait()
 
 
 def test_a_click_in_a_browser_changes_the_picture(chromium, address):

@@ -1,4 +1,5 @@
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -8,6 +9,7 @@ from runs import called
 from safetensors.torch import load_file
 
 from transfergen.commands.generate import main
+from transfergen.runs import artefacts
 
 
 def generate(out, **settings):
@@ -93,6 +95,23 @@ def test_existing_images_are_kept_and_other_settings_are_refused(run_dir, tmp_pa
     assert np.abs(again["000004.png"].astype(int) - whole["000004.png"]).max() <= 1
     assert not list(images.glob(".*"))
     assert "holds images of another seed" in refusal(tmp_path / "out", run=run_dir, num=6, seed=1)
+
+
+def test_damaged_settings_of_a_folder_of_images_get_one_line(run_dir, tmp_path):
+    generate(tmp_path / "out", run=run_dir, num=1)
+    (tmp_path / "out" / "generate.json").write_text("")
+    assert "generate.json is damaged; choose another folder" in refusal(tmp_path / "out", run=run_dir, num=1)
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_output_that_another_process_writes_is_left_to_it(run_dir, tmp_path, name):
+    out = tmp_path / name
+    if name == "out":
+        out.mkdir()
+    with artefacts.claim(out, "out"):
+        assert f"process {os.getpid()}" in refusal(out, run=run_dir, num=1)
+    assert not list(tmp_path.rglob("*.png"))
+    assert not list(tmp_path.rglob("*.zip"))
 
 
 def test_archive_has_the_same_images_and_leaves_no_partial_file(run_dir, tmp_path):

@@ -52,6 +52,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
         last_good(tmp_path)
 
 
+def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_a_good_one(tmp_path):
+    for i in range(2):
+        save(state(i), tmp_path / LAST)
+    (tmp_path / LAST).write_bytes(b"damaged")
+    save(state(2), tmp_path / LAST)
+    assert (number(tmp_path / LAST), number(tmp_path / PREVIOUS)) == (2, 0)
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_and_says_so(tmp_path):
     for images in (8, 16):
         code, _, err = train(tmp_path, *SMALL, f"max_images={images}", "resume=auto", small=False)
@@ -105,6 +113,8 @@ def test_killed_while_saving_the_last_checkpoint_always_loads(tmp_path, tmp):
         assert now >= reached
         reached = now
     assert reached >= 3  # several were whole, and the rest were cut off somewhere
+    with artefacts.claim(tmp_path, "hydra.run.dir"):
+        pass
     assert not list(tmp_path.glob(".*.part"))
 
 

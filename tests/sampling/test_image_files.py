@@ -1,6 +1,7 @@
 """Images on disk: PNG, numbered files that are shared out, GIF and MP4."""
 
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from generators import varied
 from PIL import Image
 
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.sampling.image_files import image_folder, to_png, write_gif, write_images, write_mp4
+from transfergen.sampling.image_files import image_folder, image_zip, to_png, write_gif, write_images, write_mp4
 from transfergen.sampling.pretrained import PretrainedGenerator
 
 
@@ -59,3 +60,16 @@ def test_devices_share_the_images_and_those_that_exist_are_left(tmp_path):
     assert one["000001.png"] == b"kept"
     expected = generators[0].pixels([5 + 6])[0].int().permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(Image.open(io.BytesIO(one["000006.png"]))) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("target", [image_zip, image_folder])
+def test_full_disk_leaves_nothing_of_an_archive_and_no_half_image(tmp_path, target):
+    noise = to_png(torch.randint(256, (3, 64, 64), dtype=torch.uint8))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))
+        with pytest.raises(OSError, match="File too large"), target(tmp_path / "out") as images:
+            images.write("000000.png", noise)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.rglob("*")] == ([] if target is image_zip else ["out"])

@@ -3,6 +3,8 @@
 import csv
 import json
 import operator
+import os
+import signal
 from itertools import count
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator
 
 TWO_EPOCHS = ["trainer.max_epochs=2"]
@@ -236,6 +239,33 @@ def test_settings_change_what_they_name(tmp_path):
     assert code == 0, err
     assert Image.open(tmp_path / "grid.png").size == (3 * 34 + 2, 3 * 34 + 2)
     assert json.loads((tmp_path / "metrics.json").read_text())["training"]["loss/generator"] < 0
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("SIGINT", "data.datamodule.build_store"),
+        ("SIGTERM", "training.callbacks.evaluation.store_features"),
+        ("SIGHUP", "training.fit._report"),
+    ],
+)
+def test_signal_before_or_after_the_steps_ends_with_its_code_and_a_line(tmp_path, monkeypatch, name, moment):
+    """While pictures are decoded, while features of the reals are taken, and while the results are written."""
+    number = getattr(signal, name)
+    monkeypatch.setattr(f"transfergen.{moment}", lambda *_, **__: os.kill(os.getpid(), number))
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", "evaluation.count=16"]
+    code, _, err = train(tmp_path, *small, small=False)
+    assert (code, err) == (128 + number, f"transfergen: {name}: ended before all was done\n")
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists() == (moment == "training.fit._report")
+    assert not list(tmp_path.rglob(".lock"))
+
+
+def test_two_trainings_in_one_folder_are_refused_with_the_process_that_is_there(tmp_path):
+    with artefacts.claim(tmp_path, "hydra.run.dir"):
+        code, _, err = train(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
+    assert code == 2
+    assert f"hydra.run.dir={tmp_path}: process {os.getpid()} on " in err
+    assert not (tmp_path / "config.yaml").exists()
 
 
 def test_real_cifar10_against_real_vgg19(tmp_path, cifar10_parquet, vgg_weights):

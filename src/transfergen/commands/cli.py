@@ -18,8 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
+from transfergen.commands.output import check_printed, open_streams
 from transfergen.config import CONF_DIR
-from transfergen.errors import SignalError
+from transfergen.errors import SignalError, ended_by_signals, exit_by_signal
 
 
 def _run_dir(resume: str | None, new: str) -> str:
@@ -40,10 +41,10 @@ def _hydra_dir(resume: str | None) -> str:
 OmegaConf.register_new_resolver("run_dir", _run_dir)
 OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
 
-USER_ERROR, DIVERGED, RANK_LOST, INTERRUPTED = 2, 3, 4, 130
+USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
 NO_RUN = "run=RUN_DIR is missing: the folder of a training run, or a model of the Hugging Face hub"
-_FULL_ERROR = "HYDRA_FULL_ERROR"
+_FULL_ERROR, _PARENT = "HYDRA_FULL_ERROR", "TRANSFERGEN_PARENT"
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 Item = TypeVar("Item")
@@ -60,31 +61,32 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         _restore(wants_traceback)
         sys.argv = argv  # Lightning starts the other ranks by it
         try:
-            return task(config)
+            result = task(config)
+            if config_name != "train":  # what others print is what they are asked for
+                check_printed()
+            return result
         except OmegaConfBaseException as error:
             _exit(USER_ERROR, error, _explain(error))
         except (ValueError, OSError) as error:
             _exit(USER_ERROR, error)
         except FloatingPointError as error:
             _exit(DIVERGED, error)
-        except KeyboardInterrupt:
-            _exit(INTERRUPTED, KeyboardInterrupt("interrupted"))
-        except SignalError as error:
-            if int(os.environ.get("LOCAL_RANK", "0")):  # rank 0 reports it; any other code would get rank 0 killed
-                sys.exit(0)
-            _exit(128 + error.number, error)
+        except SignalError as error:  # here as well, since a job of a cluster runs nothing else
+            exit_by_signal(error)
         except RuntimeError as error:
             if "by peer" not in str(error):
                 raise
             line = "another process of this run has ended; resume=RUN_DIR goes on from the last checkpoint"
             _exit(RANK_LOST, error, line)
 
+    open_streams()
     die_with_parent()
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
     if arguments is not None:
         sys.argv = [argv[0], *arguments]  # Hydra reads no other
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
+        with ended_by_signals():
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
         _exit(USER_ERROR, error, _explain(error))
@@ -96,8 +98,9 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
 def die_with_parent() -> None:
     """In a rank that Lightning started: watch the process that started it, and exit when that ends."""
     if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
+        os.environ[_PARENT] = str(os.getpid())  # for the ranks that are started here
         return
-    parent = os.getppid()
+    parent = int(os.environ.get(_PARENT, os.getppid()))  # the parent now may be another already
 
     def watch() -> None:
         while os.getppid() == parent:

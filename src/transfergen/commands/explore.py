@@ -1,5 +1,6 @@
 """`transfergen explore`: a page on this machine to look at a trained generator's images."""
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
+from transfergen.errors import SignalError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,9 +46,13 @@ def explore(config: DictConfig) -> None:
     except (ValueError, OSError) as error:
         search = f"The training pictures cannot be read: {error}"
     print(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
-    page(generator, search).launch(
-        server_name="127.0.0.1", server_port=config.port, share=False, inbrowser=config.browser, quiet=True
-    )
+    try:
+        page(generator, search).launch(
+            server_name="127.0.0.1", server_port=config.port, share=False, inbrowser=config.browser, quiet=True
+        )
+    except SignalError as error:
+        if error.number != signal.SIGINT:
+            raise
 
 
 main = partial(cli.run, "explore", explore)

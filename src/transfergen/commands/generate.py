@@ -65,11 +65,11 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
     zipped = out.suffix == ".zip"
     folder, images = (out.parent, out) if zipped else (out, out / "images")
     folder.mkdir(parents=True, exist_ok=True)
-    if not zipped:
-        _keep_settings(folder, options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]})
     seeds = range(config.seed, config.seed + config.num)
-    generators[0].grid(seeds[:64], **options).save(folder / artefacts.GRID)
-    with image_zip(images) if zipped else image_folder(images) as target:
+    with artefacts.claim(out, "out"), image_zip(images) if zipped else image_folder(images) as target:
+        if not zipped:
+            _keep_settings(folder, options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]})
+        generators[0].grid(seeds[:64], **options).save(folder / artefacts.GRID)
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, target, seeds, batch_size=config.batch_size, track=track, **options)
     print(f"{config.num:,} images: {images}, the first of them in {folder / artefacts.GRID}")
@@ -79,16 +79,19 @@ def _keep_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Write the settings of the images in a folder.
 
     Raises:
-        ValueError: it holds images of other settings, which would stay among the new ones.
+        ValueError: it holds images of other or unknown settings, which would stay among the new ones.
     """
     path = folder / SETTINGS
-    saved = json.loads(path.read_text()) if path.exists() else settings
-    different = [key for key in settings if saved.get(key) != settings[key]]
+    try:
+        saved = json.loads(path.read_text()) if path.exists() else settings
+        different = [key for key in settings if saved.get(key) != settings[key]]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"out={folder}: {path.name} is damaged; choose another folder, or empty it") from error
     if different:
         raise ValueError(
             f"out={folder}: holds images of another {', '.join(different)}; choose another folder, or empty it"
         )
-    path.write_text(json.dumps(settings))
+    artefacts.write_json(path, settings)
 
 
 def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:

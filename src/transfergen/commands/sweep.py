@@ -17,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
-from transfergen.errors import SignalError
 from transfergen.runs import artefacts
 
 log = logging.getLogger(__name__)
@@ -78,8 +77,6 @@ def run_trial(run_dir: Path, composed: str, overrides: list[str], train: Callabl
         value = train(last_good(run_dir / artefacts.CHECKPOINTS))
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
-    except SignalError:
-        raise
     except Exception as problem:  # the other settings may still train well
         error = " ".join(str(problem).split()) or type(problem).__name__
         log.error(f"trial {run_dir.name} failed: {error}", exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")

@@ -14,7 +14,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from transfergen.runs.artefacts import LAST, PREVIOUS
+from transfergen.runs.artefacts import LAST, PREVIOUS, partial, write
 
 log = logging.getLogger(__name__)
 
@@ -62,16 +62,15 @@ def save(state: dict[str, Any], path: Path) -> None:
     torch.save(state, buffer)
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.name == LAST and path.exists():
-            _keep(path, path.with_name(PREVIOUS))
-        _replace(part, path, digest)
+        with partial(path) as part:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == LAST and _is_whole(path):
+                _keep(path, path.with_name(PREVIOUS))
+            _replace(part, path, digest)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             needed = f"{len(content):,} bytes are needed"
@@ -79,8 +78,6 @@ def save(state: dict[str, Any], path: Path) -> None:
                 f"{path}: no space left for the checkpoint, {needed}; free some and go on with resume={path.parents[1]}"
             ) from error
         raise
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> None:
@@ -104,13 +101,9 @@ def verify(path: Path) -> None:
 def last_good(folder: Path) -> Path | None:
     """The newest checkpoint of a folder that is what was written; None if there was none yet.
 
-    Debris of saves that were cut off is removed.
-
     Raises:
         ValueError: there are checkpoints, and all are damaged.
     """
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
     candidates = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
     problems = []
     for path in candidates:
@@ -135,14 +128,22 @@ def tensors_digest(tensors: Iterator[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def _keep(path: Path, older: Path) -> None:
-    link = older.with_name(f".{older.name}.{os.getpid()}.part")
-    link.unlink(missing_ok=True)
+def _is_whole(path: Path) -> bool:
     try:
-        os.link(path, link)
-    except OSError:  # a filesystem without links
-        shutil.copy2(path, link)
-    _replace(link, older, *_digests(path))
+        verify(path)
+    except ValueError:
+        return False
+    return True
+
+
+def _keep(path: Path, older: Path) -> None:
+    with partial(older) as link:
+        link.unlink(missing_ok=True)
+        try:
+            os.link(path, link)
+        except OSError:  # a filesystem without links
+            shutil.copy2(path, link)
+        _replace(link, older, *_digests(path))
 
 
 def _replace(part: Path, path: Path, *digests: str) -> None:
@@ -165,6 +166,4 @@ def _digests(path: Path) -> list[str]:
 
 
 def _write_digests(path: Path, digests: list[str]) -> None:
-    part = path.with_name(f".{path.name}.sha256.{os.getpid()}.part")
-    part.write_text("".join(f"{digest}  {path.name}\n" for digest in digests))
-    part.replace(_sidecar(path))
+    write(_sidecar(path), "".join(f"{digest}  {path.name}\n" for digest in digests).encode())

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from transfergen.images import to_pil
+from transfergen.runs.artefacts import partial, write
 from transfergen.sampling.pretrained import PretrainedGenerator
 
 _RUN_LENGTHS = 3
@@ -34,27 +35,16 @@ class ImageTarget(NamedTuple):
 def image_folder(folder: Path) -> Iterator[ImageTarget]:
     """A folder, which is made if it does not exist. No file in it is ever incomplete."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob(".*.part"):  # of a run that was killed
-        part.unlink()
-
-    def write(name: str, content: bytes) -> None:
-        part = folder / f".{name}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
-
-    yield ImageTarget(write, {file.name for file in folder.iterdir()})
+    yield ImageTarget(lambda name, content: write(folder / name, content), {file.name for file in folder.iterdir()})
 
 
 @contextmanager
 def image_zip(path: Path) -> Iterator[ImageTarget]:
     """An archive, which exists only once it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with partial(path) as part:
         with zipfile.ZipFile(part, "w") as archive:  # stored: PNGs are compressed already
             yield ImageTarget(archive.writestr)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_images(
@@ -101,7 +91,10 @@ def to_png(pixels: Tensor) -> bytes:
 def write_gif(path: Path, pixels: Tensor, *, fps: int) -> None:
     """Write frames (N, 3, R, R) uint8 that play forwards and backwards in a loop, at `fps` frames a second."""
     frames = [to_pil(frame) for frame in (*pixels, *pixels.flip(0)[1:-1])]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+    loop = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / fps), "loop": 0}
+    with partial(path) as part:
+        frames[0].save(part, "GIF", **loop)
+        part.replace(path)
 
 
 def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
@@ -114,11 +107,13 @@ def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
         import av
     except ImportError as error:
         raise ValueError(f"{path.name} needs one more package: pip install 'transfergen[video]'") from error
-    with av.open(path, "w") as container:
-        stream: Any = container.add_stream("libx264", rate=Fraction(fps))
-        stream.height, stream.width = pixels.shape[2:]
-        stream.pix_fmt = "yuv420p"
-        for frame in pixels:
-            image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-            container.mux(stream.encode(image))
-        container.mux(stream.encode())
+    with partial(path) as part:
+        with av.open(part, "w", format="mp4") as container:
+            stream: Any = container.add_stream("libx264", rate=Fraction(fps))
+            stream.height, stream.width = pixels.shape[2:]
+            stream.pix_fmt = "yuv420p"
+            for frame in pixels:
+                image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+                container.mux(stream.encode(image))
+            container.mux(stream.encode())
+        part.replace(path)

@@ -1,5 +1,6 @@
 """The program: seed, data, networks, module, training, and at the end samples and metrics."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,22 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
-    if trainer.is_global_zero:
-        artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
-        artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
-        for logger in _tensorboards(loggers):
-            logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+    with artefacts.claim(run_dir, "hydra.run.dir") if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:
+            artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
+            artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
+            for logger in _tensorboards(loggers):
+                logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
 
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
-    if not evaluation.records:
-        raise ValueError(
-            f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs or "
-            "trainer.max_time"
-        )
-    if trainer.is_global_zero:
-        _report(module, evaluation.records, loggers, plain, run_dir)
+        if not evaluation.records:
+            raise ValueError(
+                f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs "
+                "or trainer.max_time"
+            )
+        if trainer.is_global_zero:
+            _report(module, evaluation.records, loggers, plain, run_dir)
     return evaluation.objective
 
 

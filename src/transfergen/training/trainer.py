@@ -72,7 +72,7 @@ def build_trainer(
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
     precision = _precision(precision, accelerator)
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
@@ -91,6 +91,9 @@ def build_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
+    # Lightning's handler of SIGTERM ends with exit code 0, and waits for ever for a rank in another collective.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _precision(precision: str, accelerator: str) -> str:

@@ -1,19 +1,16 @@
-"""SIGTERM, SIGINT, SIGUSR1, and SIGUSR2 where a cluster uses it: a checkpoint, and an end that its exit code tells."""
+"""Signals in a training: a checkpoint first, and an end that its exit code tells."""
 
-import os
 import signal
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
-from transfergen.errors import SignalError
+from transfergen.errors import SignalError, SignalHandler
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import Checkpointing
 
-SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 _REQUEUE = getattr(signal, "SIGUSR2", None)
 
 
@@ -29,26 +26,20 @@ class Signals(Callback):
 
     def __init__(self, files: Checkpointing) -> None:
         self.files = files
-        self._received = 0
-        self._previous: dict[int, Any] = {}
+        self._handler = SignalHandler(raises=False)
         self._group: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on signals wait for the end of a step.
-
-        Not earlier: Lightning sets its own handlers after `on_fit_start`, and its broadcast within one, wherever the
-        step may be, waits for ever on a rank that is in another collective.
-        """
-        theirs = [_REQUEUE] if _REQUEUE and callable(signal.getsignal(_REQUEUE)) else []
-        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS + theirs}
+        """From here on signals wait for the end of a step, on all ranks: the new group is made when all are here."""
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
+        self._handler.install(*([_REQUEUE] if _REQUEUE and callable(signal.getsignal(_REQUEUE)) else []))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves and raises, if any rank has a signal."""
-        number = self._received
+        number = self._handler.received
         if self._group is not None:
             agreed = torch.tensor(number)
             dist.all_reduce(agreed, dist.ReduceOp.MAX, self._group)
@@ -57,26 +48,16 @@ class Signals(Callback):
             assert isinstance(pl_module, GenerativeModule)
             self.files.save(trainer, pl_module)
             if number == _REQUEUE:
-                self._previous[number](number, None)
+                self._handler.previous[number](number, None)
             raise SignalError(number, pl_module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved: signals do what they did before."""
-        self._restore()
-        if self._received:
+        self._handler.restore()
+        if self._handler.received:
             assert isinstance(pl_module, GenerativeModule)
-            raise SignalError(self._received, pl_module.images_seen)
+            raise SignalError(self._handler.received, pl_module.images_seen)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Signals do what they did before."""
-        self._restore()
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._received == signal.SIGINT:
-            os._exit(128 + number)
-        self._received = self._received or number
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._handler.restore()

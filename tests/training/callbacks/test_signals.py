@@ -1,0 +1,74 @@
+"""Signals during the steps of a training: the step, a checkpoint, and only then the end."""
+
+import os
+import signal
+
+import pytest
+
+from transfergen.errors import SIGNALS, SignalError
+from transfergen.training.callbacks.checkpointing import Checkpointing
+from transfergen.training.callbacks.interval import IntervalCallback
+from transfergen.training.callbacks.signals import Signals
+
+CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
+
+
+class Sends(IntervalCallback):
+    """Sends a signal to this process, after a step or at the end."""
+
+    def __init__(self, *numbers, every_images=16):
+        super().__init__(every_images)
+        self.numbers = numbers
+
+    def act(self, trainer, module):
+        for number in self.numbers:
+            os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def _on_one_device(trainer):
+    trainer.world_size = 1
+
+
+@pytest.fixture
+def signals(tmp_path):
+    """The callback, with a file for its checkpoints; afterwards signals do what they did before."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    callback = Signals(Checkpointing(tmp_path, CONFIG, every_images=1_000_000))
+    yield callback
+    callback.on_exception(None, None, None)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("every_images", [16, None], ids=["after a step", "at the end"])
+def test_signal_ends_the_training_once_all_is_saved(fit, signals, tmp_path, number, every_images):
+    files = [signals.files] if every_images is None else []  # at the end it has saved before
+    with pytest.raises(SignalError, match=rf"^{number.name}: saved after 16 images; resume=RUN_DIR goes on$"):
+        fit(*files, Sends(number, every_images=every_images), signals, images=16 if every_images is None else 100)
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_text() == "16"
+
+
+def test_other_signals_change_nothing_once_one_has_come_and_a_second_sigint_ends_at_once(fit, signals, monkeypatch):
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with pytest.raises(SignalError, match="SIGHUP: saved"):
+        fit(Sends(signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGINT), signals, images=100)
+    assert codes == []
+    second = Signals(signals.files)
+    with pytest.raises(SignalError, match="SIGINT: saved"):
+        fit(Sends(signal.SIGINT, signal.SIGINT), second, images=200)
+    second.on_exception(None, None, None)
+    assert codes == [130]
+
+
+def test_a_cluster_job_is_queued_again_by_its_own_handler_once_all_is_saved(fit, signals, tmp_path):
+    queued = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: queued.append((tmp_path / "checkpoints" / "last.ckpt").exists()))
+    try:
+        with pytest.raises(SignalError, match="SIGUSR2: saved"):
+            fit(Sends(signal.SIGUSR2), signals, images=100)
+        signals.on_exception(None, None, None)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert queued == [True]
