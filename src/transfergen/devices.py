@@ -8,8 +8,7 @@ import torch
 def device_counts() -> dict[str, int]:
     """How many devices of each kind there are, the fastest kind first; for CPUs, the cores that may be used."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": cores}
+    return {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores}
 
 
 def choose_kind(name: str, *, setting: str = "device") -> str:
@@ -19,9 +18,8 @@ def choose_kind(name: str, *, setting: str = "device") -> str:
         ValueError: there is no such kind, or no device of it; the message names the `setting`.
     """
     counts = device_counts()
-    kind = next(kind for kind, count in counts.items() if count) if name == "auto" else name
-    if name == "gpu":
-        kind = "mps" if counts["mps"] else "cuda"
+    fastest = next(kind for kind, count in counts.items() if count)
+    kind = {"auto": fastest, "gpu": "mps" if counts["mps"] else "cuda"}.get(name, name)
     if kind not in counts:
         raise ValueError(f"{setting}={name}: choose auto, gpu, {', '.join(counts)}")
     if not counts[kind]:

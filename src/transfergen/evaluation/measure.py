@@ -10,28 +10,10 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from transfergen.distributed import all_gather_objects, rank_and_world_size
+from transfergen.evaluation import metrics
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
-from transfergen.evaluation.metrics import (
-    DensityCoverage,
-    Diversity,
-    FeatureMetric,
-    FrechetDistance,
-    InceptionScore,
-    KernelDistance,
-    PrecisionRecall,
-    SlicedWasserstein,
-)
 
-_METRICS: list[type[FeatureMetric]] = [
-    FrechetDistance,
-    KernelDistance,
-    SlicedWasserstein,
-    InceptionScore,
-    PrecisionRecall,
-    DensityCoverage,
-    Diversity,
-]
-LARGER_IS_BETTER = {name: bool(metric.higher_is_better) for metric in _METRICS for name in metric.names} | {
+LARGER_IS_BETTER = {name: bool(m.higher_is_better) for m in metrics.ALL for name in m.names} | {
     "nearest_distance_ratio": True
 }
 """Names of all reported metrics, in the order of the report."""
@@ -55,30 +37,29 @@ def measure(extractor: Extractor, real: Tensor, fake: Tensor) -> dict[str, float
     """
     rank, world_size = rank_and_world_size()
     share = _metrics(extractor, len(real), len(fake))[rank::world_size]
-    metrics = MetricCollection({metric.names[0]: metric for metric in share}, compute_groups=False)
-    metrics.update(real, real=True)
-    metrics.update(fake, real=False)
+    ours = MetricCollection({metric.names[0]: metric for metric in share}, compute_groups=False)
+    ours.update(real, real=True)
+    ours.update(fake, real=False)
     values: dict[str, float] = {}
-    for part in all_gather_objects({name: float(value) for name, value in metrics.compute().items()}):
+    for part in all_gather_objects({name: float(value) for name, value in ours.compute().items()}):
         values |= part
     return {name: values[name] for name in LARGER_IS_BETTER if name in values}
 
 
-def _metrics(extractor: Extractor, real: int, fake: int) -> list[FeatureMetric]:
+def _metrics(extractor: Extractor, real: int, fake: int) -> list[metrics.FeatureMetric]:
     """The metrics that these numbers of images allow, the slowest ones first."""
     fewest = min(real, fake)
     here: dict[str, Any] = {"sync_on_compute": False}  # all ranks have all features
-    metrics: list[FeatureMetric] = [
-        metric for metric in (PrecisionRecall(**here), DensityCoverage(**here)) if fewest > metric.k
-    ]
+    of_neighbours = (metrics.PrecisionRecall(**here), metrics.DensityCoverage(**here))
+    allowed: list[metrics.FeatureMetric] = [metric for metric in of_neighbours if fewest > metric.k]
     if fewest >= 2:
-        metrics += [FrechetDistance(**here), KernelDistance(**here), Diversity(**here)]
+        allowed += [metrics.FrechetDistance(**here), metrics.KernelDistance(**here), metrics.Diversity(**here)]
     if fewest >= 2 and isinstance(extractor, PixelFeatures):
-        metrics.append(SlicedWasserstein(**here))
-    score = InceptionScore(to_logits=lambda features: _logits(extractor, features), **here)
+        allowed.append(metrics.SlicedWasserstein(**here))
+    score = metrics.InceptionScore(to_logits=lambda features: _logits(extractor, features), **here)
     if fake >= score.splits and _logits(extractor, torch.zeros(1, extractor.dimensions)) is not None:
-        metrics.append(score)
-    return metrics
+        allowed.append(score)
+    return allowed
 
 
 @torch.no_grad()

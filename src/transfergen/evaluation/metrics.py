@@ -155,3 +155,7 @@ class Diversity(FeatureMetric):
     names = ("diversity",)
     higher_is_better = True
     _measure = staticmethod(diversity)
+
+
+ALL: tuple[type[FeatureMetric], ...] = tuple(FeatureMetric.__subclasses__())
+"""All metrics of this module, in the order of the report."""

@@ -64,7 +64,10 @@ def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def hinge_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's loss: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17."""
+    """The generator's loss: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17.
+
+    It is WGAN's, too: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1.
+    """
     return -fake_logits.mean()
 
 
@@ -78,11 +81,6 @@ def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return fake_logits.mean() - real_logits.mean()
 
 
-def wasserstein_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-    """The generator's loss: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1."""
-    return -fake_logits.mean()
-
-
 def wasserstein(*, clip: float | None = None, penalty: GradientPenalty | None = None) -> Objective:
     """The objective of WGAN. `clip` or `penalty` keeps the critic Lipschitz. Arjovsky 2017, arXiv:1701.07875.
 
@@ -91,7 +89,7 @@ def wasserstein(*, clip: float | None = None, penalty: GradientPenalty | None = 
     """
     if clip is not None and clip <= 0:
         raise ValueError(f"clip={clip}: must be above 0")
-    return Objective(wasserstein_d, wasserstein_g, boundary=None, penalty=penalty, clip=clip)
+    return Objective(wasserstein_d, hinge_g, boundary=None, penalty=penalty, clip=clip)
 
 
 def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
