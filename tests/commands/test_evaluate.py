@@ -63,7 +63,7 @@ def test_run_gets_a_table_a_file_and_a_picture(run_dir):
     assert len(found) == 3
     assert [row["distances"][0] for row in found] == sorted(row["distances"][0] for row in found)
     assert all(row["distances"] == sorted(row["distances"]) and len(row["nearest"]) == 5 for row in found)
-    assert all(1_000_000 <= row["sample"] < 1_000_016 for row in found)
+    assert all(2_000_000 <= row["sample"] < 2_000_016 for row in found)
 
 
 def test_metrics_equal_those_at_the_end_of_the_training(run_dir):
@@ -87,6 +87,7 @@ def test_best_generator_split_count_and_seed_are_used(run_dir, tmp_path):
     for entry in result["metrics"]:
         about = (entry["generated"], entry["real"], entry["split"], entry["seed"])
         assert about == (9, 9, "train", 5)
+    assert result["chosen_by"] == "kernel_distance on 16 test images, latents from seed 1000000 on"
 
 
 def test_results_of_other_settings_are_kept_and_outdated_ones_are_not(run_dir, tmp_path):

@@ -40,7 +40,11 @@ def report(out, *arguments):
 
 def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
     run = make_run(tmp_path / "run", grids=30)
-    evaluation = {"checkpoint": "best", "metrics": [RECORD | {"name": "precision", "warning": "few images"}]}
+    evaluation = {
+        "checkpoint": "best",
+        "chosen_by": "recall on 9 test images",
+        "metrics": [RECORD | {"name": "precision", "warning": "few images"}],
+    }
     (run / "evaluation.json").write_text(json.dumps(evaluation | {"earlier": [{"metrics": [RECORD]}]}))
     page = report(tmp_path / "report.html", f"run={run}")
     for words in (
@@ -49,7 +53,7 @@ def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
         "64 images, 1.5 minutes",
         "python train.py model=dcgan max_images=64",
         "best generator, 16 samples, 16 reals (test)",
-        "few images",
+        "few images; chosen by recall on 9 test images",
         "real images</figcaption>",
         "the end</figcaption>",
         "width: 8",

@@ -9,10 +9,12 @@ from torch import nn
 
 from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
+from transfergen.evaluation.distances import frechet
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
 from transfergen.evaluation.measure import measure
-from transfergen.networks.generators.base import latents
+from transfergen.images import to_uint8
+from transfergen.networks.generators.base import Generator, latents
 from transfergen.networks.generators.dcgan import DCGAN
 
 CPU = torch.device("cpu")
@@ -111,6 +113,36 @@ def test_samples_are_those_of_their_seeds_in_eval_mode_for_any_batch_size():
     assert generator.training
     expected = PixelFeatures()(generator.eval()(latents([5, 15], 100)))
     assert torch.allclose(a[[0, 10]], expected, atol=1e-2)
+
+
+class Perfect(Generator):
+    """Makes the images of two classes just as `unequal` has them: dark ones and bright ones."""
+
+    z_dim, resolution, num_classes = 8, 32, 2
+
+    def forward(self, z, y=None):
+        brightness = (2.0 * y - 1) / 2 + 0.1 * z[:, 0]
+        return brightness[:, None, None, None].expand(-1, 3, 32, 32)
+
+
+def unequal():
+    """180 dark images and 20 bright ones."""
+    labels = np.repeat([0, 1], [180, 20])
+    images = Perfect()(torch.randn(200, 8), torch.from_numpy(labels))
+    pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
+    return Store(pixels, from_array("unequal", pixels, labels, ("dark", "bright")))
+
+
+def test_a_perfect_generator_of_unequal_classes_is_at_no_distance(tmp_path):
+    """Classes drawn evenly made it many times as far away as it is."""
+    reals, extractor = unequal(), PixelFeatures()
+    real = kept(extractor, tmp_path, reals, count=200)
+    labels = reals.labels[chosen(reals, 200)].tolist()
+    settings = {"count": 200, "seed": 7, "device": CPU}
+    as_often, evenly = (
+        frechet(real, sample_features(extractor, Perfect(), classes=classes, **settings)) for classes in (labels, ())
+    )
+    assert as_often < 0.01 * evenly
 
 
 RANKS = """

@@ -101,6 +101,7 @@ def read_run(folder: Path, override: str) -> Run:
     records = list(metrics.get("metrics", []))
     for result in (evaluation, *evaluation.get("earlier", [])):
         best = {"generator": "best"} if result.get("checkpoint") == "best" else {}
+        best |= {key: result[key] for key in ("chosen_by",) if key in result}
         records += [record | best for record in result.get("metrics", [])]
     seen, seconds = metrics.get("images_seen"), metrics.get("seconds")
     return Run(folder, config, [c for c in commands if c], records, seen, seconds, read_curves(folder), problems)
@@ -190,5 +191,7 @@ def _measured_on(record: dict[str, Any]) -> str:
 def _reservations(record: dict[str, Any]) -> str:
     """Why a metric may look better or worse than the samples are."""
     shared = record.get("shares_weights_with_discriminator")
-    notes = [record.get("warning"), f"the training shares the weights of {shared}" if shared else None]
+    chosen_by = record.get("chosen_by")
+    notes = [record.get("warning"), f"chosen by {chosen_by}" if chosen_by else None]
+    notes += [f"the training shares the weights of {shared}" if shared else None]
     return "; ".join(note for note in notes if note)

@@ -1,6 +1,8 @@
 """Compares samples of a run's generator with the run's data."""
 
+import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,11 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     generator = load_generator(folder).to(device)
     saved = _read_config(run_dir)
     data = _read_data(saved, config.data)
+    if generator.num_classes not in (0, len(data.test_set.classes)):
+        raise ValueError(
+            f"data.path={data.path}: these pictures have {len(data.test_set.classes)} classes, and the generator was "
+            f"told of {generator.num_classes}; give the pictures that it was trained on"
+        )
     how: dict[str, Any] = {"device": device, "batch_size": config.batch_size, "track": track}
 
     def images(store: Store, split: str, count: int) -> ImageSet:
@@ -52,23 +59,29 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
             name=lambda i: int(order[i]),
         )
 
-    real = images(data.test_set if config.split == "test" else data.train_set, config.split, config.count)
+    measured = data.test_set if config.split == "test" else data.train_set
+    real = images(measured, config.split, config.count)
+    classes = measured.labels[chosen(measured, config.count)].tolist()
     fake = ImageSet(
         "samples",
-        sample_features(extractor, generator, count=len(real.features), seed=config.seed, **how),
-        image=lambda i: sample(generator, [config.seed + i], device)[0].cpu(),
+        sample_features(extractor, generator, count=len(real.features), seed=config.seed, classes=classes, **how),
+        image=lambda i: sample(generator, [config.seed + i], device, classes=classes)[0].cpu(),
         name=lambda i: config.seed + i,
     )
     search_train = config.neighbours and config.split == "test"
     shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
         log.warning(shared_weights_warning(extractor, shared))
+    choice = _choice(folder, OmegaConf.select(saved, "evaluation.best")) if config.checkpoint == "best" else {}
+    for how_chosen in choice.values():
+        log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
     return Comparison(
         subject={
             "run": str(run_dir),
             "checkpoint": config.checkpoint,
             "images_seen": read_metadata(folder)["images_seen"],
             "resolution": data.resolution,
+            **choice,
         },
         extractor=extractor,
         fake=fake,
@@ -90,6 +103,15 @@ def _read_data(saved: DictConfig, overrides: DictConfig) -> Any:
     data.prepare_data()
     data.setup()
     return data
+
+
+def _choice(folder: Path, metric: str | None) -> dict[str, str]:
+    """What the best generator in a folder was chosen by, for JSON, as `chosen_by`; empty if its metrics are damaged."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        records = json.loads((folder / artefacts.METRICS).read_text())["metrics"]
+        r = next((r for r in records if r["name"] == metric), records[0])
+        return {"chosen_by": f"{r['name']} on {r['real']} {r['split']} images, latents from seed {r['seed']} on"}
+    return {}
 
 
 def _read_config(run_dir: Path) -> DictConfig:

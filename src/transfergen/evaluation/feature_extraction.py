@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from transfergen.data.store import Store
-from transfergen.distributed import all_gather_objects, rank_and_world_size
+from transfergen.distributed import all_gather_objects, gather_rows, rank_and_world_size
 from transfergen.evaluation.extractors import Extractor
 from transfergen.images import to_float
 from transfergen.networks.generators.base import Generator, sample
@@ -38,6 +38,7 @@ def sample_features(
     count: int,
     seed: int,
     device: torch.device,
+    classes: Sequence[int] = (),
     batch_size: int = 64,
     track: Track = silently,
 ) -> Tensor:
@@ -51,6 +52,8 @@ def sample_features(
         count: number of samples.
         seed: of the first latent.
         device: computes samples and features.
+        classes: of a conditional generator, see `sample`. Those of the `count` real images that the samples are
+            measured against give each class as often as these have it; empty: all classes equally often.
         batch_size: images computed at once.
         track: shows progress.
 
@@ -62,7 +65,7 @@ def sample_features(
             dist.broadcast(buffer, 0)  # statistics of batch norm differ between ranks; those of rank 0 are saved
 
     def images(positions: list[int]) -> Tensor:
-        return sample(generator, [seed + i for i in positions], device, batch_size=batch_size)
+        return sample(generator, [seed + i for i in positions], device, batch_size=batch_size, classes=classes)
 
     return _extract(extractor, images, count, batch_size, track, "samples")
 
@@ -143,11 +146,8 @@ def _extract(
     batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
     with torch.no_grad():
         share = torch.cat([extractor(images(b)) for b in track(batches, f"features of {what}")])
-    if world > 1:
-        parts = [torch.empty_like(share) for _ in range(world)]
-        dist.all_gather(parts, share)
-        share = torch.stack(parts, dim=1).flatten(0, 1)
-    return share[:count].cpu()
+        every = gather_rows(share).view(world, len(mine), -1).transpose(0, 1).flatten(0, 1)
+    return every[:count].cpu()
 
 
 def _read(path: Path) -> Tensor | None:

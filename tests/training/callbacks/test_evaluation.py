@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 from runs import train
 from safetensors.torch import load_file
 
+from transfergen.config import CONF_DIR
 from transfergen.networks.weights import WeightsError
 from transfergen.training.callbacks import evaluation
 from transfergen.training.callbacks.evaluation import Evaluation
@@ -28,14 +29,14 @@ def planned(monkeypatch):
     values = []
 
     def measure(extractor, real, fake):
-        return {"kernel_distance": 1.0, "recall": 0.5, "diversity": 1.0} | values.pop(0)
+        return {"kernel_distance": 1.0, "recall": 0.5, "diversity": 1.0} | (values.pop(0) if values else {})
 
     monkeypatch.setattr(evaluation, "measure", measure)
     return values
 
 
 def test_metrics_are_measured_at_intervals_and_at_the_end_and_logged(fit, trainer, tmp_path, planned, capsys):
-    planned += [{"kernel_distance": value} for value in (3.0, 1.0, 2.0)]
+    planned += [{"kernel_distance": value} for value in (3.0, 1.0, 2.0, 2.5)]
     callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=16, seed=5)
     fit(callback, images=40)
     curve = [(step, scalars["metrics/kernel_distance"]) for step, scalars in trainer.loggers[0]]
@@ -43,7 +44,29 @@ def test_metrics_are_measured_at_intervals_and_at_the_end_and_logged(fit, traine
     assert "16 images: kernel_distance 3, recall 0.5, diversity 1\n" in capsys.readouterr().out
     (record,) = (record for record in callback.records if record["name"] == "kernel_distance")
     about = [record[key] for key in ("value", "extractor", "generated", "real", "split", "seed")]
-    assert about == [2.0, "pixels, 16x16", 16, 16, "test", 5]
+    assert about == [2.5, "pixels, 16x16", 16, 16, "test", 1_000_005]
+
+
+def test_what_is_measured_last_has_other_latents_than_what_chose_the_best(fit, tmp_path, planned):
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8, seed=5)
+    fit(callback, images=16)
+    chosen = json.loads((tmp_path / "best" / "metrics.json").read_text())["metrics"]
+    assert {record["seed"] for record in chosen} == {5}
+    assert {record["seed"] for record in callback.records} == {callback.last_seed} == {1_000_005}
+    command, training = OmegaConf.load(CONF_DIR / "evaluate.yaml"), OmegaConf.load(CONF_DIR / "train.yaml").evaluation
+    assert command.seed == training.seed + evaluation.LAST >= training.seed + max(command.count, training.count)
+
+
+def test_samples_have_each_class_as_often_as_the_test_images(trainer, module, tmp_path, monkeypatch):
+    trainer.datamodule.test_set.labels[:2] = 1  # 14 images of one class, 2 of another
+    given = {}
+    monkeypatch.setattr(
+        evaluation, "sample_features", lambda *_, **settings: given.update(settings) or torch.rand(16, 768)
+    )
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, best="diversity")
+    callback.on_train_start(trainer, module)
+    callback.measure_generator(trainer, module.generator, module.device, seed=0)
+    assert sorted(given["classes"]) == [0] * 14 + [1] * 2
 
 
 def test_without_intervals_the_end_is_measured_and_no_best_generator_kept(fit, trainer, tmp_path, planned, capsys):

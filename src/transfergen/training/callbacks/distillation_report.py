@@ -41,7 +41,9 @@ class DistillationReport(Callback):
         networks = {"student": module.ema_generator, "teacher": teacher}
         metrics = {
             "student": {record["name"]: record["value"] for record in self.evaluation.records},
-            "teacher": self.evaluation.measure_generator(trainer, teacher, module.device),
+            "teacher": self.evaluation.measure_generator(
+                trainer, teacher, module.device, seed=self.evaluation.last_seed
+            ),
         }
         if trainer.is_global_zero:
             latencies = latency_ms(networks)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from transfergen.config import instantiate
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
-from transfergen.evaluation.feature_extraction import sample_features, store_features
+from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
 from transfergen.evaluation.measure import (
     LARGER_IS_BETTER,
     measurable,
@@ -34,12 +34,15 @@ from transfergen.training.callbacks.progress import track_on_bar
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
+LAST = 1_000_000
+"""Added to the seed for the last measurement, whose latents have then not chosen the best generator."""
 
 
 class Evaluation(IntervalCallback):
     """Measures samples against the test split at the end and, if wanted, at intervals. All ranks share the work.
 
     With intervals it keeps the best generator and its metrics in best/, and its checkpoint in checkpoints/best.ckpt.
+    Samples of a conditional generator have each class as often as the test images.
 
     Args:
         run_dir: gets the best generator.
@@ -48,7 +51,7 @@ class Evaluation(IntervalCallback):
         config: of the training, to find weights that it shares with the extractor.
         every_images: real images between two measurements; None measures at the end only.
         count: samples, and images of the test split, at most.
-        seed: of the first latent; the others have the seeds that follow.
+        seed: of the first latent; the others have the seeds that follow. At the end, `LAST` is added.
         best: the metric that decides which generator is best; None keeps none.
         required: False measures on pixels if the extractor's weights cannot be read.
 
@@ -86,6 +89,11 @@ class Evaluation(IntervalCallback):
         self._diversity = DiversityAlarm("the samples' diversity, relative to real images,", floor=MIN_DIVERSITY)
 
     @property
+    def last_seed(self) -> int:
+        """Of the first latent of the last measurement."""
+        return self.seed + LAST
+
+    @property
     def objective(self) -> float:
         """The value that a sweep minimises: the metric `best`, negative where larger is better."""
         value = next(float(record["value"]) for record in self.records if record["name"] == self._minimised)
@@ -110,6 +118,7 @@ class Evaluation(IntervalCallback):
             device=pl_module.device,
             track=track_on_bar(trainer),
         )
+        self._classes = data.test_set.labels[chosen(data.test_set, self.count)].tolist()
         names = measurable(self.extractor, len(self._real), len(self._real))
         if self._minimised not in names:
             raise ValueError(
@@ -126,18 +135,8 @@ class Evaluation(IntervalCallback):
 
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Measure the generator, log the metrics, and keep the generator if it is the best so far."""
-        module.updates.raise_if_not_finite()
         images_seen = module.images_seen
-        values = self.measure_generator(trainer, module.ema_generator, module.device)
-        self.records = metric_records(
-            values,
-            extractor=self.extractor,
-            generated=len(self._real),
-            real=len(self._real),
-            split=SPLIT,
-            seed=self.seed,
-            shared_weights=self.shared,
-        )
+        values = self._measure(trainer, module, self.last_seed if self.every_images is None else self.seed)
         for logger in trainer.loggers:
             logger.log_metrics({f"metrics/{name}": value for name, value in values.items()}, step=images_seen)
             logger.save()
@@ -154,14 +153,38 @@ class Evaluation(IntervalCallback):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
             print(f"{images_seen:,} images: {shown}", flush=True)
 
-    def measure_generator(self, trainer: Trainer, generator: Generator, device: torch.device) -> dict[str, float]:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the last generator be the best, too; then measure it on latents that have chosen nothing."""
+        super().on_train_end(trainer, pl_module)
+        if self.every_images is not None:
+            assert isinstance(pl_module, GenerativeModule)
+            self._measure(trainer, pl_module, self.last_seed)
+
+    def _measure(self, trainer: Trainer, module: GenerativeModule, seed: int) -> dict[str, float]:
+        module.updates.raise_if_not_finite()
+        values = self.measure_generator(trainer, module.ema_generator, module.device, seed=seed)
+        self.records = metric_records(
+            values,
+            extractor=self.extractor,
+            generated=len(self._real),
+            real=len(self._real),
+            split=SPLIT,
+            seed=seed,
+            shared_weights=self.shared,
+        )
+        return values
+
+    def measure_generator(
+        self, trainer: Trainer, generator: Generator, device: torch.device, *, seed: int
+    ) -> dict[str, float]:
         """All metrics of a generator by name. To be called on all ranks, which share the work."""
         fake = sample_features(
             self.extractor,
             generator,
             count=len(self._real),
-            seed=self.seed,
+            seed=seed,
             device=device,
+            classes=self._classes,
             track=track_on_bar(trainer),
         )
         return measure(self.extractor, self._real, fake)
