@@ -10,7 +10,7 @@ from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
-from transfergen.training.turn_losses import mean_logits
+from transfergen.training.turn_losses import penalty_scores
 
 
 def images(count=4, size=32, dtype=torch.float32):
@@ -91,8 +91,9 @@ def test_penalty_reaches_the_trainable_weights_of_each_discriminator_also_under_
     for autocast in (False, True):
         d.load_state_dict(state, strict=False)  # the power iteration and running statistics have gone on
         torch.manual_seed(1)
+        score, fake_score = penalty_scores(d, d.features(real), d.features(fake))
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            penalty = GradientPenalty(**settings)(lambda x: mean_logits(d, x), real, fake)
+            penalty = GradientPenalty(**settings)(score, real, fake, fake_score=fake_score)
         values[autocast] = penalty.item()
     assert values[True] == pytest.approx(values[False], rel=1e-4)
     penalty.backward()

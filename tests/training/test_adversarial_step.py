@@ -282,6 +282,20 @@ def test_a_penalty_is_part_of_the_discriminators_loss_when_it_is_due():
     assert outputs[0].terms["gradient_penalty"] > 0
 
 
+@pytest.mark.parametrize("kind", ["r1", "r2"])
+def test_a_penalty_is_on_the_function_that_trains_also_with_joint_batch_normalisation(kind):
+    """A batch of reals or of fakes alone is normalised otherwise, and its gradients were many times as large."""
+    discriminator = DCGANDiscriminator(resolution=32, width=4, joint_batchnorm=True)
+    trained, noise = copy.deepcopy(discriminator), torch.randn(BATCH, 8)
+    step, generator = game(discriminator, noise=[noise], objective=bce(penalty=GradientPenalty(**{kind: 2.0})))
+    real, fake = to_float(batch().pixels, 32).requires_grad_(), generator(noise).detach().requires_grad_()
+    logits = trained.layers(torch.cat([real, fake])).flatten(1).chunk(2)[["r1", "r2"].index(kind)]
+    (gradients,) = torch.autograd.grad(logits.sum(), real if kind == "r1" else fake)
+    (outputs,) = play(step, [batch()])
+    expected = gradients.flatten(1).norm(dim=1).square().mean()
+    torch.testing.assert_close(outputs.terms["gradient_penalty"], expected, rtol=1e-4, atol=0)
+
+
 def test_clipping_bounds_every_weight_of_the_discriminator():
     discriminator = DISCRIMINATORS["dcgan"][0]()
     play(game(discriminator, objective=wasserstein(clip=0.01))[0], [batch()])

@@ -14,7 +14,7 @@ def gradient_norms(score: Score, images: Tensor) -> Tensor:
     """Euclidean norms (B,) of the scores' gradients with respect to images (B, 3, R, R). They can be differentiated.
 
     It is the gradient of the sum of all scores. This is each score's own gradient only if the score depends on its own
-    image alone, which is not so with batch normalisation.
+    image alone, which is not so with batch normalisation: there it tells how all scores change with an image.
     """
     images = images.detach().requires_grad_(True)
     (gradients,) = torch.autograd.grad(score(images).sum(), images, create_graph=True)
@@ -68,15 +68,19 @@ class GradientPenalty:
         """Whether update number `update`, counted from 0, has a penalty."""
         return bool(self.interpolated or self.r1 or self.r2) and update % self.every == 0
 
-    def __call__(self, score: Score, real: Tensor, fake: Tensor) -> Tensor:
-        """Real and fake images (B, 3, R, R) in [-1, 1] -> a scalar, to be added to the discriminator's loss."""
+    def __call__(self, score: Score, real: Tensor, fake: Tensor, *, fake_score: Score | None = None) -> Tensor:
+        """Real and fake images (B, 3, R, R) in [-1, 1] -> a scalar, to be added to the discriminator's loss.
+
+        `score` is of reals and `fake_score`, if it is another function, of fakes and of the points between.
+        """
+        fake_score = fake_score or score
         real, fake = (images.to(torch.promote_types(images.dtype, torch.float32)) for images in (real, fake))
         terms = []
         with torch.autocast(real.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             if self.interpolated:
-                terms.append(self.interpolated * interpolated(score, real, fake))
+                terms.append(self.interpolated * interpolated(fake_score, real, fake))
             if self.r1:
                 terms.append(self.r1 * zero_centred(score, real))
             if self.r2:
-                terms.append(self.r2 * zero_centred(score, fake))
+                terms.append(self.r2 * zero_centred(fake_score, fake))
         return self.every * torch.stack(terms).sum()

@@ -12,7 +12,6 @@ the features are the images: eight passes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -218,9 +217,9 @@ class AdversarialStep:
         terms = {}
         penalty = self.objective.penalty
         if penalty is not None and penalty.due(inputs.update):
-            score = partial(turn_losses.mean_logits, self.discriminator, y=inputs.labels)
+            scores = turn_losses.penalty_scores(self.discriminator, inputs.real, inputs.fake, inputs.labels)
             reals = self.augmentation(self.real_features.images(inputs.batch))
-            terms["gradient_penalty"] = penalty(score, reals, inputs.shown)
+            terms["gradient_penalty"] = penalty(scores[0], reals, inputs.shown, fake_score=scores[1])
         if inputs.pairs:
             detached = inputs.pairs._replace(fake=inputs.pairs.fake.detach())
             terms |= self.strategy.discriminator_terms(self.discriminator, detached)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transfergen.losses.adversarial import Objective
+from transfergen.losses.penalties import Score
 from transfergen.networks.discriminators.base import Discriminator
 
 Features = list[Tensor]
@@ -117,10 +118,23 @@ def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
     return torch.stack([loss, *terms.values()]).sum() if terms else loss
 
 
-def mean_logits(d: Discriminator, images: Tensor, y: Tensor | None = None) -> Tensor:
-    """Images (B, 3, R, R) -> scores (B,) for gradient penalties: the weighted sum of each group's mean logit."""
-    logits = d(images, y)
-    return torch.stack([weight * logits[:, i].mean(dim=1) for i, weight in d.logit_groups()]).sum(dim=0)
+def penalty_scores(d: Discriminator, real: Features, fake: Features, y: Tensor | None = None) -> tuple[Score, Score]:
+    """Functions for gradient penalties, of reals and of fakes: images (B, 3, R, R) -> scores (B,).
+
+    A score is the weighted sum of each group's mean logit, in the batch that the discriminator trains on: with joint
+    batch normalisation reals are scored together with `fake`, and fakes together with `real`.
+    """
+
+    def mean(logits: Tensor) -> Tensor:
+        return torch.stack([weight * logits[:, i].mean(dim=1) for i, weight in d.logit_groups()]).sum(dim=0)
+
+    if not d.joint_batchnorm:
+        return (lambda images: mean(d(images, y)),) * 2
+    real, fake = ([f.detach().float() for f in features] for features in (real, fake))
+    return (
+        lambda images: mean(d.score_jointly(d.features(images), fake, y)[0]),
+        lambda images: mean(d.score_jointly(real, d.features(images), y)[1]),
+    )
 
 
 @torch.no_grad()
