@@ -5,13 +5,18 @@ import json
 
 import pytest
 import torch
+from lightning import LightningModule
 from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
+from transfergen.losses.penalties import GradientPenalty
+from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
+from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet, orthogonality
 from transfergen.training.augmentation import AdaptiveAugmentation
+from transfergen.training.base_module import GenerativeModule
 from transfergen.training.gan_module import GAN
 
 CALIBRATIONS = 64 // 16  # all training images, some at a time
@@ -26,6 +31,19 @@ def run(run_dir, *overrides):
 def curve(run_dir, name):
     with next((run_dir / "csv").rglob("metrics.csv")).open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+def test_second_derivatives_of_a_penalty_are_in_float32_though_the_training_is_in_bfloat16(monkeypatch):
+    monkeypatch.setattr(LightningModule, "manual_backward", lambda self, loss: loss.backward())
+    module = GenerativeModule(DCGAN(resolution=32, width=4), ema_halflife_images=0, ema_rampup=0, seed=0)
+    d = DCGANDiscriminator(resolution=32, width=4, norm="none")
+    images, gradients = torch.rand(4, 3, 32, 32), []
+    for autocast, backward in ((False, torch.Tensor.backward), (True, module.manual_backward)):
+        d.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            backward(100 * GradientPenalty(r1=1.0)(d, images, images))
+        gradients.append(torch.cat([p.grad.flatten() for p in d.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
 
 
 def recorded(monkeypatch, owner, name):

@@ -4,9 +4,13 @@ import pytest
 import torch
 from runs import ANY_MODEL, SMALL_MODELS, train
 
+from transfergen.losses.divergence import Elbo
+from transfergen.networks.encoders.dcgan import DCGANEncoder
 from transfergen.networks.generators.base import sample
+from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator
+from transfergen.training.vae_module import VAE as VAEModule
 
 VAE = [*ANY_MODEL, *SMALL_MODELS["vae"]]
 VAE_GAN = [*ANY_MODEL, *SMALL_MODELS["vae_gan"]]
@@ -36,7 +40,7 @@ def test_a_vae_learns_its_images_and_its_generator_is_a_run_like_any(tmp_path):
 
 def test_the_trunk_of_the_perceptual_term_is_neither_trained_nor_saved(tmp_path):
     state = run(tmp_path, *VAE_GAN, "max_images=16")
-    assert {name.partition(".")[0] for name in state} == {"generator", "ema", "encoder", "discriminator"}
+    assert {name.partition(".")[0] for name in state} == {"generator", "ema", "encoder", "encoder_ema", "discriminator"}
     for name in ("reconstruction", "kl", "perceptual"):
         assert len(curve(tmp_path, f"loss/{name}")) == 2
 
@@ -47,6 +51,23 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, model):
     run(tmp_path / "parts", *model, "max_images=64")
     parts = run(tmp_path / "parts", f"resume={tmp_path / 'parts'}", "max_images=128")
     assert all(torch.equal(value, parts[name]) for name, value in whole.items() if isinstance(value, torch.Tensor))
+
+
+def test_encoder_and_decoder_in_use_are_both_moving_averages():
+    generator, encoder = DCGAN(resolution=32, z_dim=8, width=4), DCGANEncoder(resolution=32, z_dim=8, width=4)
+    module = VAEModule(generator, encoder, Elbo(), g_optimizer=torch.optim.SGD, ema_halflife_images=64, ema_rampup=1)
+    images = torch.rand(2, 3, 32, 32)
+    before = module.encode(images)
+    with torch.no_grad():
+        for parameter in module.encoder.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(module.encode(images), before)
+    module.images_seen = 64
+    module.update_average(64)
+    averaged = dict(module.encoder_ema.network.named_parameters())
+    for name, parameter in module.encoder.named_parameters():
+        torch.testing.assert_close(averaged[name], parameter - 0.05)
+    assert not torch.equal(module.encode(images), before)
 
 
 def test_adversarial_loss_counts_by_its_weight(tmp_path):

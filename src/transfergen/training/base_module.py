@@ -83,6 +83,16 @@ class GenerativeModule(LightningModule):
         self._started_at = time.perf_counter()
         self._clock = (self._started_at, self.images_seen)
 
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run a backward pass without autocast, which would take second derivatives, as of penalties, in bfloat16."""
+        with torch.autocast(self.device.type, enabled=False):
+            super().manual_backward(loss, *args, **kwargs)
+
+    def update_average(self, images: int) -> None:
+        """Move the average on, after an update of the generator `images` real images since the last one."""
+        if self.ema:
+            self.ema.update(self.generator, images=images, images_seen=self.images_seen)
+
     @torch.no_grad()
     def _log_curves(self, curves: dict[str, Tensor], here: dict[str, float], shown: dict[str, str]) -> None:
         """Log to all loggers, over images seen.

@@ -12,7 +12,7 @@ from transfergen.networks.generators.base import Generator
 from transfergen.training.adversarial_step import AdversarialStep, Fakes, StepOutputs
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
-from transfergen.training.compatibility import check_device_batch, check_game
+from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.training.freeze_schedule import FreezeSchedule
 from transfergen.training.real_features import RealFeatures
 from transfergen.transfer.strategy import Strategy
@@ -80,7 +80,7 @@ class GAN(GenerativeModule):
         """Build the step and the trunk's schedule; in a new run, let the discriminator measure real images."""
         super().on_train_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        check_device_batch(self.transfer, data.batch_size // self.trainer.world_size)
+        check_batch_size(self.transfer, data.batch_size)
         real_features = RealFeatures(
             data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
         )
@@ -119,8 +119,7 @@ class GAN(GenerativeModule):
         self.images_seen += images
         if outputs.g is None:
             return
-        if self.ema:
-            self.ema.update(self.generator, images=self.d_steps * images, images_seen=self.images_seen)
+        self.update_average(self.d_steps * images)
         columns, _ = self.discriminator.logit_groups()[0]
         self._last_scalars |= scalars(outputs, columns, self.objective.boundary)
         if update % self.trainer.log_every_n_steps < self.d_steps:  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
 from transfergen.training.adversarial_step import Fakes
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
+from transfergen.training.ema import EMA
 from transfergen.training.gan_module import GAN
 
 
@@ -34,6 +35,8 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
     """What VAE and VAE-GAN share: an encoder in front of the generator, which decodes, and the terms of the bound."""
 
     encoder: nn.Module
+    encoder_ema: EMA[nn.Module] | None
+    """The encoder's moving average, which belongs to the generator's."""
     elbo: Elbo
 
     def _take_encoder(self, encoder: object, elbo: Elbo, backbone: object) -> None:
@@ -55,6 +58,9 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
                 "backbone=vgg19_multiscale, or objective.perceptual=0"
             )
         self.encoder, self.elbo = encoder, elbo
+        self.encoder_ema = (
+            EMA(encoder, halflife_images=self.ema.halflife_images, rampup=self.ema.rampup) if self.ema else None
+        )
         self._trunk = (self.add_frozen(cast(Backbone, backbone)),) if elbo.perceptual else ()
         for trunk in self._trunk:
             fold_batchnorm(trunk, self.generator.resolution)
@@ -82,24 +88,28 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
     def _elbo_curves(self, coding: Coding) -> dict[str, Tensor]:
         return self.elbo.curves(coding.images, coding.decoded, coding.posterior, self.images_seen)
 
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1] -> the means of their latents (B, Z), in eval mode."""
-        was_training = self.encoder.training
-        self.encoder.eval()
-        mean, _ = self.encoder(images.to(self.device))
-        self.encoder.train(was_training)
-        return cast(Tensor, mean)
+    def update_average(self, images: int) -> None:
+        """Move the averages of both networks on."""
+        super().update_average(images)
+        if self.encoder_ema:
+            self.encoder_ema.update(self.encoder, images=images, images_seen=self.images_seen)
 
-    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, R, R) in [-1, 1] -> the means of their latents (B, Z), by the encoder for `decode`."""
+        encoder = self.encoder_ema.network if self.encoder_ema else self.encoder
+        return cast(Tensor, _in_eval_mode(encoder, images.to(self.device))[0])
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z), and classes (B,) -> images (B, 3, R, R) of the generator that samples are taken of."""
-        sampler: Generator = self.ema_generator
-        was_training = sampler.training
-        sampler.eval()
-        images: Tensor = sampler(z, y)
-        sampler.train(was_training)
-        return images
+        return cast(Tensor, _in_eval_mode(self.ema_generator, z, y))
+
+
+@torch.no_grad()
+def _in_eval_mode(network: nn.Module, *inputs: Tensor | None) -> Any:
+    was_training = network.training
+    outputs = network.eval()(*inputs)
+    network.train(was_training)
+    return outputs
 
 
 class VAE(Autoencoding):
@@ -153,8 +163,7 @@ class VAE(Autoencoding):
         norm = self.updates.step(optimizer, loss, parameters, "VAE")
         curves = self._elbo_curves(coding)
         self.images_seen += images
-        if self.ema:
-            self.ema.update(self.generator, images=images, images_seen=self.images_seen)
+        self.update_average(images)
         if update % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             curves |= {"loss/generator": loss, "gradient_norm/generator": norm}
             curves |= {f"loss/{name}": term for name, term in terms.items()}
