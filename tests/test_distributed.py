@@ -4,7 +4,7 @@ import pytest
 import torch
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
 
-from transfergen.training.trainer import build_trainer
+from transfergen.training.trainer import SyncBatchNorm, build_trainer
 
 LIST_RANKS = """
 import os, sys, torch
@@ -88,6 +88,13 @@ def test_one_run_directory_counts_the_images_of_both(ranks):
     assert len(state["transfergen"]["rng"]) == 2
     assert [entry.name for entry in run_dir.parent.iterdir() if entry.is_dir()] == ["run"]
     assert (run_dir / "grid.png").exists()
+
+
+@pytest.mark.parametrize("sync_batchnorm", [True, False])
+def test_batch_normalisation_sees_all_ranks_unless_it_is_turned_off(tmp_path, sync_batchnorm):
+    given = {"run_dir": tmp_path, "callbacks": [], "loggers": [], "accelerator": "cpu", "devices": 2}
+    trainer = build_trainer(**given, sync_batchnorm=sync_batchnorm)
+    assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm) == sync_batchnorm
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])

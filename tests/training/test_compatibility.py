@@ -5,7 +5,7 @@ from transfergen.losses.adversarial import hinge
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.augmentation import Augmentation
-from transfergen.training.compatibility import check_device_batch, check_game
+from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.transfer.strategy import Strategy
 
 
@@ -24,8 +24,8 @@ def test_a_trunk_that_cannot_train_is_refused_with_what_to_set(trunk):
 
 def test_a_batch_too_small_for_a_strategys_losses_is_refused():
     strategy = Strategy()
-    check_device_batch(strategy, 1)
+    check_batch_size(strategy, 1)
     strategy.min_images = 3
-    check_device_batch(strategy, 3)
-    with pytest.raises(ValueError, match=r"^data\.batch_size: there are 2 image\(s\).* 3 or more; set a larger data"):
-        check_device_batch(strategy, 2)
+    check_batch_size(strategy, 3)
+    with pytest.raises(ValueError, match=r"^data\.batch_size=2: .* 3 images or more; set at least"):
+        check_batch_size(strategy, 2)

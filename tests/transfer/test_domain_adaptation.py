@@ -1,7 +1,10 @@
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch.nn import functional as F
 
-from transfergen.losses.alignment import coral, cross_domain_consistency, mmd
+from transfergen.config import CONF_DIR
+from transfergen.losses.alignment import _log_similarities, coral, cross_domain_consistency, mmd
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
@@ -63,6 +66,25 @@ def test_each_term_is_its_weight_times_its_loss_and_reaches_the_generator_alone(
     sum(terms.values()).backward()
     assert all(p.grad is not None for p in generator.parameters())
     assert all(p.grad is None for p in (*strategy.source.parameters(), *strategy.parameters()))
+
+
+def test_the_weight_of_consistency_is_the_releases():
+    """1,000 times the mean over all entries of 4 images' distributions over 3 others. Ojha 2021, the authors' code."""
+    weight = OmegaConf.load(CONF_DIR / "transfer" / "domain_adaptation.yaml").consistency
+    source, target = torch.randn(4, 16), torch.randn(4, 16)
+    theirs = (
+        1000 * F.kl_div(_log_similarities(source), _log_similarities(target), log_target=True, reduction="sum") / 12
+    )
+    ours = weight * cross_domain_consistency(source, target)
+    torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=0)
+
+
+def test_a_collapse_costs_more_than_an_adversarial_loss_is():
+    """At weight 1 it cost 0.004."""
+    strategy = DomainAdaptation(source="x", backbone=trunk())
+    source = torch.randn(128, 64)
+    collapsed = source[:1] + 0.01 * torch.randn(128, 64)
+    assert strategy.consistency * cross_domain_consistency(source, collapsed) > 0.5
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -144,7 +166,7 @@ def test_a_source_that_is_another_network_is_refused(source):
 def test_bad_settings_are_refused_by_the_argument(tmp_path):
     with pytest.raises(ValueError, match=r"^mmd=-1: set a weight of 0 or more"):
         DomainAdaptation(source="x", mmd=-1)
-    with pytest.raises(ValueError, match=r"^consistency=1\.0: .*set backbone=efficientnet_lite0"):
+    with pytest.raises(ValueError, match=r"^consistency=333\.0: .*set backbone=efficientnet_lite0"):
         DomainAdaptation(source="x", backbone={})
     with pytest.raises(ValueError, match=r"transfer\.source=.*no generator\.json"):
         attached(tmp_path, DCGAN(**NETWORK))

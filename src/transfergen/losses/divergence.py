@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from transfergen.distributed import mean_over_ranks
 from transfergen.losses.adversarial import Objective
 
 
@@ -28,9 +29,9 @@ def gaussian_nll(images: Tensor, decoded: Tensor, *, sigma: float | None = None)
     """Negative log-likelihood of images under a Gaussian whose mean is the decoded images, in nats per value, a scalar.
 
     The standard deviation is `sigma`. None: the one under which the batch is most likely, which is the root mean
-    squared error. Rybkin 2021, arXiv:2006.13202, section 3.
+    squared error over all ranks. Rybkin 2021, arXiv:2006.13202, section 3.
     """
-    error = (images - decoded).float().square().mean()
+    error = mean_over_ranks((images - decoded).float().square().mean())
     if sigma is None:
         return (error.clamp(min=1e-8).log() + 1 + math.log(2 * math.pi)) / 2
     return error / (2 * sigma**2) + math.log(sigma) + math.log(2 * math.pi) / 2
@@ -84,7 +85,7 @@ class Elbo:
 
     def terms(self, images: Tensor, decoded: Tensor, posterior: Posterior, images_seen: int) -> dict[str, Tensor]:
         """Weighted scalars by name, from images (B, 3, R, R) in [-1, 1] and their reconstructions."""
-        by_dimension = kl_divergence(posterior).mean(dim=0).clamp(min=self.free_bits)
+        by_dimension = mean_over_ranks(kl_divergence(posterior).mean(dim=0)).clamp(min=self.free_bits)
         return {
             "reconstruction": gaussian_nll(images, decoded, sigma=self.sigma),
             "kl": self.kl_weight(images_seen) * by_dimension.sum() / images[0].numel(),

@@ -6,10 +6,9 @@ them before it, so that augmentation does not leak into samples (section 2.2 the
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from transfergen.distributed import rank_and_world_size
+from transfergen.distributed import mean_over_ranks
 
 
 class Augmentation(nn.Module):
@@ -123,11 +122,7 @@ class AdaptiveAugmentation(Augmentation):
 
         To be called on all ranks, whose `p` stays the same.
         """
-        mean_sign = real_logits.float().sign().mean()
-        world = rank_and_world_size()[1]
-        if world > 1:
-            dist.all_reduce(mean_sign)
-            mean_sign /= world
+        mean_sign = mean_over_ranks(real_logits.float().sign().mean())
         self.overfitting.lerp_(mean_sign, 1 / 4)
         self.p.add_((self.overfitting - self.target).sign() * (images / self.adapt_images)).clamp_(0, self.max_p)
 

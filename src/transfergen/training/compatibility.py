@@ -62,16 +62,16 @@ def check_game(
         )
 
 
-def check_device_batch(transfer: Strategy, images: int) -> None:
-    """Refuse a batch that leaves a device fewer images than the losses of a transfer strategy compare.
+def check_batch_size(transfer: Strategy, images: int) -> None:
+    """Refuse a batch of fewer images than the losses of a transfer strategy compare.
 
     Raises:
         ValueError: names the settings.
     """
     if images < transfer.min_images:
         raise ValueError(
-            f"data.batch_size: there are {images} image(s) of a batch on each device, and this transfer compares "
-            f"{transfer.min_images} or more; set a larger data.batch_size, or fewer trainer.devices"
+            f"data.batch_size={images}: this transfer compares {transfer.min_images} images or more; set at least that "
+            "many"
         )
 
 

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from transfergen.distributed import rank_and_world_size
+from transfergen.distributed import sum_over_ranks
 
 
 class FiniteUpdates:
@@ -32,10 +31,7 @@ class FiniteUpdates:
         """
         norm = gradient_norm(parameters)
         finite = torch.isfinite(norm + loss.detach())
-        if rank_and_world_size()[1] > 1:
-            agreed = finite.float()
-            dist.all_reduce(agreed, dist.ReduceOp.MIN)
-            finite = agreed.bool()
+        finite = sum_over_ranks((~finite).float()) == 0
         self.all_finite &= finite
         inner = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
         if norm.device.type == "cuda" and getattr(inner, "_step_supports_amp_scaling", False):

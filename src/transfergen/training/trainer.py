@@ -12,8 +12,11 @@ from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.layer_sync import LayerSync
+from torch import nn
 
 from transfergen.devices import choose_kind, device_counts
+from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.training.callbacks import ProgressBar, StatusLine
 
@@ -32,6 +35,19 @@ for _expected in (
     warnings.filterwarnings("ignore", _expected)
 
 
+class SyncBatchNorm(LayerSync):
+    """Lets batch normalisation see the batches of all ranks. Lightning's own needs a GPU."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Called before the model is distributed."""
+        synchronize(model)
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Do nothing: on one rank it computes as before."""
+        return model
+
+
 def build_trainer(
     *,
     run_dir: Path,
@@ -42,11 +58,13 @@ def build_trainer(
     num_nodes: int = 1,
     strategy: str = "auto",
     precision: str = "auto",
+    sync_batchnorm: bool = True,
     **others: Any,
 ) -> Trainer:
     """A Trainer for alternating, manual optimisation.
 
-    Several devices get DistributedDataParallel that looks for unused weights, since each turn uses one network's.
+    Several devices get DistributedDataParallel that looks for unused weights, since each turn uses one network's. With
+    `sync_batchnorm` batch normalisation sees the whole batch there, and not a device's share of it.
     `precision=auto` is bf16-mixed on a GPU that has it and 32-true elsewhere. `others` go to Lightning as they are.
 
     Raises:
@@ -86,7 +104,7 @@ def build_trainer(
             enable_model_summary=False,
             use_distributed_sampler=False,  # the order of samples knows of ranks
             num_sanity_val_steps=0,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), *([SyncBatchNorm()] if sync_batchnorm else [])],
             **others,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:

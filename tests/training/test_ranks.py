@@ -1,0 +1,147 @@
+"""Two ranks, each with its share of a batch, against one process with the whole batch."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from timm.layers import BatchNormAct2d
+from trunks import trunk
+
+from transfergen.data.store import Batch
+from transfergen.losses.adversarial import relativistic
+from transfergen.losses.divergence import Elbo, Posterior
+from transfergen.losses.penalties import GradientPenalty
+from transfergen.networks.discriminators.vgg import VGGDiscriminator
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.layers.sync_batchnorm import synchronize
+from transfergen.training.adversarial_step import AdversarialStep, Fakes
+from transfergen.training.augmentation import Augmentation
+from transfergen.training.finite_updates import FiniteUpdates
+from transfergen.training.real_features import RealFeatures
+from transfergen.transfer.domain_adaptation import DomainAdaptation
+
+BATCH, STEPS = 8, 2
+SCRIPT = """
+import sys, torch, torch.distributed as dist
+sys.path[:0] = [sys.argv[3], sys.argv[4]]
+from pathlib import Path
+from test_ranks import results
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
+torch.save(results(rank, 2), folder / f"rank{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def averaged_backward(parameters, ranks):
+    """A backward pass, and the mean of the ranks' gradients, as DistributedDataParallel takes it."""
+
+    def backward(loss, inputs=None):
+        loss.backward(inputs=inputs)
+        for p in parameters:
+            if ranks > 1 and p.grad is not None:
+                dist.all_reduce(p.grad)
+                p.grad /= ranks
+
+    return backward
+
+
+def game(rank, ranks, *, synchronized):
+    """Weights and statistics after some steps with batch normalisation, penalties and terms that compare a batch."""
+    torch.manual_seed(0)
+    generator = DCGAN(resolution=32, z_dim=8, width=4)
+    discriminator = VGGDiscriminator(trunk((4, 6)), resolution=32, width=4, hidden=8)
+    strategy = DomainAdaptation(source="", backbone=trunk((4, 6)), mmd=1.0, coral=1.0)
+    strategy._source = (strategy.add_frozen(copy.deepcopy(generator)),)
+    discriminator.freeze(2)
+    z, pixels = torch.randn(STEPS, BATCH, 8), torch.randint(0, 256, (STEPS, BATCH, 3, 32, 32), dtype=torch.uint8)
+    if synchronized:
+        synchronize(generator)
+        synchronize(discriminator)
+    share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    noise = iter(z[:, share])
+
+    def draw_fakes(batch, labels):
+        latents = next(noise)
+        return Fakes(latents, generator(latents, labels))
+
+    parameters = [*generator.parameters(), *discriminator.trainable_parameters()]
+    augment = Augmentation(colour=0, translation=0, cutout=0)
+    step = AdversarialStep(
+        generator,
+        discriminator,
+        relativistic(penalty=GradientPenalty(r1=0.1, r2=0.1)),
+        augment,
+        strategy,
+        [torch.optim.SGD(n, lr=1e-2) for n in (list(discriminator.trainable_parameters()), generator.parameters())],
+        real_features=RealFeatures(range(BATCH), 32, discriminator, augment, cache_mib=0),
+        draw_fakes=draw_fakes,
+        updates=FiniteUpdates(torch.device("cpu")),
+    )
+    for i in range(STEPS):
+        batch = Batch(pixels[i, share], torch.zeros(BATCH // ranks, dtype=torch.long), np.arange(BATCH)[share])
+        step(batch, i * BATCH, backward=averaged_backward(parameters, ranks))
+    states = generator.state_dict(), discriminator.state_dict()
+    return {f"{i}.{name}": tensor for i, state in enumerate(states) for name, tensor in state.items()}
+
+
+def bound(rank, ranks):
+    """The terms of a VAE's bound, which take a logarithm and a maximum over a batch, and a gradient of them."""
+    torch.manual_seed(0)
+    images, decoded, mean = torch.rand(BATCH, 3, 4, 4), torch.rand(BATCH, 3, 4, 4), torch.randn(BATCH, 5)
+    scale = torch.nn.Parameter(torch.ones(()))
+    half = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    posterior = Posterior(mean[half] * scale, torch.zeros_like(mean[half]))
+    terms = Elbo(free_bits=0.5).terms(images[half], decoded[half] * scale, posterior, 0)
+    averaged_backward([scale], ranks)(sum(terms.values()))
+    return {name: term.detach() for name, term in terms.items()} | {"gradient": scale.grad}
+
+
+def timms(rank, ranks):
+    """timm's batch normalisation with an activation."""
+    torch.manual_seed(0)
+    norm, maps = BatchNormAct2d(3), torch.randn(BATCH, 3, 2, 2)
+    synchronize(norm)
+    norm(maps[rank * BATCH // ranks : (rank + 1) * BATCH // ranks])
+    return norm.state_dict()
+
+
+def results(rank, ranks):
+    return {
+        "game": game(rank, ranks, synchronized=True),
+        "unsynchronized": game(rank, ranks, synchronized=False),
+        "bound": bound(rank, ranks),
+        "timm": timms(rank, ranks),
+    }
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What each of two ranks became."""
+    folder, here = tmp_path_factory.mktemp("ranks"), Path(__file__).parent
+    arguments = [str(folder), str(here), str(here.parent)]
+    ranks = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(rank), *arguments]) for rank in (0, 1)]
+    assert [rank.wait(120) for rank in ranks] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("what", ["game", "bound", "timm"])
+def test_two_ranks_equal_one(both, what):
+    one = results(0, 1)[what]
+    for two in both:
+        assert two[what].keys() == one.keys()
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[what][name], tensor, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_without_synchronisation_each_rank_normalises_its_own_share(both):
+    one = results(0, 1)["unsynchronized"]
+    name = next(name for name in one if name.endswith("running_mean"))
+    assert not torch.allclose(both[0]["unsynchronized"][name], both[1]["unsynchronized"][name])
+    assert not torch.allclose(both[0]["unsynchronized"][name], one[name])
