@@ -55,6 +55,7 @@ SMALL_MODELS = {
     ],
     "vision_aided": [
         "model=vision_aided",
+        "discriminator.start_images=0",
         "backbone@discriminator.backbones.efficientnet_lite0=vgg19_multiscale",
         *vgg11("discriminator.backbones.efficientnet_lite0"),
         "discriminator.backbones.efficientnet_lite0.taps=[relu1_1]",

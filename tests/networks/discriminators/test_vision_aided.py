@@ -10,7 +10,7 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators import vision_aided
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
-from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator, probe_accuracy
+from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator, probe
 from transfergen.training.turn_losses import discriminator_turn, generator_turn
 
 
@@ -19,6 +19,13 @@ class Differences(nn.Module):
 
     def forward(self, images):
         return images[..., ::4, 1::4] - images[..., ::4, ::4]
+
+
+class Hazy(nn.Module):
+    """Brightness under noise."""
+
+    def forward(self, images):
+        return nn.functional.avg_pool2d(images, 32) + 0.1 * torch.randn(len(images), 3, 1, 1)
 
 
 def seeing():
@@ -61,6 +68,21 @@ def test_the_network_that_tells_reals_from_fakes_best_joins_first(order, real, f
     assert d.joined == ["seeing", "blind"]
 
 
+@pytest.mark.parametrize("names", [("near", "far"), ("far", "near")])
+def test_where_every_probe_is_right_the_surer_one_joins_and_not_the_first_of_the_config(names):
+    """Both see brightness; one of them under noise that is too little to mislead it."""
+    networks = {"near": seeing(), "far": Backbone([Hazy()], taps=(0,), channels=(3,), strides=(4,))}
+    real, fake = pictures(48, 0.8), pictures(48, -0.8)
+    assert {probe(network, real, fake).accuracy for network in networks.values()} == {1.0}
+    d = discriminator({name: networks[name] for name in names})
+    d.grow(real, fake)
+    assert d.joined == ["near"]
+
+
+def test_no_network_is_chosen_by_an_untrained_generator():
+    assert discriminator().grows_at == 500_000
+
+
 def test_all_ranks_follow_the_first(real, fake, monkeypatch):
     monkeypatch.setattr(vision_aided, "all_gather_objects", lambda choice: ["blind", choice])
     d = discriminator()
@@ -71,12 +93,12 @@ def test_all_ranks_follow_the_first(real, fake, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "due"),
     [
-        ({}, [0, 100_000]),
+        ({}, [500_000, 600_000]),
         ({"start_images": 30, "every_images": 20}, [30, 50]),
         ({"count": 1, "start_images": 30}, [30]),
     ],
 )
-def test_one_joins_at_the_start_and_one_more_after_each_interval(settings, due, real, fake):
+def test_one_joins_after_a_while_and_one_more_after_each_interval(settings, due, real, fake):
     d, found = discriminator(**settings), []
     while d.grows_at < math.inf:
         found.append(d.grows_at)
@@ -129,7 +151,7 @@ def test_what_has_joined_is_saved_with_the_weights(real, tmp_path):
     torch.save(state, tmp_path / "d.pt")
     restored.load_state_dict(torch.load(tmp_path / "d.pt", weights_only=True))
     assert restored.joined == ["seeing"]
-    assert restored.grows_at == 100_000
+    assert restored.grows_at == 600_000
     assert torch.equal(restored(real), d(real)[:, :2])
 
 
@@ -150,13 +172,13 @@ def test_null_leaves_a_network_out(real, fake):
 
 @pytest.mark.parametrize("count", [40, 200])  # one batch of features, and several
 def test_a_probe_is_right_on_all_that_can_be_told_apart_linearly(count):
-    assert probe_accuracy(seeing(), pictures(count, 0.4), pictures(count, -0.4)) == 1
+    assert probe(seeing(), pictures(count, 0.4), pictures(count, -0.4)).accuracy == 1
 
 
 @pytest.mark.parametrize("backbone", [seeing(), trunk((8, 64)).eval()])
 def test_a_probe_is_no_better_than_chance_on_images_of_one_kind(backbone):
     """The second has as many features as the probe is fitted to images, so that it is always right on those."""
-    accuracy = probe_accuracy(backbone, pictures(36, 0.0), pictures(36, 0.0))
+    accuracy = probe(backbone, pictures(36, 0.0), pictures(36, 0.0)).accuracy
     assert 0.25 < accuracy < 0.75
 
 
@@ -165,7 +187,7 @@ def test_a_probe_looks_at_images_that_it_was_not_fitted_to():
     real, fake = pictures(100, 0.0), pictures(100, 0.0)
     real[::2] += 0.5
     fake[::2] -= 0.5
-    assert probe_accuracy(seeing(), real, fake) < 0.75
+    assert probe(seeing(), real, fake).accuracy < 0.75
 
 
 @pytest.mark.parametrize(
