@@ -1,11 +1,12 @@
-"""What the presets for one's own pictures make of few of them, beside the settings of Projected GAN's release.
+"""What the presets for one's own pictures make of few of them, beside the loss and the rates of Projected GAN.
 
     python benchmarks/presets.py run few_shot few_shot_published --minutes 8
     python benchmarks/presets.py report
 
-The pictures are CIFAR-10's, at 64x64: 100 for `few_shot`, 1,000 for `small`. The release has a hinge loss, normalises
-reals and fakes each on their own, uses all of DiffAugment, and has learning rates of 2e-4. Sauer 2021,
-arXiv:2111.01007.
+The pictures are CIFAR-10's, at 64x64: 100 for `few_shot`, 1,000 for `small`. The variants called `published` have the
+presets' networks with a hinge loss, reals and fakes that are normalised each on their own, all of DiffAugment, and
+learning rates of 2e-4. They are not the release of Projected GAN (Sauer 2021, arXiv:2111.01007), whose heads are larger
+and whose cutout is smaller: that is `model=projected`.
 """
 
 from quality import Variants, quality_command

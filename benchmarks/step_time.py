@@ -7,9 +7,9 @@
 - `tutorial`: a textbook's loop. All of VGG19 trains, and images pass through it anew in each turn, with probabilities,
   BCELoss, and default memory format and optimizers. The project's step has a frozen trunk, and the features of all
   reals in the cache, or all of it fine-tuned.
-- `projected`: the passes of the Projected GAN release: the generator 2 times forward and 1 time backward, the trunk 3
-  and 1, the heads 3 and 3. As there, the generator enlarges before it convolves, and the trunk convolves before it
-  normalises.
+- `projected`: small heads on EfficientNet-Lite0, against FastGAN. The plain loop has the passes of the Projected GAN
+  release: the generator 2 times forward and 1 time backward, the trunk 3 and 1, the heads 3 and 3. As there, the
+  generator enlarges before it convolves, and the trunk convolves before it normalises.
 - `simultaneous`: both networks updated in turns, and both from one pass of the heads.
 
 Both sides have the same networks, batch, threads and float32. Weights are random, which take the time of trained ones.
@@ -43,6 +43,13 @@ BATCHES = 4
 """In an epoch of the pictures that the steps are taken on."""
 TUTORIAL = ["experiment=tutorial", "backbone.weights=random", "ema.halflife_images=10000"]
 FROZEN = [*TUTORIAL, "transfer=feature_extraction"]
+SMALL_HEADS = [
+    "model=projected",
+    "generator=fastgan",
+    "backbone=efficientnet_lite0",
+    "discriminator=projected_small",
+    "augment=diffaugment",
+]
 
 
 def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Callable[[], None]:
@@ -164,7 +171,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
         textbook = textbook_step(batch, resolution)
         yield compare("frozen VGG19 to pool4, beside a textbook's loop", textbook, project(FROZEN))
         yield compare("fine-tuned VGG19 to pool4, beside a textbook's loop", textbook, project(TUTORIAL))
-    heads = ["model=projected", "backbone.weights=random"]
+    heads = [*SMALL_HEADS, "backbone.weights=random"]
     if "projected" in args.kinds:
         release = release_step([*heads, f"data.resolution={resolution}"], batch=batch)
         yield compare("projected, beside the release's passes", release, project(heads))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
+from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.weights import WeightsError
 from transfergen.runs.resume import resume_config
 
@@ -27,14 +28,17 @@ CHOICES = [
 ]
 CHOSEN = {  # what a choice sets to other values than the signature's defaults: that is what it is for
     "augment": {"colour", "translation", "cutout", "flip"},
+    "backbone/efficientnet_lite0_projected": {"taps", "input_size"},
     "backbone/timm": {"name", "taps", "weights"},
     "backbone/vgg19_multiscale": {"cut", "taps"},
     "discriminator/biggan": {"width", "attention", "orthogonal_init"},
+    "discriminator/projected_small": {"width", "enlarge", "standardize_features"},
     "discriminator/sagan": {"attention"},
     "discriminator/wgan_gp": {"spectral_norm"},
     "generator/biggan": {
         *("z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical", "orthogonal_init", "orthogonal")
     },
+    "generator/fastgan_projected": {"width", "second_convolutions", "hypersphere", "bounded"},
     "generator/sagan": {"attention", "spectral_norm"},
     "metrics/dinov2": {"name", "weights"},
     "objective/relativistic": {"r1", "r2"},
@@ -103,7 +107,7 @@ def test_a_choice_sets_all_arguments_of_its_target_to_their_defaults_but_for_wha
 @pytest.mark.parametrize("generator", options("generator"))
 def test_each_generator_is_built_and_makes_images_of_its_resolution(generator, classes, resolution):
     config = composed(f"generator={generator}", f"data.resolution={resolution}", "generator.width=4")
-    network = instantiate(config.generator, **in_classes(config.generator, classes))
+    network = instantiate(config.generator, **in_classes(config.generator, classes)).eval()
     images = network(torch.randn(2, network.z_dim), torch.tensor([0, 2]))
     assert images.shape == (2, 3, resolution, resolution) == (2, 3, network.resolution, network.resolution)
     assert images.abs().max() <= 1
@@ -119,6 +123,7 @@ SHALLOW = {
     "vgg19": ["cut=relu2_2"],
     "vgg19_multiscale": ["cut=relu2_2", "taps=[relu1_2]"],
     "efficientnet_lite0": ["taps=[1,2]"],
+    "efficientnet_lite0_projected": ["taps=[1,2]", "input_size=null"],
 }
 
 
@@ -178,12 +183,46 @@ def assert_logits(logits):
 @pytest.mark.parametrize("model", options("model"))
 def test_each_model_selects_and_sets_nothing_of_what_it_selects(model):
     content = OmegaConf.load(CONF_DIR / "model" / f"{model}.yaml")
-    assert set(content) <= {"defaults", "data", "lr_decay"}
+    assert set(content) <= {"defaults", "data", "ema", "lr_decay"}
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         chosen = compose("train", [f"model={model}"], return_hydra_config=True).hydra.runtime.choices
     for default in content.defaults:
         (group, option), *_ = default.items()
         assert chosen[group.removeprefix("override /")] == option
+
+
+def test_the_projected_model_has_the_settings_of_the_release():
+    """Read in its train.py, networks_fastgan.py, discriminator.py, projector.py and diffaug.py."""
+    config = composed("model=projected")
+    assert (config.data.batch_size, config.ema.halflife_images, config.ema.rampup) == (64, 64 * 10_000 / 32, 0.05)
+    assert (config.backbone.name, config.backbone.input_size) == ("tf_efficientnet_lite0", 224)
+    assert TimmBackbone(name=config.backbone.name, taps=config.backbone.taps, weights="random").strides == (
+        4,
+        8,
+        16,
+        32,
+    )
+    expected = {
+        "generator": {"z_dim": 256, "width": 128, "second_convolutions": True, "hypersphere": True, "bounded": False},
+        "discriminator": {"channels": 64, "width": None, "enlarge": True, "mix_scales": True}
+        | {"standardize_features": False, "joint_batchnorm": False},
+        "augment": {"colour": 1.0, "translation": 0.125, "cutout": 0.2, "flip": False, "p": 1.0},
+    }
+    for group, settings in expected.items():
+        assert {name: config[group][name] for name in settings} == settings
+    for player in ("generator", "discriminator"):
+        assert config.optimizer[player]._target_ == "torch.optim.Adam"
+        assert (config.optimizer[player].lr, config.optimizer[player].betas) == (2e-4, [0.0, 0.99])
+    assert config.objective._target_.endswith(".hinge")
+    assert config.lr_decay.start_images is None
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "few_shot", "small", "large"])
+def test_presets_keep_the_small_heads_and_whole_images(preset):
+    config = composed(f"experiment={preset}")
+    heads = {"channels": 64, "width": 64, "enlarge": False, "standardize_features": True, "joint_batchnorm": True}
+    assert {name: config.discriminator[name] for name in heads} == heads
+    assert (config.augment.cutout, config.backbone.input_size) == (0.0, None)
 
 
 def test_networks_of_vision_aided_are_chosen_by_name():

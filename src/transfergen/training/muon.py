@@ -18,7 +18,8 @@ class Muon(Optimizer):
     """Momentum whose singular values are all made nearly equal. Jordan 2024, https://kellerjordan.github.io/posts/muon.
 
     A convolution's kernel is flattened to a matrix: its first dimension by all others. Matrices whose rows are a
-    multiple of 128 are cut into matrices of 128 rows, which is faster and which Jordan's does not do. Biases and
+    multiple of 128 are cut into matrices of 128 rows, which is faster and which Jordan's does not do. Jordan leaves a
+    network's first and last layers to Adam, and here they have Muon, too, but for `fallback_output`. Biases and
     normalisations are updated by Adam without a first moment. `torch.optim.Muon` takes matrices alone.
 
     Args:
@@ -26,9 +27,8 @@ class Muon(Optimizer):
         lr: rate of the matrices; their updates have the root mean square of Adam's.
         momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
         fallback_lr_scale: rate of what has one dimension, as a multiple of `lr`.
-        fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Jordan
-            leaves a network's last layer to Adam. Muon moves such a kernel by as much in all directions, those that
-            make a dither included.
+        fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Muon
+            moves such a kernel by as much in all directions, those that make a dither included.
         beta2: part of the past in its second moment.
         eps: added to the root of that.
     """

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from trunks import trunk
 
@@ -11,7 +12,8 @@ from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 
 
 def discriminator(widths=(4, 6, 8), **settings):
-    return ProjectedDiscriminator(trunk(widths), **{"resolution": 32, "channels": 4, "width": 4} | settings)
+    small = {"resolution": 32, "channels": 4, "width": 4, "enlarge": False, "standardize_features": True}
+    return ProjectedDiscriminator(trunk(widths), **small | settings)
 
 
 @pytest.fixture
@@ -38,6 +40,40 @@ def test_cross_scale_mixing_adds_what_is_below_enlarged_and_projected(images):
         for found, expected in zip(maps, (shallow, middle, deep), strict=True):
             torch.testing.assert_close(found, expected)
     torch.testing.assert_close(*gradients)
+
+
+def test_the_heads_are_those_of_the_release():
+    """A trunk of strides 2 to 16 at 112 px has the maps that EfficientNet-Lite0 has of 224 px."""
+    d = ProjectedDiscriminator(trunk((24, 40, 112, 320)), resolution=112)
+    assert [tuple(m.shape[1:]) for m in d.features(torch.zeros(1, 3, 112, 112))] == [
+        (64, 112, 112),
+        (64, 56, 56),
+        (128, 28, 28),
+        (256, 14, 14),
+    ]
+    assert [head.num_logits for head in d.heads] == [16] * 4
+    assert [[m.out_channels for m in head if isinstance(m, nn.Conv2d)] for head in d.heads] == [
+        [64, 128, 256, 512, 1],
+        [128, 256, 512, 1],
+        [256, 512, 1],
+        [512, 1],
+    ]
+    redundant = sum(m.num_features for m in d.heads.modules() if isinstance(m, nn.BatchNorm2d))  # biases before these
+    assert sum(p.numel() for p in d.trainable_parameters()) == 10_331_328 - redundant
+
+
+def test_enlarged_maps_are_summed_enlarged_and_then_projected_as_in_the_release(images):
+    d = discriminator(enlarge=True)
+    project = lambda m, mix: F.conv2d(  # noqa: E731
+        F.interpolate(m, scale_factor=2, mode="bilinear", align_corners=True), mix.weight, mix.bias
+    )
+    shallow, middle, deep = (F.conv2d(m, mix.weight) for m, mix in zip(d.backbone(images), d.mix_channels, strict=True))
+    deep = project(deep, d.mix_scales[2])
+    middle = project(middle + deep, d.mix_scales[1])
+    shallow = project(shallow + middle, d.mix_scales[0])
+    for found, expected in zip(d.features(images), (shallow, middle, deep), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert d(images).shape == (6, d.num_logits)
 
 
 def test_without_cross_scale_mixing_a_scale_stands_for_itself(images):

@@ -16,6 +16,18 @@ def test_channels_are_those_of_the_paper_with_a_second_convolution_in_every_othe
     assert [len(m.constant[0, 0]) for m in generator.modules() if isinstance(m, Noise)] == [8, 8, 32, 32, 128, 128]
 
 
+def test_the_release_of_projected_gan_has_a_second_convolution_in_each_block_latents_on_a_sphere_and_no_bounds():
+    generator = FastGAN(resolution=64, width=4, second_convolutions=True, hypersphere=True, bounded=False)
+    sizes = [len(m.constant[0, 0]) for m in generator.modules() if isinstance(m, Noise)]
+    assert sizes == [8, 8, 16, 16, 32, 32, 64, 64]
+    generator.to_rgb.bias.data.fill_(1.5)
+    z = torch.randn(4, 256)
+    assert generator(z).max() > 1
+    images = generator.eval()(z)
+    assert images.max() == 1
+    torch.testing.assert_close(images, generator(3 * z))
+
+
 @pytest.mark.parametrize(
     ("resolution", "skips"), [(32, {32: 4}), (64, {64: 4}), (128, {64: 4, 128: 8}), (256, {64: 4, 128: 8, 256: 16})]
 )

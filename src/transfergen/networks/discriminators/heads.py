@@ -1,5 +1,7 @@
 """Heads: small networks from a feature map to logits, with spectral normalisation."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -37,19 +39,23 @@ class ScaleHead(Head):
     """Maps (B, C, S, S) -> logits (B, 1, h, h). Sauer 2021, arXiv:2111.01007, and the authors' code.
 
     Convolutions 4x4 of stride 2, each followed by batch normalisation and LeakyReLU 0.2, until the maps are at most
-    7x7; then a convolution 4x4 to one channel, or over the whole map if that is smaller.
+    8x8, or 7x7 with a `width`; then a convolution 4x4 to one channel, or over the whole map if that is smaller.
 
     Args:
         c_in: C.
         size: S.
-        width: channels after the first convolution.
+        width: channels after the first convolution. None, as in the authors' code: 512 after the last, and half of the
+            next one's, but at least 64, after each before it; and no bias in the convolution to one channel.
     """
 
-    def __init__(self, c_in: int, size: int, *, width: int) -> None:
-        layers, size = _halvings(c_in, size, width, largest=7)
-        c_in = width if layers else c_in
+    def __init__(self, c_in: int, size: int, *, width: int | None) -> None:
+        largest = 7 if width else 8
+        halvings = next(n for n in range(size) if size >> n <= largest)
+        widths = [width or max(64, 512 >> i) for i in reversed(range(halvings))]
+        layers, size = _halvings(c_in, size, widths)
+        c_in = widths[-1] if layers else c_in
         kernel = min(4, size)
-        super().__init__(*layers, spectral_norm(WholeMapConv2d(c_in, 1, kernel)))
+        super().__init__(*layers, spectral_norm(WholeMapConv2d(c_in, 1, kernel, bias=width is not None)))
         self.num_logits = (size - kernel + 1) ** 2
 
 
@@ -67,7 +73,8 @@ class FullyConnectedHead(Head):
     """
 
     def __init__(self, c_in: int, size: int, *, width: int, hidden: int) -> None:
-        layers, size = _halvings(c_in, size, width, largest=4)
+        halvings = next(n for n in range(size) if size >> n <= 4)
+        layers, size = _halvings(c_in, size, [width] * halvings)
         if not layers:
             layers = _normalised(nn.Conv2d(c_in, width, 3, 1, 1, bias=False))
         super().__init__(
@@ -79,13 +86,11 @@ class FullyConnectedHead(Head):
         )
 
 
-def _halvings(c_in: int, size: int, width: int, *, largest: int) -> tuple[list[nn.Module], int]:
-    """Layers that halve maps until their side is at most `largest`, and that side."""
-    layers: list[nn.Module] = []
-    while size > largest:
-        layers += _normalised(nn.Conv2d(c_in, width, 4, 2, 1, bias=False))
-        c_in, size = width, size // 2
-    return layers, size
+def _halvings(c_in: int, size: int, widths: Sequence[int]) -> tuple[list[nn.Module], int]:
+    """Layers that halve maps of this side, to one number of channels after the other, and the side that is left."""
+    pairs = pairwise([c_in, *widths])
+    layers = [layer for c_in, c_out in pairs for layer in _normalised(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False))]
+    return layers, size >> len(widths)
 
 
 def _normalised(convolution: nn.Conv2d) -> list[nn.Module]:

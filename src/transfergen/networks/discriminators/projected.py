@@ -12,29 +12,32 @@ from torch.nn import functional as F
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
+from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.discriminators.heads import ScaleHead
+from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 
 
-class ProjectedDiscriminator(Discriminator):
+class ProjectedDiscriminator(MultiHeadDiscriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, N) of all positions of all scales.
 
     The frozen trunk gives feature maps at several scales. Cross-channel mixing: a random 1x1 convolution brings each to
     a number of channels that doubles from scale to scale. Cross-scale mixing: from the deepest scale up, the mixed map
-    is enlarged to the size of the next shallower one, brought to its number of channels by another random 1x1
-    convolution, and added to it. The mixing is never trained and belongs to the frozen prefix. A head for each scale
-    gives the logits (section 3.2 and figure 2).
+    is enlarged twofold, brought to the number of channels of the next shallower one by another random 1x1 convolution,
+    and added to it. The mixing is never trained and belongs to the frozen prefix. A head for each scale gives the
+    logits (section 3.2 and figure 2).
 
-    Deviations from the authors' code, whose numbers are for their four scales at 224 px:
+    With the defaults, the trunk EfficientNet-Lite0 and four taps of images of 224 px it is that of the authors' code:
+    each head takes what is enlarged, and has as many channels as there, 10.3 million parameters in all; the four maps
+    have 112, 56, 28 and 14 px, and each gives 16 logits. Deviations:
 
-    - The heads are smaller. Theirs take the mixed maps enlarged twofold, to 112, 56, 28 and 14 px, go down to 8 px with
-      up to 512 channels, and have 10.3 million parameters in all. Here they take the maps as they are, go down to 7 px
-      at most, and have `width` channels throughout. Both give 16 logits a scale.
-    - The trunk's channels are standardised first (`standardize_features`), since some trunks have large features.
-    - A sum of two maps is divided by the root of 2, so that all scales keep about unit variance.
-    - The bilinear enlargement between scales does not align corners; theirs does.
-    - Images keep their size unless the backbone's `input_size` says otherwise; theirs are enlarged to 224 px.
-    - Augmentation is chosen elsewhere, and DiffAugment's cutout takes a square of half the side; theirs takes 0.2.
+    - The random convolutions have no biases. Before batch normalisation they would change the maps' borders alone.
+    - Before any batch normalisation, convolutions have no bias, which it removes.
+    - Sizes of maps need not be powers of two: an enlarged map gets the size of the one that it is added to.
+    - Images and augmentation are chosen elsewhere: `backbone.input_size`, `augment`.
+
+    Small heads suit a CPU, and few pictures: `width=64 enlarge=False standardize_features=True`. There the heads take
+    the sums as they are, divided by the root of 2 so that all scales keep about unit variance, and enlarging does not
+    align corners.
 
     Like theirs, the heads' batch normalisation treats reals and fakes separately, unless `joint_batchnorm` is set.
 
@@ -42,17 +45,19 @@ class ProjectedDiscriminator(Discriminator):
         backbone: the trunk; each of its taps is a scale.
         resolution: R, in pixels.
         channels: of the shallowest scale after mixing.
-        width: channels in the heads.
+        width: channels in the heads; None: twice as many after each convolution, up to 512.
         mix_scales: whether there is cross-scale mixing.
-        standardize_features: whether `calibrate` standardises the trunk's channels.
+        enlarge: whether the heads take the maps that cross-scale mixing has enlarged.
+        standardize_features: whether `calibrate` standardises the trunk's channels, since some trunks have large
+            features.
         joint_batchnorm: whether the heads normalise reals and fakes as one batch.
 
     Raises:
         ValueError: there is no trunk, or it is too deep for R.
     """
 
-    frozen_blocks: int
     trunk_can_train = False  # the random projections are meant for fixed features
+    freeze = Discriminator.freeze
 
     def __init__(
         self,
@@ -60,35 +65,30 @@ class ProjectedDiscriminator(Discriminator):
         *,
         resolution: int = 64,
         channels: int = 64,
-        width: int = 64,
+        width: int | None = None,
         mix_scales: bool = True,
-        standardize_features: bool = True,
+        enlarge: bool = True,
+        standardize_features: bool = False,
         joint_batchnorm: bool = False,
     ) -> None:
-        super().__init__()
-        self.joint_batchnorm = joint_batchnorm
-        check_backbone(backbone)
-        fold_batchnorm(backbone.eval(), resolution)
-        self.backbone = backbone.requires_grad_(False)
-        self.backbones = (backbone,)
-        self.blocks = self.frozen_blocks = len(backbone.blocks)
-        self.standardize_features = standardize_features
+        super().__init__(
+            backbone, resolution=resolution, standardize_features=standardize_features, prepare=fold_batchnorm
+        )
+        self.joint_batchnorm, self.enlarge = joint_batchnorm, enlarge and mix_scales
         shapes = backbone.shapes(resolution)
+        backbone.eval().requires_grad_(False)
+        self.frozen_blocks = self.blocks
+        gain = 3**-0.5 if self.enlarge else 1.0  # that of PyTorch's default, which the authors' code has
         widths = [channels * 2**i for i in range(len(shapes))]
-        self.mix_channels = nn.ModuleList(_random_projection(c, w) for (c, _, _), w in zip(shapes, widths, strict=True))
-        self.mix_scales = nn.ModuleList(_random_projection(deep, w) for w, deep in pairwise(widths) if mix_scales)
-        self.heads = nn.ModuleList(ScaleHead(w, h, width=width) for w, (_, h, _) in zip(widths, shapes, strict=True))
-
-    @property
-    def num_logits(self) -> int:
-        """N, of all scales."""
-        return sum(cast(ScaleHead, head).num_logits for head in self.heads)
-
-    def train(self, mode: bool = True) -> "ProjectedDiscriminator":
-        """Set the mode of the heads; the trunk stays in eval mode."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
+        pairs = [*([(channels, channels)] if self.enlarge else []), *((deep, w) for w, deep in pairwise(widths))]
+        sizes = [h for _, h, _ in shapes]
+        self.mix_channels = nn.ModuleList(
+            _random_projection(c, w, gain) for c, w in zip(backbone.channels, widths, strict=True)
+        )
+        self.mix_scales = nn.ModuleList(_random_projection(deep, w, gain) for deep, w in pairs if mix_scales)
+        if self.enlarge:
+            widths, sizes = [w for _, w in pairs], [2 * sizes[0], *sizes[:-1]]
+        self.heads = nn.ModuleList(ScaleHead(w, h, width=width) for w, h in zip(widths, sizes, strict=True))
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
@@ -98,8 +98,8 @@ class ProjectedDiscriminator(Discriminator):
         and was calibrated there stays as it is.
         """
         if self.standardize_features and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
-            means, stds = channel_statistics(self.backbone, images)
-            for mix, mean, std in zip(self.mix_channels, means, stds, strict=True):
+            super().calibrate(images)
+            for mix, mean, std in zip(self.mix_channels, *self.feature_statistics(), strict=True):
                 weight, bias = cast(Tensor, mix.weight), cast(Tensor, mix.bias)
                 weight.div_(std[:, None, None])
                 bias.copy_(-(weight.flatten(1) @ mean))
@@ -111,27 +111,26 @@ class ProjectedDiscriminator(Discriminator):
     def features(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, R, R) in [-1, 1] -> the mixed maps (B, C, h, w), shallow first."""
         mixed: list[Tensor] = [mix(m) for mix, m in zip(self.mix_channels, self.backbone(images), strict=True)]
+        if self.enlarge:
+            return self._enlarged(mixed)
         for i, mix in reversed(list(enumerate(self.mix_scales))):
             below = F.interpolate(mix(mixed[i + 1]), size=mixed[i].shape[-2:], mode="bilinear")
             mixed[i] = (mixed[i] + below) / math.sqrt(2)
         return mixed
 
-    def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """The mixed maps (B, C, h, w) -> logits (B, N), all scales concatenated. `y` is ignored."""
-        return torch.cat([head(m).flatten(1).float() for head, m in zip(self.heads, features, strict=True)], dim=1)
-
-    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Score reals and fakes as one batch, without computing a gradient for the reals in the generator's turn."""
-        if not any(m.requires_grad for m in fake):
-            return super().score_jointly(real, fake, y)
-        logits = [head(f, r).flatten(1).float() for head, r, f in zip(self.heads, real, fake, strict=True)]
-        real_logits, fake_logits = torch.cat(logits, dim=1).chunk(2)
-        return real_logits, fake_logits
+    def _enlarged(self, maps: list[Tensor]) -> list[Tensor]:
+        """The maps (B, C, h, w) of all scales -> the enlarged sums of each and of what the deeper ones gave."""
+        for i, mix in reversed(list(enumerate(self.mix_scales))):
+            total = maps[i] if i == len(maps) - 1 else maps[i] + maps[i + 1]
+            size = maps[i - 1].shape[-2:] if i else [2 * side for side in total.shape[-2:]]
+            # A 1x1 convolution gives the same before enlarging as after it, for a quarter of the work.
+            maps[i] = F.interpolate(mix(total), size=size, mode="bilinear", align_corners=True)
+        return maps
 
 
-def _random_projection(c_in: int, c_out: int) -> FrozenConv2d:
-    """A frozen random 1x1 convolution, whose output has the variance of its input if channels are independent."""
+def _random_projection(c_in: int, c_out: int, gain: float) -> FrozenConv2d:
+    """A frozen random 1x1 convolution. It scales the deviation of independent channels by `gain`."""
     convolution = nn.Conv2d(c_in, c_out, 1)
-    nn.init.normal_(convolution.weight, std=c_in**-0.5)
+    nn.init.normal_(convolution.weight, std=gain * c_in**-0.5)
     nn.init.zeros_(cast(Tensor, convolution.bias))
     return FrozenConv2d(convolution.requires_grad_(False))

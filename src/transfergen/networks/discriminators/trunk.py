@@ -1,6 +1,7 @@
 """The base of discriminators on one pretrained trunk, whose first blocks can be frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from transfergen.networks.acceleration.folding import fuse_activations
 from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
+from transfergen.networks.discriminators.heads import Head
 
 
 class TrunkDiscriminator(Discriminator):
@@ -21,6 +23,7 @@ class TrunkDiscriminator(Discriminator):
         backbone: the trunk.
         resolution: R, in pixels.
         standardize_features: whether `calibrate` does anything.
+        prepare: (trunk, R), makes the trunk faster in place.
 
     Raises:
         ValueError: there is no trunk, or it is too deep for R.
@@ -29,10 +32,17 @@ class TrunkDiscriminator(Discriminator):
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, backbone: Backbone, *, resolution: int, standardize_features: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        resolution: int,
+        standardize_features: bool,
+        prepare: Callable[[nn.Module, int], None] = fuse_activations,
+    ) -> None:
         super().__init__()
         check_backbone(backbone)
-        fuse_activations(backbone, resolution)
+        prepare(backbone, resolution)
         self.backbone = backbone
         self.backbones = (backbone,)
         self.blocks = len(backbone.blocks)
@@ -77,12 +87,15 @@ class TrunkDiscriminator(Discriminator):
 
     def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
         """The output of `features` -> the trunk's feature maps (B, C, h, w), each channel standardised."""
-        channels = list(self.backbone.channels)
-        means, stds = (torch.split(t, channels) for t in (self.feature_mean, self.feature_std))
         return [
             (m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]
-            for m, mean, std in zip(self.trunk_maps(features), means, stds, strict=True)
+            for m, mean, std in zip(self.trunk_maps(features), *self.feature_statistics(), strict=True)
         ]
+
+    def feature_statistics(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The means and the standard deviations (C,) of each tap's channels."""
+        channels = list(self.backbone.channels)
+        return torch.split(self.feature_mean, channels), torch.split(self.feature_std, channels)
 
     def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
         """The output of the frozen blocks -> the trunk's feature maps (B, C, h, w)."""
@@ -90,3 +103,32 @@ class TrunkDiscriminator(Discriminator):
 
     def _maps_of(self, images: Tensor) -> list[Tensor]:
         return self.trunk_maps(self.backbone.prefix(images, self.frozen_blocks))
+
+
+class MultiHeadDiscriminator(TrunkDiscriminator):
+    """A discriminator with a head on each of several maps: images (B, 3, R, R) -> logits (B, N) of all heads."""
+
+    heads: nn.ModuleList
+
+    @property
+    def num_logits(self) -> int:
+        """N, of all heads."""
+        return sum(cast(Head, head).num_logits for head in self.heads)
+
+    def maps(self, features: list[Tensor]) -> list[Tensor]:
+        """What `features` gave -> what each head looks at, (B, C, h, w)."""
+        return features
+
+    def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
+        """What `features` gave -> logits (B, N), float32, those of all heads concatenated. `y` is ignored."""
+        scored = zip(self.heads, self.maps(features), strict=True)
+        return torch.cat([head(m).flatten(1).float() for head, m in scored], dim=1)
+
+    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`score` of as many reals and fakes as one batch. With a frozen trunk, reals get no gradient on the way."""
+        if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
+            return super().score_jointly(real, fake, y)
+        scored = zip(self.heads, self.maps(real), self.maps(fake), strict=True)
+        logits = torch.cat([head(theirs, ours).flatten(1).float() for head, ours, theirs in scored], dim=1)
+        real_logits, fake_logits = logits.chunk(2)
+        return real_logits, fake_logits

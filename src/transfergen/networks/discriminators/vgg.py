@@ -1,16 +1,13 @@
 """The discriminator of `model=vgg_disc`: a pretrained trunk, seen at several depths, and fully connected heads."""
 
-from typing import cast
-
-import torch
 from torch import Tensor, nn
 
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.heads import FullyConnectedHead
-from transfergen.networks.discriminators.trunk import TrunkDiscriminator
+from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 
 
-class VGGDiscriminator(TrunkDiscriminator):
+class VGGDiscriminator(MultiHeadDiscriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, N), one a head.
 
     Each tap of the trunk has a head of its own: convolutions of stride 2 down to 4x4 positions, then two fully
@@ -52,31 +49,13 @@ class VGGDiscriminator(TrunkDiscriminator):
         seen += [(channels, size) for channels, size, _ in backbone.shapes(resolution)]
         self.heads = nn.ModuleList(FullyConnectedHead(c, size, width=width, hidden=hidden) for c, size in seen)
 
-    @property
-    def num_logits(self) -> int:
-        """N."""
-        return len(self.heads)
-
     def features(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, R, R) -> the images, if a head looks at them, and the output of the frozen blocks."""
         state = super().features(images)
         return [images, *state] if self.pixels and self.frozen_blocks else state
 
-    def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """What `features` gave -> logits (B, N), float32."""
-        maps = self._maps(features)
-        return torch.cat([head(m).float() for head, m in zip(self.heads, maps, strict=True)], dim=1)
-
-    def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`score` of as many reals and fakes as one batch. With a frozen trunk, reals get no gradient on the way."""
-        if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
-            return super().score_jointly(real, fake, y)
-        maps = zip(self.heads, self._maps(real), self._maps(fake), strict=True)
-        logits = torch.cat([head(theirs, ours).float() for head, ours, theirs in maps], dim=1)
-        return cast(tuple[Tensor, Tensor], logits.chunk(2))
-
-    def _maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What each head looks at."""
+    def maps(self, features: list[Tensor]) -> list[Tensor]:
+        """What `features` gave -> the images, if a head looks at them, and the trunk's standardised maps."""
         if not self.pixels:
             return self.standardized_maps(features)
         return [features[0], *self.standardized_maps(features[1:] if self.frozen_blocks else features)]

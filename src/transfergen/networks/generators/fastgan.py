@@ -29,33 +29,55 @@ class FastGAN(Generator):
     - There is no spectral normalisation. Before batch normalisation it has no effect, which leaves the excitations and
       the last convolution, and the latter starts with the scale that spectral normalisation would give it.
 
+    The generator in the code of Projected GAN (Sauer 2021, arXiv:2111.01007) has `width=128 second_convolutions=True
+    hypersphere=True bounded=False`. It is for 128 px or more, and the deviations above hold for it, too. Its weights
+    start from PyTorch's default distribution.
+
     Args:
         resolution: R, in pixels: 32, 64, 128 or 256.
         z_dim: Z, size of the latent.
         width: channels at 128 px; 16 times as many at 4 px.
+        second_convolutions: whether all blocks have a second convolution, and noise.
+        hypersphere: whether latents are scaled to a root mean square of 1 first.
+        bounded: whether the images come out of a tanh. Otherwise they may leave [-1, 1] in training, and are clipped to
+            it in eval mode.
 
     Raises:
         ValueError: R is not one of these.
     """
 
-    def __init__(self, *, resolution: int = 64, z_dim: int = 256, width: int = 64) -> None:
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        z_dim: int = 256,
+        width: int = 64,
+        second_convolutions: bool = False,
+        hypersphere: bool = False,
+        bounded: bool = True,
+    ) -> None:
         super().__init__()
         check_resolution(resolution)
-        self.resolution, self.z_dim = resolution, z_dim
+        self.resolution, self.z_dim, self.hypersphere, self.bounded = resolution, z_dim, hypersphere, bounded
         channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= resolution}
         self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4]), *_gated(channels[4]))
         sizes = list(channels)
-        self.blocks = nn.ModuleList(_block(channels[size // 2], channels[size], size) for size in sizes[1:])
+        self.blocks = nn.ModuleList(
+            _block(channels[size // 2], channels[size], size, second=second_convolutions or size in (8, 32, 128))
+            for size in sizes[1:]
+        )
         self.skips = {size: max(4, size // 16) for size in sizes if size >= 64 or size == resolution}
         self.excitations = nn.ModuleDict(
             {str(size): Excitation(channels[low], channels[size]) for size, low in self.skips.items()}
         )
-        self.to_rgb = nn.Conv2d(channels[resolution], 3, 3, padding=1, bias=False)
+        self.to_rgb = nn.Conv2d(channels[resolution], 3, 3, padding=1, bias=not bounded)
         self.apply(dcgan_init)
         nn.init.normal_(self.to_rgb.weight, std=self.to_rgb.weight[0].numel() ** -0.5)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. `y` is ignored."""
+        if self.hypersphere:
+            z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         maps = self.start(z)
         maps_of_size = {4: maps}
         for block in self.blocks:
@@ -64,8 +86,10 @@ class FastGAN(Generator):
             if size in self.skips:
                 maps = maps * self.excitations[str(size)](maps_of_size[self.skips[size]])
             maps_of_size[size] = maps
-        images: Tensor = self.to_rgb(maps).tanh()
-        return images
+        images: Tensor = self.to_rgb(maps)
+        if self.bounded:
+            return images.tanh()
+        return images if self.training else images.clamp(-1, 1)
 
 
 class Excitation(nn.Module):
@@ -119,9 +143,9 @@ def _gated(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm2d(2 * channels), GLU()
 
 
-def _block(c_in: int, c_out: int, size: int) -> nn.Sequential:
+def _block(c_in: int, c_out: int, size: int, *, second: bool) -> nn.Sequential:
     up = UpsampledConv2d(c_in, 2 * c_out, bias=False)
-    if size not in (8, 32, 128):
+    if not second:
         return nn.Sequential(up, *_gated(c_out))
-    second = nn.Conv2d(c_out, 2 * c_out, 3, padding=1, bias=False)
-    return nn.Sequential(up, Noise(size), *_gated(c_out), second, Noise(size), *_gated(c_out))
+    convolution = nn.Conv2d(c_out, 2 * c_out, 3, padding=1, bias=False)
+    return nn.Sequential(up, Noise(size), *_gated(c_out), convolution, Noise(size), *_gated(c_out))
