@@ -21,7 +21,7 @@ def options(group, *without):
 
 
 GENERATORS = options("generator")
-DISCRIMINATORS = options("discriminator", "none")
+DISCRIMINATORS = options("discriminator", "none", "projected_small")
 OBJECTIVES = options("objective", "elbo", "vae_gan")
 OPTIMIZERS = options("optimizer")
 TRANSFERS = options("transfer")
