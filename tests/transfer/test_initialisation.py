@@ -271,7 +271,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
         asked.append((name, file))
         return str(tmp_path / file)
 
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, **options: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     other = DCGAN(**SMALL_DCGAN)
     initialise(other, None, init_from("owner/model"))

@@ -11,6 +11,7 @@ each metric, and every other batch once in all.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class FeatureMetric(Metric):
     is_differentiable = False
     full_state_update = False
     names: ClassVar[tuple[str, ...]]
+    _measure: Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
+    """The metric of features (N, D) of real images and (M, D) of generated ones."""
     real_features: list[Tensor]
     fake_features: list[Tensor]
 
@@ -59,10 +62,6 @@ class FeatureMetric(Metric):
         """
         values = self._measure(dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features))
         return values if isinstance(values, Tensor) else dict(zip(self.names, values, strict=True))
-
-    def _measure(self, real: Tensor, fake: Tensor, /) -> Tensor | tuple[Tensor, ...]:
-        """The metric of features (N, D) and (M, D)."""
-        raise NotImplementedError
 
 
 class FrechetDistance(FeatureMetric):
@@ -129,10 +128,7 @@ class PrecisionRecall(FeatureMetric):
 
     def __init__(self, extractor: nn.Module | None = None, *, k: int = 3, **settings: Any) -> None:
         super().__init__(extractor, **settings)
-        self.k = k
-
-    def _measure(self, real: Tensor, fake: Tensor, /) -> tuple[Tensor, Tensor]:
-        return precision_recall(real, fake, k=self.k)
+        self.k, self._measure = k, partial(precision_recall, k=k)
 
 
 class DensityCoverage(FeatureMetric):
@@ -143,10 +139,7 @@ class DensityCoverage(FeatureMetric):
 
     def __init__(self, extractor: nn.Module | None = None, *, k: int = 5, **settings: Any) -> None:
         super().__init__(extractor, **settings)
-        self.k = k
-
-    def _measure(self, real: Tensor, fake: Tensor, /) -> tuple[Tensor, Tensor]:
-        return density_coverage(real, fake, k=self.k)
+        self.k, self._measure = k, partial(density_coverage, k=k)
 
 
 class Diversity(FeatureMetric):

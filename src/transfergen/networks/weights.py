@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 import torch
 from filelock import FileLock
+from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -80,13 +81,13 @@ def download_from_hub(model: str, files: Sequence[str], setting: str, advice: st
     Raises:
         WeightsError: a file cannot be downloaded.
     """
-    cache = options.get("cache_dir") or huggingface_hub.constants.HF_HUB_CACHE
+    cache = options.get("cache_dir") or constants.HF_HUB_CACHE
     for file in files:
         url = huggingface_hub.hf_hub_url(model, file, revision=options.get("revision"))
         cached = huggingface_hub.try_to_load_from_cache(model, file, options.get("cache_dir"), options.get("revision"))
         try:
             if not isinstance(cached, str) and not options.get("local_files_only"):  # else it is tried for a minute
-                huggingface_hub.get_hf_file_metadata(url, options.get("token"), CONNECT_TIMEOUT_S)
+                huggingface_hub.get_hf_file_metadata(url, token=options.get("token"), timeout=CONNECT_TIMEOUT_S)
             path = Path(huggingface_hub.hf_hub_download(model, file, **options))
         except Exception as error:  # the hub's errors have no common class
             raise WeightsError(
