@@ -88,3 +88,8 @@ def exit_by_signal(error: SignalError) -> NoReturn:
         sys.exit(0)
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
     sys.exit(128 + error.number)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short enough to be part of another line; its class, if it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import re
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision.models import get_model_weights
 
+from transfergen.networks.backbones.vgg import FULL_SHA256
 from transfergen.networks.weights import Download, pick, read_state_dict, verify
 
 BODY = b"weights" * 500_000
@@ -225,3 +228,9 @@ def test_what_is_wanted_is_picked_in_the_wanted_dtype():
 def test_weights_that_do_not_fit_or_are_not_finite_are_refused_by_the_name_of_the_argument(state, message):
     with pytest.raises(ValueError, match=rf"^weights=FILE: .*{message}"):
         pick(state, {"a": torch.zeros(2)}, "FILE")
+
+
+def test_vgg16_and_vgg19_are_compared_by_all_digits_of_their_sha256():
+    for arch in ("vgg16", "vgg16_bn", "vgg19", "vgg19_bn"):
+        prefix = Path(get_model_weights(arch).DEFAULT.url).stem.rsplit("-", 1)[-1]
+        assert re.fullmatch(f"{prefix}[0-9a-f]{{56}}", FULL_SHA256[prefix]), arch

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from transfergen.errors import first_line
 from transfergen.evaluation.inception import INPUT_SIZE, WEIGHTS, InceptionV3
 from transfergen.images import to_float, to_uint8
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.backbones.vgg import VGG
-from transfergen.networks.weights import first_line, load_weights, read_state_dict
+from transfergen.networks.weights import load_weights, read_state_dict
 
 CPU_PIXELS = 8 * 224**2
 """Pixels computed at once on a CPU: feature maps of many more do not fit its caches and take longer."""

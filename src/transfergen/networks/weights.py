@@ -1,6 +1,7 @@
 """Files of weights: downloaded, verified, and read without running any code from the file."""
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from transfergen.errors import first_line
 
 CONNECT_TIMEOUT_S = 5.0
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -94,7 +97,23 @@ def download_from_hub(model: str, files: Sequence[str], setting: str, advice: st
                 f"{setting}: cannot download {url} to {cache} ({first_line(error)}); give the path of a local copy"
                 f"{advice}"
             ) from error
+        if path.suffix == ".safetensors":
+            verify_cached(path)
     return path.parent
+
+
+def verify_cached(path: Path) -> Path:
+    """A file of weights in the hub's cache, compared with the SHA-256 under which it is kept there.
+
+    Raises:
+        WeightsError: it has another one, or is kept under none; without links, as on Windows, that is the rule.
+    """
+    sha256 = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", sha256):
+        verify(path, sha256)
+    elif os.name == "posix" and "snapshots" in path.parts:  # and not in a folder of the caller's choice
+        raise WeightsError(f"weights: {path} is not as the hub's cache keeps files; delete it, or give another path")
+    return path
 
 
 def verify(path: Path, sha256: str) -> None:
@@ -183,8 +202,3 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
     """
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     network.load_state_dict(pick(state, wanted, source), strict=False)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, at most 120 characters of it."""
-    return str(error).strip().split("\n")[0][:120] or type(error).__name__

@@ -1,3 +1,4 @@
+import hashlib
 import importlib.metadata
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torchvision.transforms import Normalize
 
 from transfergen.images import resize
-from transfergen.networks.backbones.timm import TimmBackbone
+from transfergen.networks.backbones.timm import TimmBackbone, native_state
 
 MODELS = {  # taps, number of blocks
     "resnet18": ((1, 3), 2),
@@ -114,3 +115,27 @@ def test_weights_that_cannot_be_downloaded_are_never_replaced_by_random_ones(tmp
         ValueError, match=r"^weights: .* https://huggingface\.co/timm/resnet18.*safetensors.* local copy"
     ):
         TimmBackbone(name="resnet18", taps=(1,), weights="imagenet")
+
+
+def test_a_forged_file_in_the_hubs_cache_is_refused(tmp_path, monkeypatch):
+    """The cache keeps a file under the SHA-256 that the hub publishes, and links to it by its name."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--timm--resnet18.a1_in1k"
+    for folder in ("blobs", "refs", "snapshots/1"):
+        (repo / folder).mkdir(parents=True)
+    (repo / "refs" / "main").write_text("1")
+    state = timm.create_model("resnet18", pretrained=False).state_dict()
+    save_file(state, repo / "blobs" / "written")
+    blob = repo / "blobs" / hashlib.sha256((repo / "blobs" / "written").read_bytes()).hexdigest()
+    (repo / "blobs" / "written").rename(blob)
+    linked = repo / "snapshots" / "1" / "model.safetensors"
+    linked.symlink_to(blob)
+    assert torch.equal(native_state("resnet18", "hub")["conv1.weight"], state["conv1.weight"])
+    state["conv1.weight"][0] = 0
+    save_file(state, blob)
+    with pytest.raises(ValueError, match="is damaged or another file: its SHA-256 is"):
+        native_state("resnet18", "hub")
+    linked.unlink()
+    save_file(state, linked)
+    with pytest.raises(ValueError, match="is not as the hub's cache keeps files"):
+        native_state("resnet18", "hub")

@@ -10,14 +10,15 @@ from huggingface_hub import try_to_load_from_cache
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
+from transfergen.errors import first_line
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.weights import (
     WeightsError,
     download_from_hub,
-    first_line,
     load_weights,
     read_state_dict,
     verify,
+    verify_cached,
 )
 
 _PACKAGED = {  # model: Python package, the file in it, SHA-256 of the file
@@ -188,7 +189,7 @@ def _from_hub(name: str) -> Path:
     file = "model.safetensors"
     cached = try_to_load_from_cache(repo, file)
     if isinstance(cached, str):
-        return Path(cached)
+        return verify_cached(Path(cached))
     return download_from_hub(repo, [file], "weights", ", or random to do without pretraining") / file
 
 

@@ -11,8 +11,13 @@ from torchvision.models.vgg import cfgs, make_layers
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.weights import Download, load_weights, read_state_dict
 
-# torchvision's file names contain the first eight digits of the SHA-256. These are the full digests, where known.
-_FULL_SHA256 = {"dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"}
+# torchvision's file names contain the first eight digits of the SHA-256. These are all of them, where known.
+FULL_SHA256 = {
+    "397923af": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "6c64b313": "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
+    "dcbb9e9d": "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+    "c79401a0": "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
+}
 _LAYOUT = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}  # columns of the paper's table 1
 
 
@@ -88,7 +93,7 @@ class VGG(Backbone):
         if weights == "imagenet":
             url = get_model_weights(arch).DEFAULT.url
             prefix = Path(url).stem.rsplit("-", 1)[-1]
-            path = Download(url, _FULL_SHA256.get(prefix, prefix)).fetch()
+            path = Download(url, FULL_SHA256.get(prefix, prefix)).fetch()
         else:
             path = Path(weights).expanduser()
         state = {name.removeprefix("features."): tensor for name, tensor in read_state_dict(path).items()}
