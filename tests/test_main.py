@@ -43,7 +43,17 @@ def test_unknown_command_gets_one_line_with_the_nearest_name():
 
 def test_each_module_of_a_command_is_in_the_command_line():
     modules = {file.stem for file in (ROOT / "src" / "transfergen" / "commands").glob("*.py")}
-    assert modules - {"__init__", "cli", "output", "sweep"} == set(COMMANDS)
+    assert modules - {"__init__", "cli", "foreign_configs", "output", "sweep"} == set(COMMANDS)
+
+
+def test_nothing_of_the_working_folder_is_imported(tmp_path):
+    for name in ("hydra_plugins/evil/__init__.py", "omegaconf.py", "yaml/__init__.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    start = [sys.executable, "-m", "transfergen", "report", "--help"]
+    done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.mark.parametrize("way", ["module", "script"])

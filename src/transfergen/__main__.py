@@ -1,9 +1,13 @@
 """The command line: `transfergen COMMAND KEY=VALUE ...`, or `python -m transfergen COMMAND KEY=VALUE ...`."""
 
+import os
 import sys
 from importlib import import_module
 
-from transfergen.errors import ended_by_signals
+if __name__ == "__main__" and sys.path[0] == os.getcwd():  # noqa: PTH109  pathlib might come from there, too
+    del sys.path[0]  # `python -m` adds the working folder, whose modules may be somebody else's
+
+from transfergen.errors import ended_by_signals  # noqa: E402
 
 COMMANDS = ("train", "check", "generate", "evaluate", "export", "explore", "report")
 
