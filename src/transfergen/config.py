@@ -2,16 +2,13 @@
 
 import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-_PACKAGED = Path(__file__).parent / "conf"
-CONF_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf"
+from transfergen.targets import CONF_DIR, get_target
 
-_TRUSTED = ("transfergen", "torch.optim", "lightning")
+__all__ = ["CONF_DIR", "flatten", "instantiate"]
 
 
 def instantiate(config: Any, **given: Any) -> Any:
@@ -27,9 +24,7 @@ def instantiate(config: Any, **given: Any) -> Any:
 
     Raises:
         ValueError: a target that does not exist, that is not trusted or that has no such argument, or whatever is wrong
-            with an argument. Trusted are functions and classes that are defined in transfergen, torch.optim or
-            lightning, whatever path leads to them, since a config can be somebody else's file. All targets are looked
-            up before the first is called.
+            with an argument; see `get_target`. All targets are looked up before the first is called.
     """
     config = OmegaConf.create(config) if isinstance(config, dict) else config
     _check_targets(config)
@@ -42,7 +37,7 @@ def _build(node: Any, given: dict[str, Any]) -> Any:
     if not isinstance(node, DictConfig):
         return node
     names = [str(key) for key in node if not str(key).startswith("_")]
-    target = hydra.utils.get_object(node._target_) if "_target_" in node else None
+    target = get_target(node._target_) if "_target_" in node else None
     if target is not None:
         _check_names(target, node, names)
     arguments = {name: given[name] if name in given else _build(node[name], {}) for name in names} | given
@@ -86,24 +81,12 @@ def _check_names(target: Any, node: DictConfig, names: list[str]) -> None:
 def _check_targets(config: Any) -> None:
     if isinstance(config, DictConfig):
         if "_target_" in config:
-            _check_target(config._target_)
+            get_target(config._target_)
         for key in config:
             _check_targets(config[key])
     elif isinstance(config, ListConfig):
         for item in config:
             _check_targets(item)
-
-
-def _check_target(target: Any) -> None:
-    if not str(target).startswith(tuple(f"{name}." for name in _TRUSTED)):
-        raise ValueError(f"_target_={target}: refused; targets are in {', '.join(_TRUSTED)}")
-    try:
-        found = hydra.utils.get_object(target)
-    except Exception as error:  # whatever importing the module raises
-        raise ValueError(f"_target_={target}: there is no such object ({error})") from error
-    home = getattr(found, "__module__", None) or ""
-    if not callable(found) or not f"{home}.".startswith(tuple(f"{name}." for name in _TRUSTED)):
-        raise ValueError(f"_target_={target}: refused; it is {home or 'no function or class'}, from elsewhere")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
