@@ -3,8 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import CACHE
+
+from transfergen.runs import artefacts
 
 torch.set_num_threads(1)  # the suite runs as many processes as there are cores
+artefacts.CACHE = str(CACHE)  # and not that of whoever runs the tests
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which nothing above does
 
 

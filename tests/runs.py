@@ -11,6 +11,8 @@ from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 
+CACHE = Path(tempfile.gettempdir()) / "transfergen-tests"
+
 ANY_MODEL = [
     "trainer=cpu",
     "data=shapes",
@@ -21,7 +23,7 @@ ANY_MODEL = [
     "generator.width=8",
     "trainer.log_every_n_steps=1",
     "samples.count=4",
-    f"data.cache_dir={Path(tempfile.gettempdir()) / 'transfergen-tests'}",
+    f"data.cache_dir={CACHE}",
 ]
 """Whatever the model."""
 

@@ -8,12 +8,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, train
+from safetensors.torch import save_file
 
 from transfergen.commands.generate import main as generate
 from transfergen.config import CONF_DIR
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import save
+from transfergen.runs.generator_files import load_generator
+from transfergen.runs.saved_config import dump_composed
 
+DCGAN = "transfergen.networks.generators.dcgan.DCGAN"
 FILES = [ROOT / "train.py", *sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CALLS = {"eval", "exec", "os.system", "torch.hub.load", "torch.hub.load_state_dict_from_url", "yaml.load"}
@@ -65,7 +69,8 @@ def run(tmp_path):
     """A run that can be resumed, as far as it is read before its networks are built."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose("train", [*ANY_MODEL, *SMALL_MODELS["dcgan"]])
-    OmegaConf.save({"choices": {"model": "dcgan", "experiment": None}, "config": config}, tmp_path / artefacts.COMPOSED)
+    choices = OmegaConf.create({"model": "dcgan", "experiment": None})
+    (tmp_path / artefacts.COMPOSED).write_text(dump_composed(config, choices))
     save({}, tmp_path / artefacts.LAST_CHECKPOINT)
     return tmp_path
 
@@ -88,9 +93,9 @@ def trap(tmp_path):
 
 def test_a_runs_config_that_names_a_foreign_target_is_refused(run, trap):
     path = run / artefacts.COMPOSED
-    config = OmegaConf.load(path)
-    config.config.augment = trap
-    OmegaConf.save(config, path)
+    saved = OmegaConf.load(path)
+    saved.config.augment = trap
+    OmegaConf.save(saved, path)
     code, _, err = train(None, f"resume={run}", "max_images=16", small=False)
     assert code == 2
     assert "_target_=torch.load: refused" in err
@@ -102,6 +107,37 @@ def test_a_runs_generator_that_names_a_foreign_target_is_refused(trap, tmp_path)
     code, _, err = called(generate, f"run={tmp_path}", f"out={tmp_path / 'out'}")
     assert code == 2
     assert "_target_=torch.load: refused" in err
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ({"_target_": "transfergen.no.such.module.Generator"}, "refused"),
+        ({"_target_": "transfergen.networks.backbones.vgg.VGG"}, "it is no generator"),
+        ({"_target_": DCGAN, "width": 10**12}, "architecture"),
+        ({"_target_": DCGAN, "width": 10**30}, "cannot be built"),
+        ({"_target_": DCGAN, "width": "wide"}, "cannot be built"),
+        ({"_target_": DCGAN, "z_dim": -1}, "cannot be built"),
+        ({"_target_": DCGAN, "depth": 1}, "cannot be built"),
+        ({"_target_": DCGAN, "resolution": 2**40}, "resolution"),
+        ([], "damaged"),
+        ({}, "damaged"),
+    ],
+)
+def test_a_generators_file_of_unknown_modules_or_absurd_sizes_gets_one_line(tmp_path, config, line):
+    metadata = {"generator": config, "ema": True, "images_seen": 8, "sha256": ""}
+    (tmp_path / artefacts.GENERATOR_METADATA).write_text(json.dumps(metadata))
+    save_file({"x": torch.zeros(1)}, tmp_path / artefacts.GENERATOR_WEIGHTS)
+    with pytest.raises(ValueError, match=line) as refused:
+        load_generator(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '{"generator": 5}', "[" * 100_000, '{"images_seen": "<b>"}'])
+def test_metadata_of_wrong_types_are_damaged(tmp_path, content):
+    (tmp_path / artefacts.GENERATOR_METADATA).write_text(content)
+    with pytest.raises(ValueError, match=r"generator\.json is damaged"):
+        load_generator(tmp_path)
 
 
 @pytest.mark.parametrize("key", ["resume", "init_from.generator"])

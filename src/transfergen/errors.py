@@ -1,4 +1,4 @@
-"""Signals that end a command: raised as an error, so that it cleans up behind itself, and told in a line."""
+"""Signals that end a command, raised as an error and told in a line; and how errors and names are shown."""
 
 import os
 import signal
@@ -88,6 +88,11 @@ def exit_by_signal(error: SignalError) -> NoReturn:
         sys.exit(0)
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
     sys.exit(128 + error.number)
+
+
+def printable(text: str) -> str:
+    """A text in which control characters are spelled out, as file names may hold them; line ends and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Bad input gets exit code 2 and one line that names the override to change, without a traceback."""
 
+import logging
 import os
 import threading
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from transfergen.commands import cli
 from transfergen.config import CONF_DIR
+from transfergen.errors import printable
 
 SHAPES_ON_VGG = ["data=shapes", "backbone.weights=random"]
 
@@ -155,6 +157,42 @@ def test_hydra_full_error_shows_the_traceback(tmp_path):
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "data.fit=oval" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 9 TiB for an array"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nSee the documentation."),
+    ],
+)
+def test_exhausted_memory_gets_one_line(error, capsys):
+    def task(config):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run("report", task, [])
+    lines = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, len(lines)) == (2, 1)
+    assert "not enough memory" in lines[0]
+    assert "batch size" in lines[0]
+
+
+def test_names_of_files_cannot_steer_the_terminal(capsys):
+    hostile = "\x1b[2J\x1b]0;owned\x07\udcff.png"
+
+    def task(config):
+        raise ValueError(f"data.path={hostile}: damaged")
+
+    with pytest.raises(SystemExit):
+        cli.run("report", task, [])
+    assert capsys.readouterr().err == "transfergen: data.path=\\x1b[2J\\x1b]0;owned\\x07\\udcff.png: damaged\n"
+    record = logging.makeLogRecord({"msg": f"%s\n  two lines, a\ttab: é {hostile}", "args": (hostile,)})
+    assert cli.escape_record(record)
+    assert record.getMessage() == f"{printable(hostile)}\n  two lines, a\ttab: é {printable(hostile)}"
+    assert "\x1b" not in record.getMessage()
 
 
 def test_precision_with_a_loss_scaler_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from runs import called
 
 from transfergen import Generator
@@ -38,15 +39,23 @@ def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
 
 def test_nearest_training_pictures_are_shown_or_the_page_says_why_not(run_dir, tmp_path):
     generator = Generator.from_pretrained(run_dir)
-    sheet = training_pictures(generator, run_dir, 64)(5)
+    here = OmegaConf.create({"path": None, "cache_dir": None})
+    sheet = training_pictures(generator, run_dir, here, 64)(5)
     assert sheet.size == (6 * 34 + 2, 34 + 2)
     first = np.asarray(sheet)[2:34, 2:34]
     np.testing.assert_array_equal(first, np.asarray(generator([5])[0]))
     with pytest.raises(ValueError, match=r"no config\.yaml in it"):
-        training_pictures(generator, tmp_path, 64)
+        training_pictures(generator, tmp_path, here, 64)
+
+
+def test_no_word_of_a_file_is_read_as_markdown(run_dir):
+    """Markdown would fetch the image that a class, a path or a config names."""
     pytest.importorskip("gradio")
-    shown = page(generator, "The training pictures cannot be read: gone").get_config_file()
-    assert any("gone" in str(part["props"].get("value")) for part in shown["components"])
+    generator, image = Generator.from_pretrained(run_dir), "![](https://example.org/image.png)"
+    shown = page(generator, f"The training pictures cannot be read: {image}").get_config_file()
+    kinds = {part["type"] for part in shown["components"] if image in str(part["props"].get("value"))}
+    assert kinds == {"textbox"}
+    assert {part["props"]["value"] for part in shown["components"] if part["type"] == "markdown"} == {"# transfergen"}
 
 
 def test_missing_run_or_gradio_gets_one_line(monkeypatch, run_dir):

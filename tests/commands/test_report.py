@@ -1,14 +1,19 @@
 """Reports: pages of a run and of several, of files that are there, damaged or missing."""
 
+import base64
 import json
+import os
 import re
+from pathlib import Path
 
+import pytest
 import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 from runs import called
 
-from transfergen.commands.report import main
+from transfergen.commands.report import comparison_page, main, read_run, run_page
+from transfergen.commands.report import report as report_main
 from transfergen.config import CONF_DIR
 from transfergen.runs.curves import draw, read_curves
 
@@ -124,6 +129,76 @@ def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
         code, _, err = called(main, *words)
         assert code == 2
         assert line in err
+
+
+ODD = {
+    "metrics.json": [
+        "[]",
+        "5",
+        '{"metrics": [5]}',
+        '{"metrics": [{"name": "recall"}]}',
+        '{"images_seen": "many", "metrics": []}',
+        '{"metrics": [{"name": 1, "value": "x", "extractor": [], "generated": {}, "real": 1, "split": 1}]}',
+        "[" * 100_000,
+        "\x80",
+    ],
+    "config.yaml": [
+        "[]",
+        "a: [",
+        "{a: &a [1], b: *a}",
+        "password: ${oc.env:HOME}",
+        "{1: {2: x}, y: 2001-01-01}",
+        "\x00",
+    ],
+    ".hydra/overrides.yaml": ["5", "{a: b}", "[[1], null]"],
+    "csv/version_0/metrics.csv": [
+        "",
+        "step,a\nnan,1\ninf,1\n1e400,1\n1e300,1\n-1,2\n",
+        "step,$\\frac{$\n1,1\n2,2\n",
+        "step,step\n1,2\n2,3\n",
+        "step,a\n1,1e400\n2,-1e400\n3,nan\n",
+        "step,a\n1," + "9" * 5000 + "\n2,1\n",
+        f"step,{'x' * 200_000}\n1,1\n2,2\n",
+        "\x00\xff,\n1,2",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_report_of_odd_files_is_a_page(tmp_path, name):
+    run = make_run(tmp_path / "run", grids=2)
+    for content in ODD[name]:
+        (run / name).write_bytes(content.encode("latin-1"))
+        runs = [read_run(run, "run")] * 2
+        for page in (run_page(runs[0]), comparison_page(runs)):
+            assert "<h1>" in page, content[:80]
+            assert os.environ["HOME"] not in page
+
+
+def test_a_report_waits_for_no_pipe_and_embeds_nothing_from_outside_the_run(tmp_path):
+    run, secret = make_run(tmp_path / "run", grids=2), tmp_path / "secret.png"
+    secret.write_text("secret")
+    (run / "grid.png").unlink()
+    (run / "grid.png").symlink_to(secret)
+    (run / "samples").rename(run / "kept")
+    (run / "samples").symlink_to(tmp_path)
+    (run / "metrics.json").unlink()
+    os.mkfifo(run / "metrics.json")
+    page = report(tmp_path / "report.html", f"run={run}")
+    assert "metrics.json is damaged (it is no file)" in page
+    assert "grid.png is damaged (it is a link)" in page
+    assert "secret.png" not in page
+    assert base64.b64encode(b"secret").decode() not in page
+
+
+def test_a_report_of_a_folder_whose_name_is_no_unicode_is_a_page(tmp_path):
+    run = make_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), grids=2)
+    assert b"<title>?</title>" in report_bytes(tmp_path / "report.html", run)
+
+
+def report_bytes(out, run):
+    report_main(OmegaConf.create({"run": str(run), "runs": [], "sweep": None, "out": str(out)}))
+    return out.read_bytes()
 
 
 def test_curves_of_a_resumed_run_are_joined_and_a_cut_line_is_skipped(tmp_path):

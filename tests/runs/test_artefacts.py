@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders in which one process works at a time."""
+"""Files that are written whole or not at all, through no link; and folders in which one process works at a time."""
 
 import os
 import resource
@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from runs import train
 
-from transfergen.runs.artefacts import claim, partial, write
+from transfergen.runs import artefacts
+from transfergen.runs.artefacts import claim, partial, read, refuse_links, write, write_picture
 
 HOLD = "import sys; from pathlib import Path; from transfergen.runs.artefacts import claim\n"
 HOLD += "with claim(Path(sys.argv[1]), 'out'): print('held', flush=True); sys.stdin.read()"
@@ -63,3 +66,75 @@ def test_a_claim_ends_with_its_context(tmp_path):
         with claim(tmp_path, "out"):
             assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file outside the run directory; it must stay as it is."""
+    file = tmp_path / "victim"
+    file.write_text("mine")
+    yield file
+    assert file.read_text() == "mine"
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def test_no_file_of_a_run_is_read_through_a_link_or_waited_for(run_dir, victim, monkeypatch):
+    (run_dir / "grid.png").symlink_to(victim)
+    (run_dir / "samples").symlink_to(victim.parent)
+    os.mkfifo(run_dir / "metrics.json")
+    (run_dir / "config.yaml").write_text("seed: 1")
+    assert read(run_dir, "config.yaml") == b"seed: 1"
+    for name, reason in {"grid.png": "a link", "samples/victim": "a link", "metrics.json": "no file"}.items():
+        with pytest.raises(ValueError, match=reason):
+            read(run_dir, name)
+    with pytest.raises(FileNotFoundError):
+        read(run_dir, "evaluation.json")
+    monkeypatch.setattr(artefacts, "_LARGEST", 3)
+    with pytest.raises(ValueError, match="larger than 3 bytes"):
+        read(run_dir, "config.yaml")
+
+
+def test_a_run_directory_that_is_itself_reached_by_a_link_is_read(run_dir):
+    (run_dir / "config.yaml").write_text("seed: 1")
+    latest = run_dir.with_name("latest")
+    latest.symlink_to(run_dir)
+    assert read(latest, "config.yaml") == b"seed: 1"
+
+
+def test_nothing_is_written_through_a_link(run_dir, victim):
+    for name in ("neighbours.png", f".neighbours.png.{os.getpid()}.part"):
+        (run_dir / name).symlink_to(victim)
+    write_picture(run_dir / "neighbours.png", Image.new("RGB", (2, 2)))
+    assert [file.name for file in run_dir.iterdir()] == ["neighbours.png"]
+    assert not (run_dir / "neighbours.png").is_symlink()
+    assert Image.open(run_dir / "neighbours.png").size == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "图" * 80])
+def test_a_name_as_long_as_a_disk_takes_is_written(run_dir, name):
+    write(run_dir / name, b"x")
+    assert (run_dir / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["train.log", "samples/000000008.png", ".hydra", "tensorboard"])
+def test_a_run_with_links_is_not_resumed(run_dir, victim, name):
+    (run_dir / name).parent.mkdir(exist_ok=True)
+    (run_dir / name).symlink_to(victim)
+    with pytest.raises(ValueError, match=r"^resume=there: .* is a link"):
+        refuse_links(run_dir, "resume=there")
+
+
+@pytest.mark.parametrize("resume", ["{}", "auto"])
+def test_resuming_writes_nothing_before_links_are_refused(run_dir, victim, resume):
+    (run_dir / "train.log").symlink_to(victim)
+    folder = run_dir if resume == "auto" else None
+    code, _, err = train(folder, f"resume={resume.format(run_dir)}", small=False)
+    assert code == 2
+    assert "train.log is a link" in err
+    assert [file.name for file in run_dir.iterdir()] == ["train.log"]

@@ -29,5 +29,5 @@ def test_what_is_not_finite_is_left_out_and_told_of(where):
     with pytest.raises(FloatingPointError, match="the generator's loss or gradient is not finite"):
         updates.step(optimizer, loss, [weight], "generator")
     assert torch.equal(weight.detach(), torch.zeros(2))
-    with pytest.raises(FloatingPointError, match="the last checkpoint is good"):
+    with pytest.raises(FloatingPointError, match="so that no checkpoint holds it"):
         updates.raise_if_not_finite()

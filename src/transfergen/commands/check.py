@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
+from transfergen.errors import printable
 
 SHOWN = 10
 """Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
@@ -88,12 +89,12 @@ def _print(result: dict[str, Any], data: Any) -> None:
         lists = {"damaged": split["damaged"], "the same": [" = ".join(group) for group in split["duplicates"]]}
         for what, lines in lists.items():
             for line in lines[:SHOWN]:
-                screen.print(f"{what}: {escape(line)}", highlight=False, soft_wrap=True)
+                screen.print(f"{what}: {escape(printable(line))}", highlight=False, soft_wrap=True)
             if len(lines) > SHOWN:
                 screen.print(f"{what}: {len(lines) - SHOWN:,} more (format=json lists all)")
     for kind in ("warnings", "errors"):
         for line in result[kind]:
-            screen.print(f"{kind[:-1]}: {escape(line)}", highlight=False, soft_wrap=True)
+            screen.print(f"{kind[:-1]}: {escape(printable(line))}", highlight=False, soft_wrap=True)
     if not result["errors"]:
         screen.print("training will use all pictures that can be read", highlight=False)
 
@@ -110,5 +111,5 @@ def _table(name: str, split: dict[str, Any], data: Any) -> Table:
     if split["damaged"]:
         table.add_row("damaged", f"{len(split['damaged']):,}", f"data.damaged={data.damaged}")
     for label, count in split["classes"].items():
-        table.add_row(f"class {escape(label)}", f"{count:,}", "")
+        table.add_row(f"class {escape(printable(label))}", f"{count:,}", "")
     return table

@@ -1,5 +1,6 @@
 """What all commands share: arguments become a config, and an error becomes one line and an exit code."""
 
+import logging
 import os
 import re
 import signal
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hydra
+import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
+from transfergen.commands.foreign_configs import ConfigLoader, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.config import CONF_DIR
-from transfergen.errors import SignalError, ended_by_signals, exit_by_signal
+from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
+from transfergen.targets import trust
 
 
 def _run_dir(resume: str | None, new: str) -> str:
@@ -60,6 +64,9 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     def guarded(config: DictConfig) -> object:
         _restore(wants_traceback)
         sys.argv = argv  # Lightning starts the other ranks by it
+        for handler in (*logging.getLogger().handlers, *filter(None, [logging.lastResort])):
+            handler.addFilter(escape_record)
+        trust(trusted_names(overrides()))
         try:
             result = task(config)
             if config_name != "train":  # what others print is what they are asked for
@@ -73,7 +80,10 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
             _exit(DIVERGED, error)
         except SignalError as error:  # here as well, since a job of a cluster runs nothing else
             exit_by_signal(error)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+                line = f"not enough memory ({first_line(error)}); set a smaller batch size, or smaller networks"
+                _exit(USER_ERROR, error, line)
             if "by peer" not in str(error):
                 raise
             line = "another process of this run has ended; resume=RUN_DIR goes on from the last checkpoint"
@@ -84,6 +94,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
     if arguments is not None:
         sys.argv = [argv[0], *arguments]  # Hydra reads no other
+    loader, hydra._internal.hydra.ConfigLoaderImpl = hydra._internal.hydra.ConfigLoaderImpl, ConfigLoader
     try:
         with ended_by_signals():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
@@ -91,6 +102,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         _restore(wants_traceback)
         _exit(USER_ERROR, error, _explain(error))
     finally:
+        hydra._internal.hydra.ConfigLoaderImpl = loader
         sys.argv = argv
         _restore(wants_traceback)
 
@@ -159,6 +171,12 @@ def track(items: Sequence[Item], description: str) -> Iterable[Item]:
     return progress.track(items, description, console=screen, transient=True, disable=not screen.is_terminal)
 
 
+def escape_record(record: logging.LogRecord) -> bool:
+    """A filter for log lines: the name of a file cannot move the cursor, colour the screen or hide what follows."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
+
+
 def _restore(value: str | None) -> None:
     if value is None:
         os.environ.pop(_FULL_ERROR, None)
@@ -170,7 +188,7 @@ def _exit(code: int, error: BaseException, message: str | None = None) -> NoRetu
     if os.environ.get(_FULL_ERROR) == "1":
         raise error
     line = " ".join((message or str(error)).split())
-    print(f"transfergen: {line or type(error).__name__}", file=sys.stderr, flush=True)
+    print(f"transfergen: {printable(line) or type(error).__name__}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

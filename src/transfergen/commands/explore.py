@@ -42,7 +42,9 @@ def explore(config: DictConfig) -> None:
     generator = PretrainedGenerator.from_pretrained(str(config.run)).to(choose_device(config.device))
     try:
         run_dir = Path(str(config.run)).expanduser()
-        search: Callable[[int], Image.Image] | str = training_pictures(generator, run_dir, config.references)
+        search: Callable[[int], Image.Image] | str = training_pictures(
+            generator, run_dir, config.data, config.references
+        )
     except (ValueError, OSError) as error:
         search = f"The training pictures cannot be read: {error}"
     print(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
@@ -82,33 +84,27 @@ def enlarged(picture: "Image.Image") -> "Image.Image":
 
 
 def training_pictures(
-    generator: "PretrainedGenerator", run_dir: Path, references: int
+    generator: "PretrainedGenerator", run_dir: Path, overrides: DictConfig, references: int
 ) -> "Callable[[int], Image.Image]":
     """A function from a seed to its image, with the nearest training pictures, by 16x16 pixels, to its right.
 
     Args:
         generator: that of the run.
         run_dir: its config says where the training pictures are.
+        overrides: where they are, if they have moved.
         references: training pictures that are searched, at most.
 
     Raises:
         ValueError: the pictures cannot be read.
     """
     import torch
-    from omegaconf import OmegaConf
 
-    from transfergen.config import instantiate
+    from transfergen.evaluation.compare_run import read_data
     from transfergen.evaluation.extractors import PixelFeatures
     from transfergen.evaluation.neighbours import nearest
     from transfergen.images import to_float, to_grid, to_uint8
-    from transfergen.runs import artefacts
 
-    path = run_dir / artefacts.CONFIG
-    if not path.is_file():
-        raise ValueError(f"run={run_dir}: no {artefacts.CONFIG} in it")
-    data = instantiate(OmegaConf.load(path).data)
-    data.prepare_data()
-    data.setup()
+    _, data = read_data(run_dir, overrides)
     batch = data.train_set.sample_images(references)
     extractor = PixelFeatures()
     real = torch.cat([extractor(to_float(part, generator.resolution)) for part in torch.split(batch.pixels, 256)])
@@ -133,7 +129,8 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
 
     with gr.Blocks(title="transfergen", analytics_enabled=False) as blocks:
         name, seen = type(generator.network).__name__, generator.metadata["images_seen"]
-        gr.Markdown(f"# transfergen\n{name}, {generator.resolution} px, trained on {seen:,} images")
+        gr.Markdown("# transfergen")
+        _text(f"{name}, {generator.resolution} px, trained on {seen:,} images")
         with gr.Tab("Samples"):
             seed = gr.Number(0, label="first seed", precision=0, elem_id="seed")
             count = gr.Slider(1, 64, 16, step=1, label="images")
@@ -154,7 +151,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
                 control.change(blend, settings, middle, api_visibility="private")
         with gr.Tab("Nearest training pictures"):
             if isinstance(search, str):
-                gr.Markdown(search)
+                _text(search)
             else:
                 query = gr.Number(0, label="seed", precision=0)
                 button = gr.Button("Search", variant="primary")
@@ -169,6 +166,13 @@ def _class_choice(generator: "PretrainedGenerator") -> Any:
 
     names = [(str(i), i) for i in range(generator.num_classes)]
     return gr.Dropdown(names, value=None, label="class", visible=bool(names), elem_id="label")
+
+
+def _text(words: str) -> Any:
+    """Words that may come from a file: as they are, while Markdown could have an image fetched from elsewhere."""
+    import gradio as gr
+
+    return gr.Textbox(words, show_label=False, interactive=False, container=False, lines=1, max_lines=20)
 
 
 def _image(name: str) -> Any:

@@ -13,11 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
 from transfergen.config import flatten
+from transfergen.errors import first_line
 from transfergen.runs import artefacts
 from transfergen.runs.curves import Curves, draw, read_curves
+from transfergen.runs.saved_config import parse_yaml
 
 SHOWN = 9
 """Grids of a run's samples over time."""
+
+_RECORD: dict[str, type] = {"name": str, "value": float, "extractor": str, "generated": int, "real": int, "split": str}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Run:
         images_seen: real images of the training; None while it goes on.
         seconds: its duration; None while it goes on.
         curves: scalars over images seen.
+        pictures: grids of samples over time and the last one, by file name: PNG in base64.
         problems: a line for each file that is missing or damaged.
     """
 
@@ -42,6 +47,7 @@ class Run:
     images_seen: int | None
     seconds: float | None
     curves: Curves
+    pictures: dict[str, str]
     problems: list[str]
 
 
@@ -65,7 +71,8 @@ def report(config: DictConfig) -> None:
         root = folders[0] if key == "run" else Path()
     runs = [read_run(folder, key) for folder in folders]
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
-    artefacts.write(out, (run_page(runs[0]) if key == "run" else comparison_page(runs)).encode())
+    page = run_page(runs[0]) if key == "run" else comparison_page(runs)
+    artefacts.write(out, page.encode(errors="replace"))  # a folder's name need not be Unicode
     print(f"the report: {out}")
 
 
@@ -78,24 +85,28 @@ def read_run(folder: Path, override: str) -> Run:
     Raises:
         ValueError: the folder is not a run's. The message names the `override`.
     """
-    if not (folder / artefacts.CONFIG).is_file():
+    if not (folder / artefacts.CONFIG).exists():
         raise ValueError(f"{override}={folder}: no {artefacts.CONFIG} in it: give the folder of a run")
     problems: list[str] = []
 
     def parsed(name: str, parse: Callable[[str], Any], otherwise: Any) -> Any:
-        path = folder / name
         try:
-            return parse(path.read_text()) if path.exists() else otherwise
+            return parse(name)
+        except FileNotFoundError:
+            return otherwise
         except Exception as error:  # parsers raise many kinds
-            problems.append(f"{name} is damaged ({type(error).__name__})")
+            problems.append(f"{name} is damaged ({first_line(error)})")
             return otherwise
 
-    def yaml(text: str) -> Any:
-        return OmegaConf.to_container(OmegaConf.create(text))
-
-    config = parsed(artefacts.CONFIG, yaml, {})
-    commands = [parsed(name, yaml, []) for name in (artefacts.OVERRIDES, artefacts.RESUMED_OVERRIDES)]
-    metrics, evaluation = (parsed(name, json.loads, {}) for name in (artefacts.METRICS, artefacts.EVALUATION))
+    config = parsed(artefacts.CONFIG, lambda name: dict(parse_yaml(folder, name)), {})
+    commands = [
+        parsed(name, lambda name: [str(each) for each in parse_yaml(folder, name)], [])
+        for name in (artefacts.OVERRIDES, artefacts.RESUMED_OVERRIDES)
+    ]
+    metrics, evaluation = (
+        parsed(name, lambda name: _checked(json.loads(artefacts.read(folder, name))), {})
+        for name in (artefacts.METRICS, artefacts.EVALUATION)
+    )
     if not metrics:
         problems.append("it has no final metrics: still training, or ended early")
     records = list(metrics.get("metrics", []))
@@ -104,14 +115,35 @@ def read_run(folder: Path, override: str) -> Run:
         best |= {key: result[key] for key in ("chosen_by",) if key in result}
         records += [record | best for record in result.get("metrics", [])]
     seen, seconds = metrics.get("images_seen"), metrics.get("seconds")
-    return Run(folder, config, [c for c in commands if c], records, seen, seconds, read_curves(folder), problems)
+    samples = folder / artefacts.SAMPLES
+    names = [] if samples.is_symlink() else sorted(file.name for file in samples.glob("*.png"))
+    grids = [f"{artefacts.SAMPLES}/{name}" for name in names]
+    chosen = [grids[round(i * (len(grids) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(grids) > SHOWN else grids
+    pictures = {name: parsed(name, partial(artefacts.read, folder), b"") for name in (*chosen, artefacts.GRID)}
+    pictures = {name: base64.b64encode(content).decode() for name, content in pictures.items() if content}
+    curves = parsed(artefacts.CURVES, lambda _: read_curves(folder), {})
+    return Run(folder, config, [c for c in commands if c], records, seen, seconds, curves, pictures, problems)
+
+
+def _checked(result: dict[str, Any]) -> dict[str, Any]:
+    """The results of a JSON file, in the types that a page needs.
+
+    Raises:
+        Exception: of some kind, if they have others.
+    """
+    for record in result.get("metrics", []):
+        record |= {key: kind(record[key]) for key, kind in _RECORD.items()}
+        if record.get("warning") is not None:
+            record["warning"] = str(record["warning"])
+    for key, kind in {"images_seen": int, "seconds": float}.items():
+        if result.get(key) is not None:
+            result[key] = kind(result[key])
+    result["earlier"] = [_checked(each) for each in result.get("earlier", [])]
+    return result
 
 
 def run_page(run: Run) -> str:
     """The HTML page of one run: commands, samples over time, metrics, curves, settings."""
-    grids = sorted((run.folder / artefacts.SAMPLES).glob("*.png"))
-    chosen = [grids[round(i * (len(grids) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(grids) > SHOWN else grids
-    last = run.folder / artefacts.GRID
     about = [
         f"{run.images_seen:,} images" if run.images_seen else "",
         f"{run.seconds / 60:,.1f} minutes" if run.seconds else "",
@@ -122,7 +154,7 @@ def run_page(run: Run) -> str:
         about=", ".join(part for part in about if part),
         problems=run.problems,
         commands="\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands),
-        samples=[(_when(file.stem), _base64(file)) for file in (*chosen, last) if file.is_file()],
+        samples=[(_when(Path(name).stem), picture) for name, picture in run.pictures.items()],
         records=run.records,
         curves=[draw(name, {name: line}) for name, line in run.curves.items() if len(line) > 1],
         settings=OmegaConf.to_yaml(run.config),
@@ -144,7 +176,6 @@ def comparison_page(runs: list[Run]) -> str:
         for scalar, line in run.curves.items():
             if len(line) > 1:
                 lines.setdefault(scalar, {})[name] = line
-    grids = {name: run.folder / artefacts.GRID for name, run in named.items()}
     return _render(
         "comparison.html",
         title=f"{len(runs)} runs",
@@ -153,7 +184,7 @@ def comparison_page(runs: list[Run]) -> str:
         names=names,
         settings={key: settings[key] for key in sorted(settings) if len(set(settings[key])) > 1},
         metrics=_rows(metrics),
-        samples=[(name, _base64(grid)) for name, grid in grids.items() if grid.is_file()],
+        samples=[(name, run.pictures[artefacts.GRID]) for name, run in named.items() if artefacts.GRID in run.pictures],
         curves=[draw(scalar, by_run) for scalar, by_run in lines.items()],
     )
 
@@ -175,12 +206,8 @@ def _rows(columns: list[dict[str, str]]) -> dict[str, list[str]]:
     return {key: [column.get(key, "") for column in columns] for key in dict.fromkeys(k for c in columns for k in c)}
 
 
-def _base64(file: Path) -> str:
-    return base64.b64encode(file.read_bytes()).decode()
-
-
 def _when(stem: str) -> str:
-    return f"{int(stem):,} images" if stem.isdigit() else {"reals": "real images", "grid": "the end"}.get(stem, stem)
+    return f"{int(stem):,} images" if stem.isdecimal() else {"reals": "real images", "grid": "the end"}.get(stem, stem)
 
 
 def _measured_on(record: dict[str, Any]) -> str:

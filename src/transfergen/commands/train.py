@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.commands import cli
 from transfergen.commands.sweep import run_trial
 from transfergen.runs import artefacts
+from transfergen.runs.saved_config import confine, dump_composed, read_composed
 
 
 def train(config: DictConfig) -> float:
@@ -20,8 +21,8 @@ def train(config: DictConfig) -> float:
     checkpoint, choices = None, OmegaConf.create(cli.choices())
     if config.resume is not None:
         config, choices, checkpoint = _resume(config, choices, run_dir)
-    composed = OmegaConf.to_yaml(OmegaConf.create({"choices": choices, "config": config}))
     config = cli.plain(config)
+    composed = dump_composed(config, choices)
     if not cli.is_sweep():
         return _train(config, run_dir, checkpoint, composed)
     if config.trainer.devices not in (1, "auto"):
@@ -43,14 +44,14 @@ def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed:
 def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:
     """The resumed run's config and choices, and its checkpoint: None if `resume=auto` finds no run yet."""
     from transfergen.runs.checkpoint import last_good
-    from transfergen.runs.resume import resume_config
+    from transfergen.runs.resume import override_key, resume_config
 
     checkpoint = last_good(run_dir / artefacts.CHECKPOINTS)
     if checkpoint is None:
         if config.resume == "auto":
             return config, choices, None
         raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
-    saved = OmegaConf.load(run_dir / artefacts.COMPOSED)
-    its = OmegaConf.create(OmegaConf.to_container(saved.config))  # a root of its own, for its interpolations
-    assert isinstance(its, DictConfig)
-    return resume_config(its, saved.choices, config, cli.overrides()), saved.choices, checkpoint
+    saved, choices = read_composed(run_dir, like=config)
+    resumed = resume_config(saved, choices, config, cli.overrides())
+    confine(resumed, run_dir, [override_key(each) for each in cli.overrides()])
+    return resumed, choices, checkpoint

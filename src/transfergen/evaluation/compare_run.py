@@ -19,6 +19,7 @@ from transfergen.images import to_float
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator, read_metadata
+from transfergen.runs.saved_config import read_config
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     if folder != run_dir and run_dir.is_dir() and not folder.is_dir():
         raise ValueError(f"checkpoint=best: run={run_dir} kept none; train with evaluation.every_images=N, or set last")
     generator = load_generator(folder).to(device)
-    saved = _read_config(run_dir)
-    data = _read_data(saved, config.data)
+    saved, data = read_data(run_dir, config.data)
     if generator.num_classes not in (0, len(data.test_set.classes)):
         raise ValueError(
             f"data.path={data.path}: these pictures have {len(data.test_set.classes)} classes, and the generator was "
@@ -93,34 +93,27 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     )
 
 
-def _read_data(saved: DictConfig, overrides: DictConfig) -> Any:
-    """The data of a run, decoded, from where the overrides say if they say so."""
+def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:
+    """The config of a run and its data, decoded, from where the overrides say if they say so.
+
+    Raises:
+        ValueError: the config or the data cannot be read, or the overrides say more than where the data are.
+    """
     given = {str(key): value for key, value in overrides.items() if value is not None}
     foreign = sorted(given.keys() - {"path", "cache_dir"})
     if foreign:
         raise ValueError(f"data.{foreign[0]}={given[foreign[0]]}: a run has its own; this is for fake= and real=")
+    saved = read_config(run_dir, given=[f"data.{key}" for key in given])
     data = instantiate(saved.data, **given)
     data.prepare_data()
     data.setup()
-    return data
+    return saved, data
 
 
 def _choice(folder: Path, metric: str | None) -> dict[str, str]:
     """What the best generator in a folder was chosen by, for JSON, as `chosen_by`; empty if its metrics are damaged."""
     with suppress(OSError, ValueError, LookupError, TypeError):
-        records = json.loads((folder / artefacts.METRICS).read_text())["metrics"]
+        records = json.loads(artefacts.read(folder, artefacts.METRICS))["metrics"]
         r = next((r for r in records if r["name"] == metric), records[0])
         return {"chosen_by": f"{r['name']} on {r['real']} {r['split']} images, latents from seed {r['seed']} on"}
     return {}
-
-
-def _read_config(run_dir: Path) -> DictConfig:
-    path = run_dir / artefacts.CONFIG
-    try:
-        saved = OmegaConf.load(path)
-        assert isinstance(saved, DictConfig)
-        return saved
-    except FileNotFoundError as error:
-        raise ValueError(f"run={run_dir}: no {path.name} in it: give the run's own folder") from error
-    except Exception as error:  # whatever the parser raises
-        raise ValueError(f"run={run_dir}: {path.name} is damaged") from error

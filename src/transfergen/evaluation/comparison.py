@@ -13,6 +13,7 @@ from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records
 from transfergen.evaluation.neighbours import nearest
 from transfergen.images import to_grid
+from transfergen.runs import artefacts
 
 NEIGHBOURS = 5
 """Reference images shown beside a sample."""
@@ -113,8 +114,7 @@ class Comparison:
             images += [self.fake.image(i), *map(self.references.image, found)]
             names = [self.references.name(j) for j in found]
             samples.append({"sample": self.fake.name(i), "nearest": names, "distances": distances[i].tolist()})
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        to_grid(torch.stack(images), columns=1 + distances.shape[1]).save(picture)
+        artefacts.write_picture(picture, to_grid(torch.stack(images), columns=1 + distances.shape[1]))
         about = {"picture": str(picture), "among": self.searched, "references": len(references)}
         return {"neighbours": about | {"extractor": self.extractor.name, "samples": samples}}
 

@@ -1,20 +1,25 @@
 """The files of a run directory: their names, and how a file is written whole or not at all."""
 
 import glob
+import io
 import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 from filelock import FileLock, Timeout
 
 CONFIG = "config.yaml"
 """The config with every interpolation resolved."""
 COMPOSED = ".composed.yaml"
-"""The config with its interpolations, and the model and experiment that were chosen: what a resumed run starts from."""
+"""The config, which of its keys refer to others, and the model and experiment that were chosen: what a resumed run
+starts from."""
 OVERRIDES, RESUMED_OVERRIDES = ".hydra/overrides.yaml", ".hydra/resumed/overrides.yaml"
 """The command line that began the run, and the one that last resumed it."""
 
@@ -40,8 +45,46 @@ REPORT = "report.html"
 LOCK = ".lock"
 """Names the process that works in a folder."""
 
+CACHE = "~/.cache/transfergen"
+"""Where decoded pictures and features are kept, unless `data.cache_dir` says otherwise."""
+
 TRIAL, SWEEP, SWEEP_PLOT = "trial.json", "sweep.json", "sweep.png"
 """The outcome of one trial of a sweep, in its run directory; and those of all, in the sweep's."""
+
+
+_LARGEST = 64 * 2**20
+"""Bytes of the largest file that `read` reads."""
+
+
+def refuse_links(folder: Path, what: str) -> None:
+    """Check that all below a folder is folders and files, so that whoever writes there writes nowhere else.
+
+    Raises:
+        ValueError: a link, a pipe or a device is among them. The message begins with `what`.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(
+                f"{what}: {path} is a link or no file, through which others would be written to; remove it"
+            )
+
+
+def read(folder: Path, name: str) -> bytes:
+    """The content of a file in a folder that may be somebody else's.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is reached by a link inside the folder, is no file, or is too large.
+    """
+    path = folder / name
+    below = [path, *list(path.parents)[: len(Path(name).parts) - 1]]
+    if any(each.is_symlink() for each in below):
+        raise ValueError("it is a link")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"it is larger than {_LARGEST:,} bytes")
+    return path.read_bytes()
 
 
 @contextmanager
@@ -52,7 +95,8 @@ def partial(path: Path) -> Iterator[Path]:
         OSError: it cannot be written. The message names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")  # a name has 255 bytes at most
+    part.unlink(missing_ok=True)  # it may be a link
     try:
         yield part
     except OSError as error:
@@ -75,6 +119,13 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
+def write_picture(path: Path, picture: "Image.Image") -> None:
+    """Write a PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write(path, buffer.getvalue())
+
+
 @contextmanager
 def claim(path: Path, override: str) -> Iterator[None]:
     """A context in which no other process works in a folder, or on a file that is to be.
@@ -87,7 +138,10 @@ def claim(path: Path, override: str) -> Iterator[None]:
     if path.is_dir():
         file, debris = path / LOCK, [*path.glob(".*.part"), *path.glob("*/.*.part")]
     else:
-        file, debris = path.with_name(f".{path.name}{LOCK}"), [*path.parent.glob(f".{glob.escape(path.name)}.*.part")]
+        file, debris = (
+            path.with_name(f".{path.name}{LOCK}"),
+            [*path.parent.glob(f".{glob.escape(path.name[:40])}.*.part")],
+        )
     lock = FileLock(file, timeout=0)
     try:
         lock.acquire()

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
+from transfergen.errors import first_line
 from transfergen.runs.artefacts import LAST, PREVIOUS, partial, write
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,7 @@ class SafeCheckpointIO(CheckpointIO):
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:  # pickle.UnpicklingError and what else a hostile or broken file provokes
-            reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-            raise ValueError(f"resume: {path} is damaged or holds more than tensors ({reason})") from error
+            raise ValueError(f"resume: {path} is damaged or holds more than tensors ({first_line(error)})") from error
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

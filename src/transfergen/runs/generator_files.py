@@ -3,18 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import pick, read_state_dict
 from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS, write, write_json
+from transfergen.targets import get_target
 
 
 def save_generator(folder: Path, generator: Generator, config: dict[str, Any], *, ema: bool, images_seen: int) -> None:
@@ -53,8 +54,11 @@ def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
         raise ValueError(f"{override}={folder}: it holds no {path.name}; give a run that has saved its generator")
     try:
         metadata: dict[str, Any] = json.loads(path.read_text())
-        _ = metadata["generator"]["_target_"], metadata["ema"], metadata["images_seen"], metadata["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        kinds = {"generator": dict, "ema": bool, "images_seen": int, "sha256": str}
+        if wrong := [key for key, kind in kinds.items() if not isinstance(metadata[key], kind)]:
+            raise TypeError(wrong[0])
+        _ = metadata["generator"]["_target_"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{override}={folder}: {path.name} is damaged") from error
     return metadata
 
@@ -66,10 +70,15 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
         ValueError: there is none, or its files are damaged or do not belong together. The message names the `override`.
     """
     metadata = read_metadata(folder, override)
-    generator = build_generator(metadata["generator"])
     weights = folder / GENERATOR_WEIGHTS
-    state = read_state_dict(weights, override)
-    generator.load_state_dict(pick(state, generator.state_dict(), str(weights), override))
+    try:
+        with torch.device("meta"):  # without memory, since its sizes may be absurd
+            wanted = build_generator(metadata["generator"]).state_dict()
+    except ValueError as error:
+        raise ValueError(f"{override}={folder}: {GENERATOR_METADATA}: {error}") from error
+    tensors = pick(read_state_dict(weights, override), wanted, str(weights), override)
+    generator = build_generator(metadata["generator"])
+    generator.load_state_dict(tensors)
     if hashlib.sha256(weights.read_bytes()).hexdigest() != metadata["sha256"]:
         raise ValueError(f"{override}={folder}: {weights.name} is damaged: its SHA-256 is not that of its JSON")
     return generator.eval().requires_grad_(False)
@@ -78,19 +87,13 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
 def build_generator(config: Mapping[str, Any]) -> Generator:
     """A generator with fresh weights, from its class as `_target_` and its arguments.
 
-    The config may come from anyone, so only generators of this package are built.
-
     Raises:
-        ValueError: the target is not such a generator, or does not take these arguments.
+        ValueError: the target is not trusted or no generator, or does not take these arguments.
     """
-    target = str(config["_target_"])
-    module, _, name = target.rpartition(".")
-    kind = None
-    if module.startswith("transfergen.networks.generators.") and find_spec(module):
-        kind = getattr(import_module(module), name, None)
+    kind = get_target(config["_target_"])
     if not (isinstance(kind, type) and issubclass(kind, Generator)):
-        raise ValueError(f"_target_={target}: refused; it is no generator of transfergen")
+        raise ValueError(f"_target_={config['_target_']}: refused; it is no generator")
     try:
         return kind(**{str(key): value for key, value in config.items() if key != "_target_"})
-    except TypeError as error:
-        raise ValueError(f"_target_={target}: {error}") from error
+    except Exception as error:  # whatever arguments of wrong types and sizes provoke
+        raise ValueError(f"{kind.__name__} cannot be built from these arguments ({first_line(error)})") from error

@@ -33,7 +33,7 @@ def resume_config(saved: DictConfig, choices: DictConfig, fresh: DictConfig, ove
     """
     config = saved.copy()
     for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+        key = override_key(override)
         if key in choices:
             if override == f"{key}={choices[key]}":
                 continue
@@ -45,6 +45,11 @@ def resume_config(saved: DictConfig, choices: DictConfig, fresh: DictConfig, ove
             node = (OmegaConf.select(fresh, parent) if parent else fresh)._get_node(name)  # interpolations as written
             OmegaConf.update(config, key, node, merge=False, force_add=True)
     return config
+
+
+def override_key(override: str) -> str:
+    """The dotted key, or the group, that an override of the command line sets."""
+    return override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
 
 
 def set_loop_progress(checkpoint: dict[str, Any], images_seen: int, *, batch_size: int, batches_per_epoch: int) -> None:

@@ -45,8 +45,8 @@ class FiniteUpdates:
         """Raises FloatingPointError if an update had to be left out; the weights are those from before it."""
         if not self.all_finite:
             raise FloatingPointError(
-                f"the {network}'s loss or gradient is not finite; stopped before the update, and the last checkpoint "
-                "is good; try a lower optimizer.discriminator.lr and optimizer.generator.lr, or "
+                f"the {network}'s loss or gradient is not finite; stopped before the update, so that no checkpoint "
+                "holds it; try a lower optimizer.discriminator.lr and optimizer.generator.lr, or "
                 "trainer.precision=32-true"
             )
 

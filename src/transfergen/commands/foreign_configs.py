@@ -1,0 +1,57 @@
+"""What the config files of other folders may say, and what only the command line may."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from transfergen.config import CONF_DIR
+from transfergen.runs.artefacts import refuse_links
+
+_REFERENCE = re.compile(r"\$\{[\w.\[\]]*\}")
+
+
+class ConfigLoader(ConfigLoaderImpl):
+    """Hydra's loader, which looks at what can be somebody else's before Hydra calls or writes anything.
+
+    Files of other folders, such as those of `--config-dir`, may only say settings: what they say of `hydra` would run
+    before our own checks, as callbacks, log handlers and plugins do, and resolvers such as `oc.env` would carry the
+    environment into a run's files. And no run or sweep goes on in a folder with links, through which it would write.
+    """
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
+    ) -> DictConfig:
+        """See Hydra.
+
+        Raises:
+            ValueError: a file sets what it may not, or the folder to go on in holds links.
+        """
+        config = super().load_configuration(config_name, overrides, run_mode, **options)
+        key = "sweep" if run_mode == RunMode.MULTIRUN else "run"
+        if key == "sweep" or config.get("resume") is not None:
+            folder = config.hydra[key].dir
+            refuse_links(Path(folder), f"hydra.{key}.dir={folder}")
+        return config
+
+    def _load_single_config(self, default: Any, repo: Any) -> Any:
+        loaded = super()._load_single_config(default, repo)
+        if loaded.path.startswith("file://") and Path(loaded.path.removeprefix("file://")) != CONF_DIR:
+            file = f"{loaded.path.removeprefix('file://')}/{default.config_path}"
+            if "hydra" in loaded.config:
+                raise ValueError(f"{file}: sets hydra.*, which only the command line and {CONF_DIR} may")
+            if "${" in _REFERENCE.sub("", OmegaConf.to_yaml(loaded.config)):
+                raise ValueError(f"{file}: calls a resolver; only references to other keys, as ${{seed}}, are allowed")
+        return loaded
+
+
+def trusted_names(arguments: Sequence[str]) -> list[str]:
+    """The value of `trust` on the command line; a value in the config can be somebody else's."""
+    given = OverridesParser.create().parse_overrides([each for each in arguments if each.startswith("trust=")])
+    names = given[-1].value() if given else []
+    return [str(name) for name in (names if isinstance(names, list) else [names])]
