@@ -60,5 +60,5 @@ def test_a_whole_folder_of_configs_is_no_more_trusted(tmp_path):
 
 
 def test_the_command_line_may_set_hydra(preset):
-    code, _, err = preset("{seed: 7}", "# @package _global_", "experiment", "hydra.job.env_set.A=b")
+    code, _, err = preset("{seed: 7}", "# @package _global_", "experiment", "hydra.job.name=mine")
     assert code == 0, err

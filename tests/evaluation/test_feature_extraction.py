@@ -86,13 +86,17 @@ def test_skipped_pictures_leave_the_cached_features_valid(tmp_path):
     assert again.images == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one bit"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one bit", "a link to whole ones"])
 def test_damaged_features_are_extracted_again(tmp_path, damage):
     features = kept(PixelFeatures(), tmp_path)
     (file,) = tmp_path.iterdir()
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content[:-9] if damage == "truncated" else content)
+    if damage == "a link to whole ones":
+        file.rename(tmp_path / "theirs")
+        file.symlink_to(tmp_path / "theirs")
+    else:
+        content[-1] ^= 1
+        file.write_bytes({"truncated": content[:-9], "empty": b"", "one bit": content}[damage])
     again = Counting()
     assert torch.equal(kept(again, tmp_path), features)
     assert again.images == 30

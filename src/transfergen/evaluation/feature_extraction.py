@@ -151,7 +151,9 @@ def _extract(
 
 
 def _read(path: Path) -> Tensor | None:
-    """Features (N, D) from a cache file; None if it does not exist or is damaged."""
+    """Features (N, D) from a cache file; None if it does not exist, is a link or is damaged."""
+    if path.is_symlink() or not path.is_file():
+        return None
     try:
         with safe_open(path, "pt") as file:
             features: Tensor = file.get_tensor("features")
