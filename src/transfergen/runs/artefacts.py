@@ -138,10 +138,8 @@ def claim(path: Path, override: str) -> Iterator[None]:
     if path.is_dir():
         file, debris = path / LOCK, [*path.glob(".*.part"), *path.glob("*/.*.part")]
     else:
-        file, debris = (
-            path.with_name(f".{path.name}{LOCK}"),
-            [*path.parent.glob(f".{glob.escape(path.name[:40])}.*.part")],
-        )
+        name = f".{path.name[:40]}"
+        file, debris = path.with_name(f"{name}{LOCK}"), [*path.parent.glob(f"{glob.escape(name)}.*.part")]
     lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
