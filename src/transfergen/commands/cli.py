@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import hydra
-import hydra._internal.hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from transfergen.commands.foreign_configs import ConfigLoader, trusted_names
+from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.config import CONF_DIR
 from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
@@ -94,15 +93,13 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
     if arguments is not None:
         sys.argv = [argv[0], *arguments]  # Hydra reads no other
-    loader, hydra._internal.hydra.ConfigLoaderImpl = hydra._internal.hydra.ConfigLoaderImpl, ConfigLoader
     try:
-        with ended_by_signals():
+        with ended_by_signals(), checked_configs():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
         _exit(USER_ERROR, error, _explain(error))
     finally:
-        hydra._internal.hydra.ConfigLoaderImpl = loader
         sys.argv = argv
         _restore(wants_traceback)
 

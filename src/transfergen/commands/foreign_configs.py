@@ -1,10 +1,12 @@
 """What the config files of other folders may say, and what only the command line may."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -25,14 +27,19 @@ class ConfigLoader(ConfigLoaderImpl):
     """
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **options: Any
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """See Hydra.
 
         Raises:
             ValueError: a file sets what it may not, or the folder to go on in holds links.
         """
-        config = super().load_configuration(config_name, overrides, run_mode, **options)
+        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         key = "sweep" if run_mode == RunMode.MULTIRUN else "run"
         if key == "sweep" or config.get("resume") is not None:
             folder = config.hydra[key].dir
@@ -48,6 +55,17 @@ class ConfigLoader(ConfigLoaderImpl):
             if "${" in _REFERENCE.sub("", OmegaConf.to_yaml(loaded.config)):
                 raise ValueError(f"{file}: calls a resolver; only references to other keys, as ${{seed}}, are allowed")
         return loaded
+
+
+@contextmanager
+def checked_configs() -> Iterator[None]:
+    """A context in which Hydra loads configs by `ConfigLoader`; it has no setting for that."""
+    module: Any = hydra._internal.hydra
+    theirs, module.ConfigLoaderImpl = module.ConfigLoaderImpl, ConfigLoader
+    try:
+        yield
+    finally:
+        module.ConfigLoaderImpl = theirs
 
 
 def trusted_names(arguments: Sequence[str]) -> list[str]:

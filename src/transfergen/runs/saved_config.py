@@ -74,7 +74,7 @@ def dump_composed(config: DictConfig, choices: DictConfig) -> str:
             one of those is overridden, they follow.
         choices: the model and the experiment.
     """
-    written = flatten(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    written = flatten(OmegaConf.to_container(config))
     matches = {key: re.fullmatch(rf"\$\{{({_KEY})\}}", str(value)) for key, value in written.items()}
     references = {key: match[1] for key, match in matches.items() if match}
     plain = OmegaConf.to_container(config, resolve=True)
@@ -92,27 +92,28 @@ def read_composed(run_dir: Path, like: DictConfig) -> tuple[DictConfig, DictConf
         ValueError: there is no such file, or it is damaged.
     """
     saved = _read_yaml(run_dir, artefacts.COMPOSED, "resume")
-    parts = [saved.get(name) for name in ("config", "choices", "references")]
-    damaged = ValueError(f"resume={run_dir}: {artefacts.COMPOSED} is damaged, or of another version of transfergen")
-    if not all(isinstance(part, dict) for part in parts):
-        raise damaged
-    plain, choices, references = map(OmegaConf.create, parts)
-    for key in like:
-        if key != "resume" and (
-            key not in plain or isinstance(plain[key], DictConfig) != isinstance(like[key], DictConfig)
-        ):
-            raise damaged
-    config = plain.copy()
-    for key, target in references.items():
-        names = re.fullmatch(_KEY, str(key)) and re.fullmatch(_KEY, str(target))
-        if not names or OmegaConf.select(plain, key) != OmegaConf.select(plain, target):  # else it would add something
-            raise damaged
-        OmegaConf.update(config, key, f"${{{target}}}", merge=False)
     try:
-        OmegaConf.to_container(config, resolve=True)
-    except Exception as error:  # references in a circle
-        raise damaged from error
-    return config, choices
+        return _with_references(**saved, like=like), OmegaConf.create(saved["choices"])
+    except Exception as error:  # whatever forged keys and types provoke
+        raise ValueError(
+            f"resume={run_dir}: {artefacts.COMPOSED} is damaged, or of another version of transfergen"
+        ) from error
+
+
+def _with_references(
+    config: dict[str, Any], choices: dict[str, Any], references: dict[str, str], like: DictConfig
+) -> DictConfig:
+    for key in set(like) - {"resume"}:
+        if isinstance(config[str(key)], dict) != isinstance(like[key], DictConfig):
+            raise TypeError(key)
+    plain, result = OmegaConf.create(config), OmegaConf.create(config)
+    for key, target in references.items():
+        same = OmegaConf.select(plain, key) == OmegaConf.select(plain, target)  # a reference adds nothing
+        if not (same and re.fullmatch(_KEY, key) and re.fullmatch(_KEY, target)):
+            raise ValueError(key)
+        OmegaConf.update(result, key, f"${{{target}}}", merge=False)
+    OmegaConf.to_container(result, resolve=True)  # not in a circle
+    return result
 
 
 def confine(config: DictConfig, run_dir: Path, given: Collection[str] = ()) -> None:
