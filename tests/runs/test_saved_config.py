@@ -59,7 +59,7 @@ def test_a_saved_config_with_an_interpolation_is_refused_and_nothing_is_resolved
     changed(saved, "path: here", f"path: '{value}'")
     changed(saved, "path: here", f"path: '{value}'", artefacts.CONFIG)
     for read in (lambda: read_composed(saved, like=CONFIG), lambda: read_config(saved)):
-        with pytest.raises(ValueError, match=r"yaml is damaged \(it holds interpolations") as refused:
+        with pytest.raises(ValueError, match=r"yaml is damaged \(it holds an interpolation") as refused:
             read()
         assert str(Path.home()) not in str(refused.value)
     assert not Path("new.db").exists()

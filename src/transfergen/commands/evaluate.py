@@ -71,10 +71,10 @@ def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]
     Left out are those that the new one repeats, and those of a generator that was trained further since.
     """
     try:
-        previous = json.loads(out.read_text())
+        previous = json.loads(artefacts.read(out.parent, out.name))
         listed = [previous, *previous.pop("earlier", [])]
         kept = [r for r in listed if _settings(r) != _settings(result) and not _outdated(r, result)]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # no file, or not one of this command
+    except Exception:  # no file, or not one of this command, which may hold anything
         return {}
     return {"earlier": kept} if kept else {}
 

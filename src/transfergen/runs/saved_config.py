@@ -23,16 +23,16 @@ _KEY = r"\w+(?:\.\w+)*"
 
 
 def parse_yaml(folder: Path, name: str) -> Any:
-    """What a YAML file of a run directory holds.
+    """What a YAML file of a run directory holds. An interpolation is text like any other.
 
     Raises:
         FileNotFoundError: there is none.
-        Exception: of some kind, if it is damaged; ValueError, if it holds an interpolation, or an alias, which can make
-            gigabytes of a few bytes.
+        Exception: of some kind, if it is damaged; ValueError, if it holds an alias, which can make gigabytes of a few
+            bytes.
     """
     text = artefacts.read(folder, name).decode()
-    if "${" in text or any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ValueError("it holds interpolations or aliases, and not only plain values")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise ValueError("it holds aliases")
     return OmegaConf.to_container(OmegaConf.create(text))
 
 
@@ -41,6 +41,8 @@ def _read_yaml(folder: Path, name: str, override: str) -> dict[str, Any]:
         content = parse_yaml(folder, name)
         if not isinstance(content, dict):
             raise TypeError("it holds no keys")
+        if "${" in str(content):
+            raise ValueError("it holds an interpolation, where a saved config is plain")
     except FileNotFoundError as error:
         raise ValueError(f"{override}={folder}: no {name} in it: give the folder of a run") from error
     except Exception as error:  # whatever the parser raises

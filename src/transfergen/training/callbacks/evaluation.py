@@ -204,11 +204,13 @@ class Evaluation(IntervalCallback):
 
     def _saved_best(self) -> float | None:
         """The metric of the best generator that this run kept before it was resumed; None if there is none."""
-        path = self.run_dir / artefacts.BEST / artefacts.METRICS
-        records = json.loads(path.read_text())["metrics"] if path.is_file() else []
         ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others are not comparable
-        same = (r for r in records if (r["name"], r["extractor"], r["generated"], r["seed"]) == ours)
-        return next((float(record["value"]) for record in same), None)
+        try:
+            records = json.loads(artefacts.read(self.run_dir, f"{artefacts.BEST}/{artefacts.METRICS}"))["metrics"]
+            same = [r for r in records if (r["name"], r["extractor"], r["generated"], r["seed"]) == ours]
+            return float(same[0]["value"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none, or a damaged one
+            return None
 
 
 def _extractor(config: DictConfig, *, required: bool) -> Extractor:
