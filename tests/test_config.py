@@ -310,9 +310,13 @@ RANDOM_TRUNK = ["backbone.weights=random"]
         (
             ["model=vision_aided", "discriminator.ordinary.norm=group"],
             "discriminator.ordinary",
-            "discriminator.ordinary.norm=group: choose",
+            "discriminator.ordinary.norm=group: choose one of batch, layer, none",
         ),
-        (["objective=hinge", "objective.penalty.r1=-1"], "objective", "objective.penalty.r1=-1: must be 0 or more"),
+        (
+            ["objective=hinge", "objective.penalty.r1=-1"],
+            "objective",
+            "objective.penalty.r1=-1: choose a number, 0 or more",
+        ),
         (["objective=vae_gan", "objective.game=null"], "objective", "objective.adversarial=0.1: must be 0 unless"),
         (["metrics=inception", "metrics.weights=nowhere.pth"], "metrics", "metrics.weights=nowhere.pth: there is no"),
         (["transfer.trunk=molten"], "transfer", "transfer.trunk=molten: choose"),
@@ -332,7 +336,7 @@ RANDOM_TRUNK = ["backbone.weights=random"]
             "transfer",
             "transfer.colour: DomainAdaptation has no such setting",
         ),
-        (["generator.width=wide"], "generator", "generator: "),
+        (["generator.width=wide"], "generator", "generator.width=wide: choose a whole number"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )

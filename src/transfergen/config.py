@@ -1,14 +1,16 @@
 """Where the configs are, and how objects are built from them."""
 
-import inspect
+from collections.abc import Collection
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from transfergen.settings import TAKEN_BY, TYPES, check_value, hints
 from transfergen.targets import CONF_DIR, get_target
 
-__all__ = ["CONF_DIR", "flatten", "instantiate"]
+__all__ = ["CONF_DIR", "check", "flatten", "instantiate"]
 
 
 def instantiate(config: Any, **given: Any) -> Any:
@@ -24,11 +26,25 @@ def instantiate(config: Any, **given: Any) -> Any:
 
     Raises:
         ValueError: a target that does not exist, that is not trusted or that has no such argument, or whatever is wrong
-            with an argument; see `get_target`. All targets are looked up before the first is called.
+            with an argument; see `get_target`. All are checked before the first is called.
     """
     config = OmegaConf.create(config) if isinstance(config, dict) else config
-    _check_targets(config)
+    check(config, given)
     return _build(config, given)
+
+
+def check(config: Any, given: Collection[str] = ()) -> None:
+    """Check a config before anything is built from it: its targets, and the names, types and ranges of their arguments.
+
+    Args:
+        config: a node of the config.
+        given: arguments of its own target that are not taken from it.
+
+    Raises:
+        ValueError: see `instantiate`.
+    """
+    _check_targets(config)
+    _check_settings(config, given)
 
 
 def _build(node: Any, given: dict[str, Any]) -> Any:
@@ -38,8 +54,6 @@ def _build(node: Any, given: dict[str, Any]) -> Any:
         return node
     names = [str(key) for key in node if not str(key).startswith("_")]
     target = get_target(node._target_) if "_target_" in node else None
-    if target is not None:
-        _check_names(target, node, names)
     arguments = {name: given[name] if name in given else _build(node[name], {}) for name in names} | given
     if target is None:
         return arguments
@@ -62,20 +76,41 @@ def _override(node: DictConfig, name: str) -> str:
     return str(node._get_full_key(name) if value is None else value._dereference_node()._get_full_key(None))
 
 
-def _check_names(target: Any, node: DictConfig, names: list[str]) -> None:
-    """Refuse a setting that came along from elsewhere, such as an experiment, to a choice that does not have it."""
-    parameters = dict(inspect.signature(target).parameters)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        if not target.__module__.startswith("transfergen."):
-            return
-        parameters |= inspect.signature(target.__mro__[1]).parameters  # the base class gets the rest
+def _check_settings(node: Any, given: Collection[str] = ()) -> None:
+    if isinstance(node, ListConfig):
+        for item in node:
+            _check_settings(item)
+    if not isinstance(node, DictConfig):
+        return
+    names = [str(key) for key in node if not str(key).startswith("_") and key not in given]
+    kinds = _kinds(node, names)
     for name in names:
-        if name not in parameters:
-            group, setting = node._get_full_key(None), node._get_full_key(name)
-            raise ValueError(
-                f"{setting}: {target.__name__} has no such setting; take it out with ~{setting}, or choose another "
-                f"{group}"
-            )
+        if name in kinds:
+            check_value(_override(node, name), node[name], kinds[name])
+        _check_settings(node[name])
+
+
+def _kinds(node: DictConfig, names: list[str]) -> dict[str, Any]:
+    """The type hints of settings; of some, none is known.
+
+    Raises:
+        ValueError: a setting that came along from elsewhere, such as an experiment, to a choice that does not have it.
+    """
+    if "_target_" not in node:
+        takers = TAKEN_BY.get(str(node._get_full_key(None)), ())
+        known = {name: TYPES[key] for name in names if (key := str(node._get_full_key(name))) in TYPES}
+        return {name: hint for taker in takers for name, hint in hints(resolve_name(taker)).items()} | known
+    target = get_target(node._target_)
+    kinds, setting = hints(target), node._get_full_key
+    wrong = next((name for name in names if name not in kinds), None)
+    if wrong is not None and "**" not in kinds:
+        raise ValueError(
+            f"{setting(wrong)}: {target.__name__} has no such setting; take it out with ~{setting(wrong)}, or choose "
+            f"another {setting(None)}"
+        )
+    if "source" in node and "path" in node:  # of pictures, which says what paths it takes
+        kinds["path"] = hints(get_target(node.source._target_)).get("path", Any)
+    return kinds
 
 
 def _check_targets(config: Any) -> None:

@@ -144,14 +144,6 @@ def test_identity_is_known_and_returns_the_images():
     assert not Augmentation(colour=0, translation=0, cutout=0, flip=True).is_identity
 
 
-@pytest.mark.parametrize("options", [{"cutout": 1.5}, {"translation": -0.1}, {"p": 2}], ids=str)
-def test_an_error_names_the_override(options):
-    with pytest.raises(ValueError, match=f"augment.{next(iter(options))}="):
-        Augmentation(**options)
-    with pytest.raises(ValueError, match="set target between"):
-        AdaptiveAugmentation(target=1)
-
-
 def test_p_rises_while_all_reals_are_recognised_to_its_bound_and_falls_when_none_is():
     augment = AdaptiveAugmentation(adapt_images=1000)
     sure, unsure = torch.rand(50, 1) + 0.1, torch.tensor([1.0, -1.0] * 25)[:, None]

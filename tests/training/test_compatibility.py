@@ -12,7 +12,7 @@ from transfergen.transfer.strategy import Strategy
 def check(trunk):
     generator = DCGAN(resolution=32, width=4)
     discriminator = ProjectedDiscriminator(small_trunk(), resolution=32, channels=4, width=4)
-    check_game(generator, discriminator, hinge(), Augmentation(), Strategy(trunk=trunk), 1, 0.0, False)
+    check_game(generator, discriminator, hinge(), Augmentation(), Strategy(trunk=trunk), 1, False)
 
 
 @pytest.mark.parametrize("trunk", ["trainable", "last_k", "gradual"])

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,36 @@ CACHE = "~/.cache/transfergen"
 
 TRIAL, SWEEP, SWEEP_PLOT = "trial.json", "sweep.json", "sweep.png"
 """The outcome of one trial of a sweep, in its run directory; and those of all, in the sweep's."""
+
+_OF_A_TRAINING = (
+    *(CONFIG, COMPOSED, CHECKPOINTS, GENERATOR_WEIGHTS, GENERATOR_METADATA, BEST, METRICS, EVALUATION, NEIGHBOURS),
+    *(DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT, "csv", "tensorboard", ".hydra/resumed"),
+)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training has begun in a folder."""
+    return any((folder / name).exists() for name in (CONFIG, COMPOSED, CHECKPOINTS))
+
+
+def remove_run(folder: Path) -> None:
+    """Remove what an earlier training left in a folder, so that none of it stays among the files of a new one."""
+    for name in _OF_A_TRAINING:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def refuse_run(out: Path) -> None:
+    """Keep other files than a run's own out of its folder, and out of that of its best generator.
+
+    Raises:
+        ValueError: names the setting `out`.
+    """
+    if is_run(out) or (out.name == BEST and is_run(out.parent)):
+        raise ValueError(f"out={out}: is the folder of a run, whose files would be overwritten; choose another")
 
 
 _LARGEST = 64 * 2**20

@@ -24,9 +24,6 @@ class Augmentation(nn.Module):
         cutout: side of the square that is cut out, as a fraction of R; its centre is anywhere in the image.
         flip: whether half of the images that mirroring is applied to swap left and right.
         p: probability.
-
-    Raises:
-        ValueError: a number that is not in [0, 1].
     """
 
     p: Tensor
@@ -41,9 +38,6 @@ class Augmentation(nn.Module):
         p: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, value in {"colour": colour, "translation": translation, "cutout": cutout, "p": p}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"augment.{name}={value}: set a number from 0 to 1")
         self.colour, self.translation, self.cutout, self.flip = colour, translation, cutout, flip
         self.register_buffer("p", torch.tensor(float(p)), persistent=False)  # a resumed run's config decides
 
@@ -88,9 +82,6 @@ class AdaptiveAugmentation(Augmentation):
         target: r_t to steer for.
         adapt_images: real images in which `p` can go from 0 to 1.
         max_p: `p` never passes it; leaks are unlikely below 0.8 (section 2.2).
-
-    Raises:
-        ValueError: a number out of range.
     """
 
     overfitting: Tensor
@@ -107,11 +98,6 @@ class AdaptiveAugmentation(Augmentation):
         max_p: float = 0.8,
     ) -> None:
         super().__init__(colour=colour, translation=translation, cutout=cutout, flip=flip, p=0.0)
-        if not (0 < target < 1 and 0 < max_p <= 1 and adapt_images >= 1):
-            raise ValueError(
-                f"augment.target={target}, augment.max_p={max_p}, augment.adapt_images={adapt_images}: "
-                "set target between 0 and 1, max_p above 0 and up to 1, adapt_images to 1 or more"
-            )
         self.target, self.adapt_images, self.max_p = target, adapt_images, max_p
         self.register_buffer("p", torch.zeros(()))
         self.register_buffer("overfitting", torch.zeros(()))

@@ -19,7 +19,6 @@ def check_game(
     augment: Augmentation,
     transfer: Strategy,
     d_steps: int,
-    extrapolation: float,
     simultaneous: bool,
 ) -> None:
     """Refuse a combination that makes no sense; warn of a setting that changes nothing.
@@ -29,12 +28,6 @@ def check_game(
     """
     if not isinstance(discriminator, Discriminator):  # discriminator=none
         raise ValueError("this objective needs a discriminator; set discriminator=dcgan, or model=vae")
-    if d_steps < 1:
-        raise ValueError(
-            f"optimizer.d_steps={d_steps}: the discriminator is updated at least once for each update of G"
-        )
-    if extrapolation < 0:
-        raise ValueError(f"optimizer.extrapolation={extrapolation}: choose 0 or more; 1 is one more step like the last")
     if simultaneous and d_steps != 1:
         raise ValueError(
             f"optimizer.simultaneous=true updates both networks on each batch, not as optimizer.d_steps={d_steps} has "

@@ -53,7 +53,7 @@ class GAN(GenerativeModule):
         ema_rampup: float = 0.05,
         seed: int = 0,
     ) -> None:
-        check_game(generator, discriminator, objective, augment, transfer, d_steps, extrapolation, simultaneous)
+        check_game(generator, discriminator, objective, augment, transfer, d_steps, simultaneous)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer

@@ -57,7 +57,7 @@ def build_trainer(
     devices: int | str | list[int] = "auto",
     num_nodes: int = 1,
     strategy: str = "auto",
-    precision: str = "auto",
+    precision: str | int = "auto",
     sync_batchnorm: bool = True,
     **others: Any,
 ) -> Trainer:
@@ -81,10 +81,6 @@ def build_trainer(
         )
     if strategy in ("auto", "ddp") and count * num_nodes > 1:
         strategy = "ddp_find_unused_parameters_true"
-    if others.get("log_every_n_steps", 1) < 1:
-        raise ValueError(
-            f"trainer.log_every_n_steps={others['log_every_n_steps']}: at least 1; logger=none logs nothing"
-        )
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
@@ -114,7 +110,7 @@ def build_trainer(
     return trainer
 
 
-def _precision(precision: str, accelerator: str) -> str:
+def _precision(precision: str | int, accelerator: str) -> str | int:
     """What `auto` stands for on this accelerator; anything else as it is, if it is supported."""
     if precision == "auto":
         has_bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

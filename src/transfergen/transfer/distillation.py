@@ -12,7 +12,7 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.transfer.initialisation import load_source_generator
-from transfergen.transfer.strategy import Pairs, Strategy, check_weights
+from transfergen.transfer.strategy import Pairs, Strategy
 
 
 class Distillation(Strategy):
@@ -44,7 +44,6 @@ class Distillation(Strategy):
         **trunk: Any,
     ) -> None:
         super().__init__(**trunk)
-        check_weights({"output": output, "perceptual": perceptual, "adversarial": adversarial})
         self._trunk = self._add_trunk(backbone, {"perceptual": perceptual})
         self.path, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)

@@ -14,7 +14,7 @@ from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.transfer.ewc import ewc_penalty, fisher_information
 from transfergen.transfer.initialisation import load_source_generator
-from transfergen.transfer.strategy import Pairs, Strategy, check_weights
+from transfergen.transfer.strategy import Pairs, Strategy
 
 
 class DomainAdaptation(Strategy):
@@ -57,7 +57,6 @@ class DomainAdaptation(Strategy):
     ) -> None:
         super().__init__(**trunk)
         on_features = {"mmd": mmd, "coral": coral, "reversal": reversal, "consistency": consistency}
-        check_weights(on_features | {"ewc": ewc})
         self._trunk = self._add_trunk(backbone, on_features)
         self.path = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc

@@ -1,6 +1,6 @@
 """The base of all transfer strategies: which blocks of a pretrained trunk train, from when on, and how fast."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -38,9 +38,6 @@ class Strategy(UnregisteredModules):
         trunk_lr_scale: learning rate of the trunk, as a multiple of that of the discriminator's other layers.
         freeze_d: number of the lowest layers of a discriminator without a pretrained trunk that keep their initial
             weights. Mo 2020, arXiv:2002.10964 (FreezeD).
-
-    Raises:
-        ValueError: an unknown `trunk`, or a number out of range.
     """
 
     adversarial: float = 1.0
@@ -61,15 +58,6 @@ class Strategy(UnregisteredModules):
         freeze_d: int = 0,
     ) -> None:
         super().__init__()
-        if trunk not in get_args(Mode):
-            raise ValueError(f"trunk={trunk}: choose one of {', '.join(get_args(Mode))}")
-        for name, number in {"last_k": last_k, "unfreeze_every_images": unfreeze_every_images}.items():
-            if number < 1:
-                raise ValueError(f"{name}={number}: set 1 or more")
-        if trunk_lr_scale <= 0:
-            raise ValueError(f"trunk_lr_scale={trunk_lr_scale}: set a number above 0")
-        if freeze_d < 0:
-            raise ValueError(f"freeze_d={freeze_d}: set 0 or more")
         self.trunk, self.last_k, self.unfreeze_every_images = trunk, last_k, unfreeze_every_images
         self.cache_mib, self.trunk_lr_scale, self.freeze_d = cache_mib, trunk_lr_scale, freeze_d
 
@@ -139,10 +127,3 @@ class Strategy(UnregisteredModules):
                 "backbone=efficientnet_lite0, or a weight of 0"
             )
         return (self.add_frozen(backbone),) if used and backbone is not None else ()
-
-
-def check_weights(weights: dict[str, float]) -> None:
-    """Raise ValueError for a loss weight below 0."""
-    for name, weight in weights.items():
-        if weight < 0:
-            raise ValueError(f"{name}={weight}: set a weight of 0 or more")

@@ -29,11 +29,6 @@ def test_checkpoint_and_generator_are_saved_together_at_intervals_and_at_the_end
     assert load_generator(tmp_path).resolution == 32
 
 
-def test_interval_below_one_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^checkpoint_every_images=0"):
-        Checkpointing(tmp_path, CONFIG, every_images=0)
-
-
 def test_training_stops_with_the_batch_that_reaches_max_images(fit, trainer, module):
     fit(StopAtImages(20), images=100)
     assert trainer.should_stop

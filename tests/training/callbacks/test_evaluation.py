@@ -168,8 +168,6 @@ def test_an_extractor_that_does_not_exist_stops_the_run_even_if_it_is_not_requir
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"every_images": 0}, ["evaluation.every_images"]),
-        ({"count": 1}, ["evaluation.count"]),
         ({"best": "beauty"}, ["evaluation.best=beauty", "kernel_distance", "recall"]),
         ({"best": "recall", "count": 3}, ["evaluation.best=recall", "3 test image"]),
     ],

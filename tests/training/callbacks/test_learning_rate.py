@@ -44,7 +44,6 @@ def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(fit, trainer, 
     [
         ({"start_images": 8, "end_images": 8}, r"lr_decay\.start_images=8: .*fall from there to 8 images"),
         ({"start_images": 8, "end_images": None}, "max_images"),
-        ({"start_images": 0, "end_images": 8, "final_factor": 2}, r"lr_decay\.final_factor=2"),
     ],
 )
 def test_decay_that_cannot_be_is_refused(settings, message):

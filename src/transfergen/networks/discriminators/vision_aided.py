@@ -39,7 +39,7 @@ class VisionAidedDiscriminator(Discriminator):
 
     Raises:
         ValueError: there is no network to choose from, one is too deep for R, the ordinary discriminator has a
-            pretrained trunk, or a number is out of range.
+            pretrained trunk, or `count` is out of range.
     """
 
     trunk_can_train = False
@@ -68,11 +68,6 @@ class VisionAidedDiscriminator(Discriminator):
             count = len(given)
         if not 1 <= count <= len(given):
             raise ValueError(f"count={count}: there are {len(given)} networks, {', '.join(given)}")
-        for setting, value, least in (("start_images", start_images, 0), ("every_images", every_images, 1)):
-            if value < least:
-                raise ValueError(f"{setting}={value}: must be {least} or more")
-        if weight <= 0:
-            raise ValueError(f"weight={weight}: must be above 0")
         self.ordinary = ordinary
         small: dict[str, Any] = {"enlarge": False, "standardize_features": True}
         self.judges = nn.ModuleDict(

@@ -18,14 +18,9 @@ class Checkpointing(IntervalCallback):
         run_dir: gets the files.
         generator_config: goes into generator.json.
         every_images: real images between two saves.
-
-    Raises:
-        ValueError: `every_images` is below 1.
     """
 
     def __init__(self, run_dir: Path, generator_config: dict[str, Any], *, every_images: int) -> None:
-        if every_images < 1:
-            raise ValueError(f"checkpoint_every_images={every_images}: set 1 or more")
         super().__init__(every_images)
         self.run_dir, self.generator_config = run_dir, generator_config
 

@@ -56,7 +56,7 @@ class Evaluation(IntervalCallback):
         required: False measures on pixels if the extractor's weights cannot be read.
 
     Raises:
-        ValueError: a setting out of range, or an extractor that cannot be built.
+        ValueError: the extractor cannot be built.
 
     Attributes:
         records: the latest measurement, as `metric_records` gives it; empty before the first.
@@ -75,8 +75,6 @@ class Evaluation(IntervalCallback):
         best: str | None = "kernel_distance",
         required: bool = True,
     ) -> None:
-        if (every_images is not None and every_images < 1) or count < 2:
-            raise ValueError("evaluation.every_images is at least 1, or null, and evaluation.count at least 2")
         super().__init__(every_images)
         self.run_dir, self.generator_config = run_dir, generator
         self.count, self.seed, self.best = count, seed, best

@@ -16,7 +16,7 @@ class LinearLRDecay(Callback):
         final_factor: in [0, 1].
 
     Raises:
-        ValueError: `end_images` is not after `start_images`, or `final_factor` is out of range.
+        ValueError: `end_images` is not after `start_images`.
     """
 
     def __init__(self, *, start_images: int, end_images: int | None, final_factor: float = 0.0) -> None:
@@ -25,8 +25,6 @@ class LinearLRDecay(Callback):
                 f"lr_decay.start_images={start_images}: the learning rates fall from there to {end_images} images; set "
                 "max_images, or lr_decay.end_images, to more than that"
             )
-        if not 0 <= final_factor <= 1:
-            raise ValueError(f"lr_decay.final_factor={final_factor}: set a number from 0 to 1")
         self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
         self._configured: list[float] = []
 

@@ -26,14 +26,9 @@ class SampleGrid(IntervalCallback):
         every_images: real images between two grids.
         count: samples in a grid.
         seed: of the first latent; the others have the seeds that follow.
-
-    Raises:
-        ValueError: `every_images` or `count` is below 1.
     """
 
     def __init__(self, run_dir: Path, *, every_images: int, count: int = 64, seed: int = 0) -> None:
-        if every_images < 1 or count < 1:
-            raise ValueError("samples.every_images and samples.count are at least 1")
         super().__init__(every_images)
         self.run_dir, self.count, self.seed = run_dir, count, seed
         self._real_spread = 0.0
