@@ -21,9 +21,9 @@ def main(*given: str) -> None:
         elif name in ("-h", "--help"):
             print(_overview())
         else:
-            from transfergen.commands import cli
+            from transfergen.commands import cli, overrides
 
-            near = cli.nearest(name, COMMANDS)
+            near = overrides.nearest(name, COMMANDS)
             print(f"transfergen: {name}: there is no such command{near} (--help lists all)", file=sys.stderr)
             sys.exit(cli.USER_ERROR)
 

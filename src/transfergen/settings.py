@@ -32,7 +32,7 @@ _TYPES: dict[Any, str] = {
     str | None: "run fake real out invert sweep resume init_from.generator init_from.discriminator data.path "
     "data.cache_dir",
     Sequence[int]: "classes interpolate",
-    Sequence[str]: "runs",
+    Sequence[str]: "runs trust",
     Sequence[Mapping[str, str]]: "init_from.keys",
     Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv",
     Literal["last", "best"]: "checkpoint",

@@ -3,13 +3,16 @@
 import logging
 import os
 import threading
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from runs import SMALL, command, train
+from runs import SMALL, called, command, train
 from safetensors.torch import save_file
 
 from transfergen.commands import cli
+from transfergen.commands.overrides import NO_HOME
 from transfergen.config import CONF_DIR
 from transfergen.errors import printable
 
@@ -66,7 +69,7 @@ def refusal(run_dir, *overrides, small=False):
             ["optimizer.simultaneous=true", "set optimizer.d_steps=1"],
         ),
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
-        ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "logger=none"]),
+        ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "1 or more"]),
         (
             [*SHAPES_ON_VGG, "lr_decay.start_images=8", "lr_decay.end_images=null"],
             ["lr_decay.start_images=8", "set max_images"],
@@ -129,6 +132,47 @@ def test_resuming_a_folder_that_is_no_run_is_refused_and_makes_nothing(tmp_path)
     assert "no such folder" in refusal(None, f"resume={tmp_path / 'nowhere'}")
     assert not (tmp_path / "nowhere").exists()
     assert "last.ckpt" in refusal(None, f"resume={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "held"), [([], "config.yaml"), ([], ".composed.yaml"), (["resume=auto"], "generator.safetensors")]
+)
+def test_a_new_run_in_the_folder_of_another_is_refused(tmp_path, overrides, held):
+    (tmp_path / held).write_text("held")
+    line = refusal(tmp_path, *SHAPES_ON_VGG, *overrides)
+    assert f"hydra.run.dir={tmp_path}: holds a run; set resume={tmp_path} to go on with it, or overwrite=true" in line
+    assert (tmp_path / held).read_text() == "held"
+
+
+def test_a_path_with_odd_characters_reaches_the_command_as_it_was_typed(tmp_path):
+    odd = tmp_path / "größe, o'brien (a=1)"
+    assert f"data.path={odd}/nowhere: there is no such folder" in refusal(
+        odd / "run", "data=image_folder", f"data.path={odd}/nowhere"
+    )
+    assert (odd / "run").is_dir()
+
+
+def test_a_value_that_cannot_be_read_is_answered_with_the_quotes_that_work(tmp_path):
+    assert """put it in quotes: 'backbone.name="größe"'""" in refusal(tmp_path, "backbone.name=größe")
+
+
+def run_report(task, *arguments):
+    """Run a task of our own in place of the command `report`."""
+    return called(partial(cli.run, "report", task, arguments))
+
+
+def test_relative_paths_are_the_users_whatever_hydra_makes_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    code, _, err = run_report(lambda _: seen.append(Path.cwd()), "hydra.job.chdir=true", "hydra.run.dir=out")
+    assert (code, err, seen) == (0, "", [tmp_path])
+
+
+def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # KeyError
+    code, _, err = run_report(lambda _: Path("~/.cache").expanduser())
+    assert (code, err) == (2, f"transfergen: {NO_HOME}\n")
 
 
 def test_sweep_over_several_devices_is_refused(tmp_path):

@@ -8,20 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
-from transfergen.config import CONF_DIR
+from transfergen.commands.overrides import NO_HOME, explain, quote_path
+from transfergen.config import CONF_DIR, check
 from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
 from transfergen.targets import trust
 
@@ -48,7 +48,6 @@ USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
 NO_RUN = "run=RUN_DIR is missing: the folder of a training run, or a model of the Hugging Face hub"
 _FULL_ERROR, _PARENT = "HYDRA_FULL_ERROR", "TRANSFERGEN_PARENT"
-_EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 Item = TypeVar("Item")
 
@@ -66,13 +65,16 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         for handler in (*logging.getLogger().handlers, *filter(None, [logging.lastResort])):
             handler.addFilter(escape_record)
         trust(trusted_names(overrides()))
+        os.chdir(HydraConfig.get().runtime.cwd)  # relative paths are the user's, with hydra.job.chdir=true, too
         try:
+            if config_name == "train":  # whose config may yet become that of a resumed run
+                return task(config)
+            check(config)
             result = task(config)
-            if config_name != "train":  # what others print is what they are asked for
-                check_printed()
+            check_printed()  # what a command prints is what it is asked for
             return result
         except OmegaConfBaseException as error:
-            _exit(USER_ERROR, error, _explain(error))
+            _exit(USER_ERROR, error, explain(error))
         except (ValueError, OSError) as error:
             _exit(USER_ERROR, error)
         except FloatingPointError as error:
@@ -83,6 +85,8 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
             if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
                 line = f"not enough memory ({first_line(error)}); set a smaller batch size, or smaller networks"
                 _exit(USER_ERROR, error, line)
+            if "home directory" in str(error):
+                _exit(USER_ERROR, error, NO_HOME)
             if "by peer" not in str(error):
                 raise
             line = "another process of this run has ended; resume=RUN_DIR goes on from the last checkpoint"
@@ -91,14 +95,15 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     open_streams()
     die_with_parent()
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
-    if arguments is not None:
-        sys.argv = [argv[0], *arguments]  # Hydra reads no other
+    given = argv[1:] if arguments is None else arguments
+    sweeps = not {"-m", "--multirun"}.isdisjoint(given)
     try:
+        sys.argv = [argv[0], *(quote_path(argument, sweeps=sweeps) for argument in given)]  # Hydra reads no other
         with ended_by_signals(), checked_configs():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
-        _exit(USER_ERROR, error, _explain(error))
+        _exit(USER_ERROR, error, explain(error))
     finally:
         sys.argv = argv
         _restore(wants_traceback)
@@ -131,6 +136,19 @@ def run_directory() -> Path:
     return path
 
 
+def check_file(out: Path) -> None:
+    """Check before any work that a file can be written.
+
+    Raises:
+        ValueError: it is a folder, or in one that cannot be written to.
+    """
+    if out.is_dir():
+        raise ValueError(f"out={out}: is a folder; give a file")
+    folder = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to; set out=FILE in another folder")
+
+
 def is_sweep() -> bool:
     """Whether Hydra runs several jobs in this process."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
@@ -148,14 +166,15 @@ def choices() -> dict[str, str | None]:
 
 
 def plain(config: DictConfig) -> DictConfig:
-    """The config without `resume`. No value is missing, and each interpolation can be resolved.
+    """The config without `resume` and `overwrite`. No value is missing, and each interpolation can be resolved.
 
     Interpolations stay, so that an error can name the key that a value is taken from.
     """
     OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     config = config.copy()
     OmegaConf.set_struct(config, False)
-    config.pop("resume", None)
+    for key in ("resume", "overwrite"):
+        config.pop(key, None)
     return config
 
 
@@ -187,48 +206,3 @@ def _exit(code: int, error: BaseException, message: str | None = None) -> NoRetu
     line = " ".join((message or str(error)).split())
     print(f"transfergen: {printable(line) or type(error).__name__}", file=sys.stderr, flush=True)
     sys.exit(code)
-
-
-def _explain(error: Exception) -> str:
-    """Hydra's message in one line, with the nearest existing name."""
-    if isinstance(error, OSError) and error.filename:  # some of Hydra's own errors are OSErrors, without a filename
-        return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
-    text = str(error)
-    if isinstance(error, MissingConfigException) and error.options:
-        name, _, wrong = str(error.missing_cfg_file).rpartition("/")
-        install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
-        options = [option for option in error.options if not option.startswith("_")]  # _base holds what they share
-        near = nearest(wrong, options)
-        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(options)}"
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} is missing: set {error.full_key}=VALUE"
-    if isinstance(error, InterpolationResolutionError):  # raised by _run_dir
-        return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
-    key = re.search(r"Could not override '([\w./@]+)'", text)
-    if key:
-        known, group = _all_keys(), key[1].split(".")[0]
-        why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
-        near = "" if key[1] in known else nearest(key[1], known)
-        return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
-    return text.split("\nSet the environment", maxsplit=1)[0]
-
-
-def nearest(wrong: str, options: Sequence[str]) -> str:
-    """`, did you mean OPTION?`, or nothing if no option resembles what was given."""
-    close = get_close_matches(wrong, options, n=1)
-    return f", did you mean {close[0]}?" if close else ""
-
-
-def _all_keys() -> list[str]:
-    """The names of all groups, and the dotted names of all keys that some config file sets."""
-    keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
-    for file in CONF_DIR.rglob("*.yaml"):
-        group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
-        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.to_container(OmegaConf.load(file)))}
-    return sorted(keys)
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    return [name for key, item in node.items() for name in _dotted(item, f"{prefix}.{key}" if prefix else str(key))]

@@ -1,0 +1,100 @@
+"""The overrides on a command line: paths are taken as they are typed, and what is refused is explained in one line."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+
+from transfergen.config import CONF_DIR
+from transfergen.settings import PATHS
+
+NO_HOME = "HOME is not set, and this user has no home directory: set HOME=FOLDER"
+_EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+
+def quote_path(argument: str, *, sweeps: bool) -> str:
+    """An override whose key holds a path, quoted if Hydra would take its value for anything but text.
+
+    Raises:
+        ValueError: the value begins with ~, and there is no home directory.
+    """
+    key, _, value = argument.partition("=")
+    if key.lstrip("+") not in PATHS:
+        return argument
+    try:
+        if value.startswith("~"):
+            return f"{key}={_quoted(str(Path(value).expanduser()))}"
+        parsed = OverridesParser.create().parse_override(argument)
+    except RuntimeError as error:
+        raise ValueError(f"{argument}: {NO_HOME}") from error
+    except HydraException:
+        return f"{key}={_quoted(value)}"
+    is_text = isinstance(parsed.value(), str | None) or (sweeps and parsed.is_sweep_override())
+    return argument if is_text else f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    """A value in quotes, by the rules of Hydra's grammar."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), value) + '"'
+
+
+def explain(error: Exception) -> str:
+    """Hydra's message in one line, with the nearest existing name."""
+    if isinstance(error, OSError) and error.filename:  # some of Hydra's own errors are OSErrors, without a filename
+        return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
+    text = _unreadable(error.override) if isinstance(error, OverrideParseException) else str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        name, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        install = f" (pip install 'transfergen[{_EXTRAS[wrong]}]')" if wrong in _EXTRAS else ""
+        options = [option for option in error.options if not option.startswith("_")]  # _base holds what they share
+        near = nearest(wrong, options)
+        return f"{name}={wrong}: there is no such {name}{install}{near}; choose {', '.join(options)}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing: set {error.full_key}=VALUE"
+    if isinstance(error, InterpolationResolutionError):  # raised by cli.run_dir
+        return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
+    key = re.search(r"Could not override '([\w./@]+)'", text)
+    if key:
+        known, group = _all_keys(), key[1].split(".")[0]
+        why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
+        near = "" if key[1] in known else nearest(key[1], known)
+        return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
+    return text.split("\nSet the environment", maxsplit=1)[0]
+
+
+def _unreadable(override: str) -> str:
+    """The message for an override that Hydra's grammar does not have, with the quotes that it takes."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: give KEY=VALUE"
+    items = [_quoted(item) for item in value.strip("[]").split(",")]
+    quoted = f"[{','.join(items)}]" if value.startswith("[") else _quoted(value)
+    return f"{override}: the value cannot be read; put it in quotes: {shlex.quote(f'{key}={quoted}')}"
+
+
+def nearest(wrong: str, options: Sequence[str]) -> str:
+    """`, did you mean OPTION?`, or nothing if no option resembles what was given."""
+    close = get_close_matches(wrong, options, n=1)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _all_keys() -> list[str]:
+    """The names of all groups, and the dotted names of all keys that some config file sets."""
+    keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
+    for file in CONF_DIR.rglob("*.yaml"):
+        group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
+        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.to_container(OmegaConf.load(file)))}
+    return sorted(keys)
+
+
+def _dotted(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return [prefix]
+    return [name for key, item in node.items() for name in _dotted(item, f"{prefix}.{key}" if prefix else str(key))]

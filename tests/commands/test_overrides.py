@@ -1,0 +1,82 @@
+"""What stands on a command line: paths as they are typed, and one line for what cannot be read."""
+
+import re
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from transfergen.commands.overrides import explain, quote_path
+
+
+def read(argument):
+    return OverridesParser.create().parse_override(argument).value()
+
+
+@pytest.mark.parametrize("key", ["data.path", "run", "hydra.run.dir", "+init_from.generator"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "größe",
+        "图片",
+        "o'brien",
+        'say "hi"',
+        "a(b)",
+        "runs/lr=1",
+        "a,b",
+        "[x]",
+        "{x}",
+        "2024",
+        "1e3",
+        "true",
+        "a b",
+        "C:\\",
+        "",
+    ],
+)
+def test_a_path_is_taken_as_it_is_typed(key, path):
+    assert read(quote_path(f"{key}={path}", sweeps=False)) == path
+
+
+def test_a_path_may_begin_at_home_and_keeps_what_hydra_understands(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read(quote_path("hydra.run.dir=~/runs", sweeps=False)) == "/home/me/runs"
+    for argument in (
+        "data.path=null",
+        "run='a,b'",
+        "out=${oc.env:HOME}/x",
+        "num=3",
+        "-m",
+        "data=cifar10",
+        "runs=[a,b]",
+    ):
+        assert quote_path(argument, sweeps=False) == argument
+
+
+def test_a_sweep_over_paths_stays_one():
+    assert quote_path("data.path=a,b", sweeps=True) == "data.path=a,b"
+    assert read(quote_path("data.path=größe", sweeps=True)) == "größe"
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("backbone.name=größe", """backbone.name=größe: .*put it in quotes: 'backbone.name="größe"'"""),
+        ("runs=[~/a,b]", """runs=\\[~/a,b\\]: .*put it in quotes: 'runs=\\["~/a","b"\\]'"""),
+        ("größe", "größe: give KEY=VALUE"),
+    ],
+)
+def test_another_value_that_cannot_be_read_is_answered_with_the_quotes_that_work(override, line):
+    with pytest.raises(HydraException) as refused:
+        OverridesParser.create().parse_overrides([override])
+    assert re.fullmatch(line, explain(refused.value))
+
+
+def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ValueError, match=r"^run=~/x: HOME is not set.*set HOME=FOLDER$"):
+        quote_path("run=~/x", sweeps=False)
