@@ -36,7 +36,8 @@ COMMON = ["model=dcgan", "data.batch_size=64", f"data.classes={TARGET_CLASSES}",
 def train_once(run_dir: Path, overrides: list[str]) -> Path:
     """The run directory of a training by train.py, which is left out if it has ended before."""
     if not (run_dir / "metrics.json").exists():
-        command = [sys.executable, str(ROOT / "train.py"), *overrides, f"hydra.run.dir={run_dir.resolve()}"]
+        where = [f"hydra.run.dir={run_dir.resolve()}", "overwrite=true"]  # of one that was cut off
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, *where]
         subprocess.run(command, check=True)
     return run_dir.resolve()
 

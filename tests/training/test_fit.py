@@ -4,6 +4,7 @@ import csv
 import json
 import operator
 import os
+import shutil
 import signal
 from itertools import count
 from types import SimpleNamespace
@@ -153,21 +154,50 @@ def test_resume_auto_starts_a_run_and_then_goes_on_with_it_and_with_its_time(tmp
         assert seconds[-1] >= checkpoint(run_dir)["transfergen"]["seconds"] > seconds[-2]
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tmp_path_factory):
+    """A run of one epoch, 64 images."""
+    run_dir = tmp_path_factory.mktemp("run")
+    assert train(run_dir, "objective=bce", "trainer.max_epochs=1")[0] == 0
+    return run_dir
+
+
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("overrides", "lines"),
     [
-        ("trainer.max_epochs=1", "the run has reached its end, 64 images; set a larger trainer.max_epochs"),
-        ("augment=adaptive", "the checkpoint is of other networks: 2 of"),
-        ("augment=adaptive", "resume with the run's own augment."),
+        (["trainer.max_epochs=1"], ["the run has reached its end, 64 images; set a larger trainer.max_epochs"]),
+        (["augment=adaptive"], ["the checkpoint is of other networks: 2 of", "resume with the run's own augment."]),
+        (
+            ["optimizer=adam"],
+            ["the checkpoint's optimizers are Adam and Muon, this run's Adam and Adam; resume with"],
+        ),
+        (["optimizer.d_steps=1.5"], ["optimizer.d_steps=1.5: choose a whole number"]),
     ],
 )
-def test_resume_that_cannot_go_on_says_so_and_loses_nothing(tmp_path, override, line):
-    assert train(tmp_path, "objective=bce", "trainer.max_epochs=1")[0] == 0
-    before = (tmp_path / "metrics.json").read_bytes()
-    code, _, err = train(None, f"resume={tmp_path}", override, small=False)
+def test_a_refused_resume_says_why_and_changes_no_file_of_the_run(one_epoch, tmp_path, overrides, lines):
+    run_dir = shutil.copytree(one_epoch, tmp_path / "run")
+    kept = ("metrics.json", "config.yaml", ".composed.yaml", "generator.json", "checkpoints/last.ckpt")
+    before = [(run_dir / name).read_bytes() for name in kept]
+    code, _, err = train(None, f"resume={run_dir}", "trainer.max_epochs=2", *overrides, small=False)
     assert code == 2
-    assert line in err
-    assert (tmp_path / "metrics.json").read_bytes() == before
+    assert all(line in err for line in lines), err
+    assert [(run_dir / name).read_bytes() for name in kept] == before
+
+
+def test_a_run_that_replaces_another_leaves_nothing_of_it(one_epoch, tmp_path):
+    run_dir = shutil.copytree(one_epoch, tmp_path / "run")
+    (run_dir / "best").mkdir()
+    (run_dir / "mine.txt").write_text("")
+    curve = (run_dir / "csv" / "version_0" / "metrics.csv").read_text()
+    code, _, err = train(run_dir, "overwrite=true", "max_images=8", "samples.every_images=64")
+    assert code == 0, err
+    assert not (run_dir / "best").exists()
+    assert (run_dir / "mine.txt").exists()
+    assert [file.name for file in (run_dir / "samples").iterdir()] != []
+    assert not (run_dir / "samples" / "000000064.png").exists()
+    assert [file.name for file in (run_dir / "csv").iterdir()] == ["version_0"]
+    assert len((run_dir / "csv" / "version_0" / "metrics.csv").read_text()) < len(curve)
+    assert "overwrite" not in (run_dir / "config.yaml").read_text()
 
 
 def test_discriminator_is_updated_each_batch_and_the_generator_each_second(tmp_path):

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
 from transfergen.commands.sweep import run_trial
+from transfergen.config import check
 from transfergen.runs import artefacts
 from transfergen.runs.saved_config import confine, dump_composed, read_composed
 
@@ -19,8 +20,11 @@ def train(config: DictConfig) -> float:
     """
     run_dir = cli.run_directory()
     checkpoint, choices = None, OmegaConf.create(cli.choices())
-    if config.resume is not None:
+    resume, overwrite = config.resume, config.overwrite
+    if resume is not None:
         config, choices, checkpoint = _resume(config, choices, run_dir)
+    if checkpoint is None and not (cli.is_sweep() or overwrite):
+        _refuse_other_run(run_dir, resume=resume)
     config = cli.plain(config)
     composed = dump_composed(config, choices)
     if not cli.is_sweep():
@@ -38,7 +42,15 @@ main = partial(cli.run, "train", train)
 def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
     from transfergen.training import fit  # torch and Lightning take seconds, which --help does not need
 
+    check(config)
     return fit.train(config, run_dir, checkpoint, composed=composed)
+
+
+def _refuse_other_run(run_dir: Path, *, resume: str | None) -> None:
+    """Refuse to start anew where a run is. With `resume=auto` one may have begun, but saved nothing yet."""
+    if artefacts.is_run(run_dir) if resume is None else (run_dir / artefacts.GENERATOR_WEIGHTS).exists():
+        go_on = f"set resume={run_dir} to go on with it, or overwrite=true to remove it"
+        raise ValueError(f"hydra.run.dir={run_dir}: holds a run; {go_on}")
 
 
 def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:

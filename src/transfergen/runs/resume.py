@@ -41,7 +41,7 @@ def resume_config(saved: DictConfig, choices: DictConfig, fresh: DictConfig, ove
         parent, _, name = key.rpartition(".")
         if override.startswith("~"):
             OmegaConf.select(config, parent).pop(name) if parent else config.pop(name)
-        elif key != "resume":
+        elif key not in ("resume", "overwrite"):
             node = (OmegaConf.select(fresh, parent) if parent else fresh)._get_node(name)  # interpolations as written
             OmegaConf.update(config, key, node, merge=False, force_add=True)
     return config

@@ -105,7 +105,7 @@ def read_composed(run_dir: Path, like: DictConfig) -> tuple[DictConfig, DictConf
 def _with_references(
     config: dict[str, Any], choices: dict[str, Any], references: dict[str, str], like: DictConfig
 ) -> DictConfig:
-    for key in set(like) - {"resume"}:
+    for key in set(like) - {"resume", "overwrite"}:
         if isinstance(config[str(key)], dict) != isinstance(like[key], DictConfig):
             raise TypeError(key)
     plain, result = OmegaConf.create(config), OmegaConf.create(config)

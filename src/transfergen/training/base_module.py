@@ -61,16 +61,7 @@ class GenerativeModule(LightningModule):
         return round(before + time.perf_counter() - self._started_at, 1)
 
     def on_train_start(self) -> None:
-        """Set up the optimizers' settings, each rank's random state and the clock.
-
-        Raises:
-            ValueError: the checkpoint's optimizers, which Lightning restores by position, hold other weights.
-        """
-        if self.resumed and self.resumed["optimized"] != self._optimized_names():
-            raise ValueError(
-                "resume: the checkpoint's optimizers hold other weights than this run's; resume with the run's own "
-                "generator, discriminator, backbone and transfer settings"
-            )
+        """Set up the optimizers' settings, each rank's random state and the clock."""
         configured = cast(list[Optimizer], self.configure_optimizers())
         for optimizer, fresh in zip(self.trainer.optimizers, configured, strict=True):
             for group, ours in zip(optimizer.param_groups, fresh.param_groups, strict=True):
@@ -133,7 +124,8 @@ class GenerativeModule(LightningModule):
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "rng": all_gather_objects(self._randomness.state()),
-            "optimized": self._optimized_names(),
+            "optimized": self._optimized_names(self.trainer.optimizers),
+            "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
             "extra": self.extra_state(),
             "config": self.config,
         }
@@ -143,9 +135,23 @@ class GenerativeModule(LightningModule):
         """Take it back, and go on where `images_seen` says.
 
         Raises:
-            ValueError: the checkpoint is of another program, of a newer version, or of other networks.
+            ValueError: the checkpoint is of another program, of a newer version, of other networks or optimizers. Of
+                the optimizers, Lightning restores whatever the checkpoint holds, by position.
         """
         self.resumed = check_and_complete(checkpoint, self.state_dict(), self.config)
+        optimizers = cast(list[Optimizer], self.configure_optimizers())
+        kinds = [type(optimizer).__name__ for optimizer in optimizers]
+        saved = self.resumed.get("optimizers", kinds)
+        if saved != kinds:
+            raise ValueError(
+                f"resume: the checkpoint's optimizers are {' and '.join(saved)}, this run's {' and '.join(kinds)}; "
+                "resume with the run's own optimizer"
+            )
+        if self.resumed["optimized"] != self._optimized_names(optimizers):
+            raise ValueError(
+                "resume: the checkpoint's optimizers hold other weights than this run's; resume with the run's own "
+                "generator, discriminator, backbone and transfer settings"
+            )
         self.images_seen = self.resumed["images_seen"]
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.images_seen = self.images_seen
@@ -153,9 +159,6 @@ class GenerativeModule(LightningModule):
             checkpoint, self.images_seen, batch_size=data.batch_size, batches_per_epoch=data.batches_per_epoch
         )
 
-    def _optimized_names(self) -> list[list[str]]:
+    def _optimized_names(self, optimizers: list[Optimizer]) -> list[list[str]]:
         names = {id(parameter): name for name, parameter in self.named_parameters()}
-        return [
-            [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-            for optimizer in self.trainer.optimizers
-        ]
+        return [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]

@@ -1,10 +1,12 @@
 """The program: seed, data, networks, module, training, and at the end samples and metrics."""
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -50,14 +52,22 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     evaluation = Evaluation(run_dir, config.metrics, plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
+    callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: write_config()))
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
-    with artefacts.claim(run_dir, "hydra.run.dir") if trainer.is_global_zero else nullcontext():
+
+    @cache
+    def write_config() -> None:
+        """At the first batch, when nothing more can refuse to train by this config: a refused run keeps its own."""
         if trainer.is_global_zero:
-            artefacts.write(run_dir / artefacts.CONFIG, OmegaConf.to_yaml(config, resolve=True).encode())
+            resolved = OmegaConf.to_yaml(config, resolve=True)
+            artefacts.write(run_dir / artefacts.CONFIG, resolved.encode())
             artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
             for logger in _tensorboards(loggers):
-                logger.experiment.add_text("config", f"```yaml\n{OmegaConf.to_yaml(config, resolve=True)}```")
+                logger.experiment.add_text("config", f"```yaml\n{resolved}```")
 
+    with artefacts.claim(run_dir, "hydra.run.dir") if trainer.is_global_zero else nullcontext():
+        if checkpoint is None and trainer.is_global_zero:
+            artefacts.remove_run(run_dir)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
         if not evaluation.records:
