@@ -71,6 +71,49 @@ def test_what_is_nowhere_is_said_in_one_line(tmp_path):
         Generator.from_pretrained("owner/model", local_files_only=True)
 
 
+def test_seeds_may_be_of_numpy_or_torch_or_come_from_an_iterator(folder):
+    generator = Generator.from_pretrained(folder)
+    expected = generator.pixels([1, 2])
+    for seeds in (np.arange(1, 3), torch.tensor([1, 2]), iter([1, 2]), (np.int64(1), 2), range(1, 3)):
+        assert torch.equal(generator.pixels(seeds), expected)
+    between = generator.interpolate(np.array([1, 2]), frames=1)
+    assert torch.equal(between, generator.interpolate([1, 2], frames=1))
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda generator: generator([]), r"seeds=\[\]: give at least one"),
+        (lambda generator: generator([1], truncation=-1), "truncation=-1: give a number above 0, or None"),
+        (lambda generator: generator([1], batch_size=0), "batch_size=0: give at least 1"),
+        (lambda generator: generator.interpolate([1, 2], truncation=0), "truncation=0: give a number above 0"),
+        (lambda generator: generator.interpolate([1, 2], label=99), r"label=\[99\]: this generator has 0 classes"),
+    ],
+)
+def test_an_option_out_of_range_is_a_value_error_that_names_it(folder, call, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        call(Generator.from_pretrained(folder))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"metrics": 3}', '{"metrics": [{"name": "x"}]}', '{"metrics": ["x"]}', "{}"]
+)
+def test_a_damaged_metrics_file_is_left_out_with_a_warning(folder, content, caplog):
+    (folder / "metrics.json").write_text(content)
+    generator = Generator.from_pretrained(folder)
+    assert generator.metrics == []
+    assert "metrics.json is damaged" in caplog.text
+    assert "unconditional" in str(generator.generate_model_card())
+
+
+def test_a_weights_file_of_another_name_is_not_taken_for_the_generators(folder):
+    with pytest.raises(ValueError, match=r"^run=.*other\.safetensors: there is no such file"):
+        Generator.from_pretrained(str(folder / "other.safetensors"))
+    (folder / "other.safetensors").write_bytes((folder / "generator.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"other\.safetensors: cannot be loaded; give a run, or its generator"):
+        Generator.from_pretrained(folder / "other.safetensors")
+
+
 def test_interpolation_passes_through_the_images_of_its_seeds(folder):
     generator = Generator.from_pretrained(folder)
     between = generator.interpolate([1, 2, 3], frames=4)

@@ -1,10 +1,12 @@
 """A trained generator in use: loaded from a run, a file or the hub, it turns seeds into images."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from itertools import pairwise
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -38,6 +40,10 @@ pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
 
 {metrics}"""
 
+_ROW = "| {name} | {value:.4g} | {extractor} | {generated:,} | {real:,} {split} |\n"
+
+log = logging.getLogger(__name__)
+
 
 class PretrainedGenerator(ModelHubMixin):
     """Seeds in, images out. A seed gives the same image whatever the other seeds and the batch size are.
@@ -48,7 +54,7 @@ class PretrainedGenerator(ModelHubMixin):
         metrics: records of metrics.json: each number with its extractor, counts, split and seed.
     """
 
-    def __init__(self, network: Network, metadata: dict[str, Any], metrics: Sequence[dict[str, Any]] = ()) -> None:
+    def __init__(self, network: Network, metadata: dict[str, Any], metrics: Iterable[dict[str, Any]] = ()) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.metadata, self.metrics = metadata, list(metrics)
         self.device = torch.device("cpu")
@@ -77,43 +83,52 @@ class PretrainedGenerator(ModelHubMixin):
 
     def pixels(
         self,
-        seeds: Sequence[int],
+        seeds: Iterable[SupportsIndex],
         *,
-        classes: Sequence[int] = (),
+        classes: Iterable[SupportsIndex] = (),
         truncation: float | None = None,
         batch_size: int = 64,
     ) -> Tensor:
         """Seeds (N) -> pixels (N, 3, R, R) uint8, on the CPU.
 
         Args:
-            seeds: of the latents, one for each image.
+            seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
             classes: those of a conditional generator to make; seed s gets `classes[s % len(classes)]`. None are given:
                 all that it has.
             truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety.
             batch_size: images computed at once.
 
         Raises:
-            ValueError: the generator has no such class.
+            ValueError: there is no seed, the generator has no such class, or another option is out of range.
         """
-        wrong = [y for y in classes if y not in range(self.num_classes)]
-        if wrong:
-            raise ValueError(f"classes={list(classes)}: this generator has {self.num_classes}, counted from 0")
+        numbers, wanted = [index(seed) for seed in seeds], [index(y) for y in classes]
+        if not numbers:
+            raise ValueError("seeds=[]: give at least one")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give at least 1")
+        self._check("classes", wanted, truncation)
         images = sample(
-            self.network, seeds, self.device, batch_size=batch_size, truncation=truncation, classes=list(classes)
+            self.network, numbers, self.device, batch_size=batch_size, truncation=truncation, classes=wanted
         )
         return to_uint8(images).cpu()
 
-    def __call__(self, seeds: Sequence[int], **options: Any) -> list[Image.Image]:
+    def _check(self, option: str, classes: list[int], truncation: float | None) -> None:
+        if any(y not in range(self.num_classes) for y in classes):
+            raise ValueError(f"{option}={classes}: this generator has {self.num_classes} classes, counted from 0")
+        if truncation is not None and not truncation > 0:
+            raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
+
+    def __call__(self, seeds: Iterable[SupportsIndex], **options: Any) -> list[Image.Image]:
         """Images of these seeds, R x R; the options are those of `pixels`."""
         return [to_pil(each) for each in self.pixels(seeds, **options)]
 
-    def grid(self, seeds: Sequence[int], **options: Any) -> Image.Image:
+    def grid(self, seeds: Iterable[SupportsIndex], **options: Any) -> Image.Image:
         """The images of these seeds in one grid; the options are those of `pixels`."""
         return to_grid(self.pixels(seeds, **options))
 
     @torch.inference_mode()
     def interpolate(
-        self, seeds: Sequence[int], *, frames: int = 30, label: int = 0, truncation: float | None = None
+        self, seeds: Iterable[SupportsIndex], *, frames: int = 30, label: int = 0, truncation: float | None = None
     ) -> Tensor:
         """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, 3, R, R) uint8, on the CPU.
 
@@ -127,13 +142,13 @@ class PretrainedGenerator(ModelHubMixin):
             truncation: see `pixels`.
 
         Raises:
-            ValueError: there are fewer than two seeds or less than one frame.
+            ValueError: there are fewer than two seeds or less than one frame, or an option is out of range.
         """
-        if len(seeds) < 2 or frames < 1:
-            raise ValueError(
-                f"interpolate={list(seeds)}, frames={frames}: give at least two seeds, and at least one frame"
-            )
-        ends = latents(seeds, self.z_dim, truncation=truncation)
+        numbers = [index(seed) for seed in seeds]
+        if len(numbers) < 2 or frames < 1:
+            raise ValueError(f"interpolate={numbers}, frames={frames}: give at least two seeds, and at least one frame")
+        self._check("label", [label] if label or self.num_classes else [], truncation)
+        ends = latents(numbers, self.z_dim, truncation=truncation)
         fractions = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
         parts = [
@@ -156,13 +171,14 @@ class PretrainedGenerator(ModelHubMixin):
         given = pretrained_model_name_or_path
         folder = Path(given).expanduser()
         if folder.suffix == ".safetensors":
+            if folder.name != artefacts.GENERATOR_WEIGHTS or not folder.is_file():
+                what = "cannot be loaded" if folder.is_file() else "there is no such file"
+                raise ValueError(f"run={given}: {what}; give a run, or its {artefacts.GENERATOR_WEIGHTS}")
             folder = folder.parent
         elif isinstance(given, str) and not folder.exists() and HUB_NAME.fullmatch(given):
             files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
             folder = download_from_hub(given, files, f"run={given}", **options)
-        metrics = folder / artefacts.METRICS
-        records = json.loads(metrics.read_text())["metrics"] if metrics.is_file() else ()
-        return cls(load_generator(folder), read_metadata(folder), records)
+        return cls(load_generator(folder), read_metadata(folder), _read_metrics(folder / artefacts.METRICS))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         its = self.metadata
@@ -173,10 +189,7 @@ class PretrainedGenerator(ModelHubMixin):
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
         """The README of the model on the hub, with a grid of samples, and each metric with how it was measured."""
-        rows = "".join(
-            f"| {m['name']} | {m['value']:.4g} | {m['extractor']} | {m['generated']:,} | {m['real']:,} {m['split']} |\n"
-            for m in self.metrics
-        )
+        rows = "".join(_ROW.format(**record) for record in self.metrics)
         head = "| metric | value | features | samples | reals |\n|---|---|---|---|---|\n"
         return ModelCard(
             _CARD.format(
@@ -189,6 +202,17 @@ class PretrainedGenerator(ModelHubMixin):
                 metrics=head + rows if rows else "",
             )
         )
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.json; none if there is none, or it is damaged."""
+    try:
+        records: list[dict[str, Any]] = json.loads(path.read_text())["metrics"] if path.is_file() else []
+        _ = [_ROW.format(**record) for record in records]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        log.warning(f"{path} is damaged, and left out ({type(error).__name__})")
+        return []
+    return records
 
 
 def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
