@@ -73,6 +73,16 @@ def test_an_export_that_makes_other_images_is_refused(tmp_path, monkeypatch):
     assert "do not use it" in err
 
 
+def test_a_run_is_not_overwritten_and_a_folder_is_no_file(run_dir, tmp_path):
+    for settings, line in (
+        ([f"out={run_dir}", "format=bf16"], "is the folder of a run"),
+        ([f"out={tmp_path}"], "is a folder"),
+    ):
+        code, _, err = called(main, f"run={run_dir}", *settings)
+        assert (code, err.count("\n")) == (2, 1)
+        assert line in err
+
+
 def test_mistake_gets_one_line(tmp_path):
     for words, line in ((["format=tar", "run=x"], "choose one of onnx"), ([], "run=RUN_DIR"), (["run=/no"], "no such")):
         code, _, err = called(main, *words)

@@ -64,7 +64,7 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
     assert "run=RUN_DIR" in refusal(tmp_path / "out")
     assert "no such folder" in refusal(tmp_path / "out", run=tmp_path / "nowhere")
     assert "generator.json" in refusal(tmp_path / "out", run=tmp_path)
-    assert "num=0: give at least 1" in refusal(tmp_path / "out", run=run_dir, num=0)
+    assert "num=0: choose a whole number, 1 or more" in refusal(tmp_path / "out", run=run_dir, num=0)
     assert "truncation=0" in refusal(tmp_path / "out", run=run_dir, truncation=0)
     assert "classes=[3]: this generator has 0" in refusal(tmp_path / "out", run=run_dir, classes="[3]")
 
@@ -100,7 +100,7 @@ def test_existing_images_are_kept_and_other_settings_are_refused(run_dir, tmp_pa
 def test_damaged_settings_of_a_folder_of_images_get_one_line(run_dir, tmp_path):
     generate(tmp_path / "out", run=run_dir, num=1)
     (tmp_path / "out" / "generate.json").write_text("")
-    assert "generate.json is damaged; choose another folder" in refusal(tmp_path / "out", run=run_dir, num=1)
+    assert "generate.json is damaged; choose another place" in refusal(tmp_path / "out", run=run_dir, num=1)
 
 
 @pytest.mark.parametrize("name", ["out", "out.zip"])
@@ -124,6 +124,26 @@ def test_archive_has_the_same_images_and_leaves_no_partial_file(run_dir, tmp_pat
         for name in folder:
             np.testing.assert_array_equal(np.asarray(Image.open(archive.open(name))), folder[name])
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_an_archive_of_other_images_is_kept(run_dir, tmp_path):
+    out = tmp_path / "all.zip"
+    assert called(main, f"run={run_dir}", "num=2", f"out={out}")[0] == 0
+    content = out.read_bytes()
+    assert "holds images of another seed" in refusal(out, run=run_dir, num=2, seed=1)
+    assert out.read_bytes() == content
+    assert called(main, f"run={run_dir}", "num=3", f"out={out}")[0] == 0  # more of the same
+    out.write_bytes(b"mine")
+    assert "is none of this command's" in refusal(out, run=run_dir)
+    assert out.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("settings", [{}, {"interpolate": "[1,2]"}])
+@pytest.mark.parametrize("place", ["", "best", "all.zip"])
+def test_no_file_of_a_run_is_overwritten(run_dir, place, settings):
+    before = {file.name for file in run_dir.iterdir()}
+    assert "is the folder of a run" in refusal(run_dir / place, run=run_dir, num=2, **settings)
+    assert {file.name for file in run_dir.iterdir()} == before
 
 
 def test_interpolation_is_written_as_gif_and_film(run_dir, tmp_path):

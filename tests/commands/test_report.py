@@ -43,6 +43,12 @@ def report(out, *arguments):
     return out.read_text()
 
 
+def test_a_folder_as_out_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfergen.commands.report.read_run", pytest.fail)
+    code, _, err = called(main, f"run={tmp_path}", f"out={tmp_path}")
+    assert (code, err) == (2, f"transfergen: out={tmp_path}: is a folder; give a file\n")
+
+
 def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
     run = make_run(tmp_path / "run", grids=30)
     evaluation = {

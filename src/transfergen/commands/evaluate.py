@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         ValueError: a setting is wrong, or the images cannot be had.
     """
-    _check(config)
+    if (config.run is None) == (config.fake is None) or (config.fake is None) != (config.real is None):
+        raise ValueError("give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER")
+    if config.format not in ("table", "json"):
+        raise ValueError(f"format={config.format}: choose one of table, json")
     from transfergen.config import instantiate
     from transfergen.devices import choose_device
     from transfergen.evaluation.compare_folders import compare_folders
@@ -32,7 +34,8 @@ def evaluate(config: DictConfig) -> None:
 
     device = choose_device(config.device)
     extractor = instantiate(config.metrics).to(device)
-    out = _output(config)
+    out = Path(config.out or (Path(config.run or ".") / artefacts.EVALUATION)).expanduser()
+    cli.check_file(out)
     compare = compare_run if config.run else compare_folders
     comparison: Comparison = compare(config, extractor, device, cli.track)
     result = comparison.about | {"metrics": comparison.metrics()}
@@ -55,14 +58,6 @@ def evaluate(config: DictConfig) -> None:
 
 
 main = partial(cli.run, "evaluate", evaluate)
-
-
-def _output(config: DictConfig) -> Path:
-    out = Path(config.out or (Path(config.run or ".") / artefacts.EVALUATION)).expanduser()
-    folder = next(folder for folder in out.absolute().parents if folder.exists())
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to; set out=FILE in another folder")
-    return out
 
 
 def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -89,18 +84,3 @@ def _settings(result: dict[str, Any]) -> list[Any]:
 def _outdated(result: dict[str, Any], new: dict[str, Any]) -> bool:
     same_checkpoint = "checkpoint" in new and result.get("checkpoint") == new["checkpoint"]
     return same_checkpoint and result["images_seen"] != new["images_seen"]
-
-
-def _check(config: DictConfig) -> None:
-    if (config.run is None) == (config.fake is None) or (config.fake is None) != (config.real is None):
-        raise ValueError("give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER")
-    for key, options in {
-        "format": ("table", "json"),
-        "checkpoint": ("last", "best"),
-        "split": ("train", "test"),
-    }.items():
-        if config[key] not in options:
-            raise ValueError(f"{key}={config[key]}: choose {' or '.join(options)}")
-    for key, least in {"count": 2, "neighbours": 0, "references": 1, "batch_size": 1}.items():
-        if not isinstance(config[key], int) or config[key] < least:
-            raise ValueError(f"{key}={config[key]}: give a whole number, at least {least}")

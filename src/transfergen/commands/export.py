@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
+from transfergen.runs import artefacts
 
 OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16"}
 
@@ -20,12 +21,16 @@ def export(config: DictConfig) -> None:
         raise ValueError(cli.NO_RUN)
     if config.format not in OUTPUTS:
         raise ValueError(f"format={config.format}: choose one of {', '.join(OUTPUTS)}")
+    out = Path(config.out or OUTPUTS[config.format]).expanduser()
+    if config.format == "bf16":
+        artefacts.refuse_run(out)
+    else:
+        cli.check_file(out)
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     write = {"onnx": to_onnx, "torch_export": to_torch_export, "bf16": to_bf16}[config.format]
     generator = PretrainedGenerator.from_pretrained(str(config.run))
-    out = Path(config.out or OUTPUTS[config.format]).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = write(generator, out)
     if config.format != "bf16" and difference > TOLERANCE:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from transfergen.sampling.pretrained import PretrainedGenerator
 
 SETTINGS = "generate.json"
-"""In the folder of images: the settings that they were made with."""
+"""In the folder of images: the settings that they were made with. An archive has them as its comment."""
 
 
 def generate(config: DictConfig) -> None:
@@ -24,11 +25,13 @@ def generate(config: DictConfig) -> None:
     Raises:
         ValueError: a setting is missing or out of range, or the generator cannot be loaded.
     """
-    _check(config)
+    if config.run is None:
+        raise ValueError(cli.NO_RUN)
+    out = Path(config.out or ".").expanduser()
+    artefacts.refuse_run(out.parent if out.suffix == ".zip" else out)
     from transfergen.devices import choose_devices
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    out = Path(config.out).expanduser()
     source = Path(str(config.run)).expanduser() / artefacts.BEST if config.checkpoint == "best" else str(config.run)
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
@@ -46,52 +49,49 @@ def generate(config: DictConfig) -> None:
 main = partial(cli.run, "generate", generate)
 
 
-def _check(config: DictConfig) -> None:
-    if config.run is None:
-        raise ValueError(cli.NO_RUN)
-    if config.checkpoint not in ("last", "best"):
-        raise ValueError(f"checkpoint={config.checkpoint}: choose last or best")
-    for key in ("num", "batch_size", "devices", "frames", "fps", "steps"):
-        if config[key] < 1:
-            raise ValueError(f"{key}={config[key]}: give at least 1")
-    if config.truncation is not None and config.truncation <= 0:
-        raise ValueError(f"truncation={config.truncation}: give a number above 0, or null for none")
-
-
 def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
     options: dict[str, Any] = {"classes": list(config.classes), "truncation": config.truncation}
+    settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
     folder, images = (out.parent, out) if zipped else (out, out / "images")
     folder.mkdir(parents=True, exist_ok=True)
     seeds = range(config.seed, config.seed + config.num)
-    with artefacts.claim(out, "out"), image_zip(images) if zipped else image_folder(images) as target:
+    target = image_zip(images, json.dumps(settings)) if zipped else image_folder(images)
+    with artefacts.claim(out, "out"), target as files:
+        _refuse_others(out, settings)
         if not zipped:
-            _keep_settings(folder, options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]})
+            artefacts.write_json(folder / SETTINGS, settings)
         generators[0].grid(seeds[:64], **options).save(folder / artefacts.GRID)
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
-        write_images(generators, target, seeds, batch_size=config.batch_size, track=track, **options)
+        write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
     print(f"{config.num:,} images: {images}, the first of them in {folder / artefacts.GRID}")
 
 
-def _keep_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of the images in a folder.
+def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder or an archive that holds images of other settings, or of nobody knows which.
 
     Raises:
-        ValueError: it holds images of other or unknown settings, which would stay among the new ones.
+        ValueError: names the settings that differ.
     """
-    path = folder / SETTINGS
+    path = out / SETTINGS
     try:
-        saved = json.loads(path.read_text()) if path.exists() else settings
+        if out.suffix != ".zip":
+            saved = json.loads(path.read_text()) if path.exists() else settings
+        elif out.exists():
+            with ZipFile(out) as archive:
+                saved = json.loads(archive.comment)
+        else:
+            saved = settings
         different = [key for key in settings if saved.get(key) != settings[key]]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"out={folder}: {path.name} is damaged; choose another folder, or empty it") from error
+    except (ValueError, AttributeError, BadZipFile) as error:
+        what = "is none of this command's" if out.suffix == ".zip" else f"{path.name} is damaged"
+        raise ValueError(f"out={out}: {what}; choose another place, or remove it") from error
     if different:
         raise ValueError(
-            f"out={folder}: holds images of another {', '.join(different)}; choose another folder, or empty it"
+            f"out={out}: holds images of another {', '.join(different)}; choose another place, or remove it"
         )
-    artefacts.write_json(path, settings)
 
 
 def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:

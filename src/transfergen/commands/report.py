@@ -69,8 +69,9 @@ def report(config: DictConfig) -> None:
     else:
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
-    runs = [read_run(folder, key) for folder in folders]
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
+    cli.check_file(out)
+    runs = [read_run(folder, key) for folder in folders]
     page = run_page(runs[0]) if key == "run" else comparison_page(runs)
     artefacts.write(out, page.encode(errors="replace"))  # a folder's name need not be Unicode
     print(f"the report: {out}")

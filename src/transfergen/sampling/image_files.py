@@ -39,10 +39,11 @@ def image_folder(folder: Path) -> Iterator[ImageTarget]:
 
 
 @contextmanager
-def image_zip(path: Path) -> Iterator[ImageTarget]:
-    """An archive, which exists only once it is whole."""
+def image_zip(path: Path, comment: str = "") -> Iterator[ImageTarget]:
+    """An archive with a comment; it exists only once it is whole."""
     with partial(path) as part:
         with zipfile.ZipFile(part, "w") as archive:  # stored: PNGs are compressed already
+            archive.comment = comment.encode()
             yield ImageTarget(archive.writestr)
         part.replace(path)
 
