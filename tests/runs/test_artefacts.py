@@ -130,11 +130,12 @@ def test_a_run_with_links_is_not_resumed(run_dir, victim, name):
         refuse_links(run_dir, "resume=there")
 
 
-@pytest.mark.parametrize("resume", ["{}", "auto"])
-def test_resuming_writes_nothing_before_links_are_refused(run_dir, victim, resume):
+@pytest.mark.parametrize("resume", ["{}", "auto", "null"])
+def test_nothing_is_written_to_a_run_before_its_links_are_refused(run_dir, victim, resume):
     (run_dir / "train.log").symlink_to(victim)
-    folder = run_dir if resume == "auto" else None
+    (run_dir / ".composed.yaml").touch()
+    folder = run_dir if resume in ("auto", "null") else None
     code, _, err = train(folder, f"resume={resume.format(run_dir)}", small=False)
     assert code == 2
     assert "train.log is a link" in err
-    assert [file.name for file in run_dir.iterdir()] == ["train.log"]
+    assert {file.name for file in run_dir.iterdir()} == {"train.log", ".composed.yaml"}

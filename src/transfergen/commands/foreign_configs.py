@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from transfergen.config import CONF_DIR
-from transfergen.runs.artefacts import refuse_links
+from transfergen.runs.artefacts import COMPOSED, refuse_links
 
 _REFERENCE = re.compile(r"\$\{[\w.\[\]]*\}")
 
@@ -41,9 +42,11 @@ class ConfigLoader(ConfigLoaderImpl):
         """
         config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         key = "sweep" if run_mode == RunMode.MULTIRUN else "run"
-        if key == "sweep" or config.get("resume") is not None:
-            folder = config.hydra[key].dir
-            refuse_links(Path(folder), f"hydra.{key}.dir={folder}")
+        with suppress(OmegaConfBaseException):  # Hydra meets it again, or knows more by then
+            folder = Path(config.hydra[key].dir)
+            begun = "resume" in config and (config.resume is not None or (folder / COMPOSED).exists())
+            if key == "sweep" or begun:
+                refuse_links(folder, f"hydra.{key}.dir={folder}")
         return config
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
+from transfergen.errors import printable
 from transfergen.runs import artefacts
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def run_trial(run_dir: Path, composed: str, overrides: list[str], train: Callabl
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
     except Exception as problem:  # the other settings may still train well
-        error = " ".join(str(problem).split()) or type(problem).__name__
+        error = printable(" ".join(str(problem).split())) or type(problem).__name__
         log.error(f"trial {run_dir.name} failed: {error}", exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
     outcome = {"value": value, "error": error, "overrides": overrides, "started": start, "seconds": time.time() - start}
     artefacts.write_json(done, outcome)
