@@ -65,9 +65,12 @@ def test_a_saved_config_with_an_interpolation_is_refused_and_nothing_is_resolved
     assert not Path("new.db").exists()
 
 
-def test_an_alias_bomb_is_refused_before_it_grows(saved):
+def test_a_file_that_would_take_minutes_or_gigabytes_is_refused_before(saved):
     (saved / artefacts.CONFIG).write_text(BOMB)
     with pytest.raises(ValueError, match="aliases"):
+        parse_yaml(saved, artefacts.CONFIG)
+    (saved / artefacts.CONFIG).write_text("[" + "x," * 2**20 + "]")
+    with pytest.raises(ValueError, match="larger than any config"):
         parse_yaml(saved, artefacts.CONFIG)
 
 

@@ -27,10 +27,12 @@ def parse_yaml(folder: Path, name: str) -> Any:
 
     Raises:
         FileNotFoundError: there is none.
-        Exception: of some kind, if it is damaged; ValueError, if it holds an alias, which can make gigabytes of a few
-            bytes.
+        Exception: of some kind, if it is damaged; ValueError, if it is larger than any config, or holds an alias, which
+            can make gigabytes of a few bytes.
     """
     text = artefacts.read(folder, name).decode()
+    if len(text) > 2**20:
+        raise ValueError("it is larger than any config")
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise ValueError("it holds aliases")
     return OmegaConf.to_container(OmegaConf.create(text))
