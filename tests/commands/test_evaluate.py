@@ -192,6 +192,17 @@ def test_damaged_pictures_can_be_left_out_and_the_others_keep_their_names(folder
     assert all(Path(sample["sample"]).name == Path(sample["nearest"][0]).name for sample in samples)
 
 
+def test_hidden_files_are_ignored_as_in_training(folders, tmp_path):
+    fake = shutil.copytree(folders / "shapes", tmp_path / "fake")
+    (fake / ".thumbnails").mkdir()
+    shutil.copy(fake / "0.png", fake / ".thumbnails" / "0.png")
+    shutil.copy(fake / "0.png", fake / ".0.png")
+    arguments = [f"real={folders / 'others'}", "metrics=pixels", "neighbours=0", "format=json", f"out={tmp_path / 'o'}"]
+    code, out, err = evaluate(f"fake={fake}", *arguments)
+    assert code == 0, err
+    assert json.loads(out)["metrics"][0]["generated"] == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

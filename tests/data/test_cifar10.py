@@ -102,7 +102,7 @@ def test_files_in_the_real_layout_give_their_pixels_labels_and_classes(small, sp
 
 def test_splits_have_different_identities(small):
     root, _, dataset = small
-    assert len({cifar10(str(root), split, dataset=dataset).identity for split in ("train", "test")}) == 2
+    assert len({cifar10(str(root), split, dataset=dataset).identity() for split in ("train", "test")}) == 2
 
 
 def assert_one_line_about(path, error):

@@ -1,7 +1,10 @@
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from transfergen.data.image_folder import image_folder
 
@@ -109,10 +112,10 @@ def test_home_is_expanded(folder, monkeypatch):
 
 def test_identity_follows_the_state_of_the_files(folder):
     root = folder("1.png", "2.png", "3.png")
-    before = image_folder(str(root), "train").identity
-    assert image_folder(str(root), "train").identity == before
+    before = image_folder(str(root), "train").identity()
+    assert image_folder(str(root), "train").identity() == before
     Image.new("RGB", (9, 9), "blue").save(root / "2.png")
-    assert image_folder(str(root), "train").identity != before
+    assert image_folder(str(root), "train").identity() != before
 
 
 def test_both_splits_give_the_classes_the_same_numbers(folder):
@@ -131,3 +134,121 @@ def test_class_that_only_the_test_split_has_is_refused(folder):
 def test_pictures_beside_class_folders_are_refused(folder):
     with pytest.raises(ValueError, match="beside the class folders"):
         image_folder(str(folder("a/1.png", "b/1.png", "2.png")), "train")
+
+
+def test_a_class_called_train_is_a_class_if_others_lie_beside_it(folder):
+    root = folder(*(f"{name}/{i}.png" for name in ("cars", "planes", "train") for i in range(4)))
+    found = labelled(root, "train") | labelled(root, "test")
+    assert sorted(found.values()) == ["cars"] * 4 + ["planes"] * 4 + ["train"] * 4
+    assert any("3 class folders" in note and "train would be splits if" in note for note in notes(root))
+
+
+def notes(root, split="train"):
+    return image_folder(str(root), split).notes
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "Test"), ("Train", "Test"), ("TRAIN", "val")])
+def test_splits_are_found_whatever_the_case_and_said(folder, train, test):
+    root = folder(f"{train}/a/1.png", f"{train}/b/2.png", f"{test}/a/3.png")
+    assert labelled(root, "train") == {f"{train}/a/1.png": "a", f"{train}/b/2.png": "b"}
+    assert labelled(root, "test") == {f"{test}/a/3.png": "a"}
+    assert notes(root) == (f"data.path={root}: read as splits, {train} for training and {test} for tests",)
+
+
+def test_folders_without_pictures_beside_the_splits_do_not_matter_and_a_second_test_split_is_told(folder):
+    root = folder("train/1.png", "test/2.png", "val/3.png", "val/4.png")
+    (root / "annotations").mkdir()
+    assert labelled(root, "test") == {"test/2.png": ""}
+    assert f"data.path={root}: the 2 pictures in val are not used" in notes(root)
+
+
+def test_an_empty_test_folder_is_no_half_split(folder):
+    root = folder("train/1.png", "train/2.png")
+    (root / "test").mkdir()
+    with pytest.raises(ValueError, match=r"test: no picture in it or in its subfolders; remove it, or fill it"):
+        image_folder(str(root), "test")
+
+
+def test_a_test_split_without_the_class_folders_of_the_training_split_is_refused(folder):
+    with pytest.raises(ValueError, match="the training split has class folders, and this has none"):
+        image_folder(str(folder("train/a/1.png", "test/2.png")), "test")
+
+
+def test_linked_folders_are_read_each_once(folder, tmp_path):
+    root = folder("pictures/a/1.png", "elsewhere/2.png", "elsewhere/3.png") / "pictures"
+    (root / "b").symlink_to(tmp_path / "elsewhere")
+    (root / "a" / "loop").symlink_to(root)
+    assert labelled(root, "train") | labelled(root, "test") == {"a/1.png": "a", "b/2.png": "b", "b/3.png": "b"}
+    assert notes(root)[0] == f"data.path={root}: left out are 1 links to folders that are read already"
+
+
+def test_what_pillow_reads_is_read_and_what_is_left_out_is_counted(folder):
+    read = ["jfif", "jpe", "jp2", "tga", "pgm", "apng", "avif", "bmp", "qoi"]
+    root = folder(*(f"1.{suffix}" for suffix in read))
+    for name in ("1.jxl", "2.JXL", "notes.txt", "README"):
+        (root / name).write_text("not read")
+    os.mkfifo(root / "pipe.png")
+    found = labelled(root, "train") | labelled(root, "test")
+    assert sorted(found) == sorted(f"1.{suffix}" for suffix in read)
+    (note,) = (note for note in notes(root) if "left out" in note)
+    assert all(words in note for words in ("2 .jxl", "1 .txt", "1 files without a suffix", "1 .png that are no files"))
+
+
+def test_a_file_of_another_format_is_no_picture_whatever_its_name(folder, tmp_path):
+    """Pillow would hand PostScript to Ghostscript."""
+    root = folder("1.png", "2.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "picture.eps")
+    for name in ("1.png", "2.png"):
+        (root / name).write_bytes((tmp_path / "picture.eps").read_bytes())
+    with pytest.raises(OSError, match="cannot identify image file"):
+        image_folder(str(root), "train").open(0)
+
+
+def test_a_png_with_megabytes_of_text_is_a_picture(folder):
+    root = folder("1.png", "2.png")
+    text = PngInfo()
+    text.add_text("history", "edited " * 500_000, zip=True)
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (4, 4), "red").save(root / name, pnginfo=text)
+    with image_folder(str(root), "train").open(0) as picture:
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_folders_of_runs_are_no_classes(folder):
+    root = folder(
+        "cat/1.png", "cat/2.png", "dog/3.png", "outputs/2026-01-01/12-00-00/grid.png", "outputs/sweep/plot.png"
+    )
+    (root / "outputs/2026-01-01/12-00-00/.hydra").mkdir()
+    (root / "outputs/sweep/multirun.yaml").touch()
+    found = labelled(root, "train") | labelled(root, "test")
+    assert set(found.values()) == {"cat", "dog"}
+    assert notes(root)[0] == f"data.path={root}: left out are 2 folders of runs"
+
+
+def test_an_archive_is_told_from_a_folder_that_does_not_exist(tmp_path):
+    (tmp_path / "pictures.zip").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"data\.path=.*pictures\.zip: a file is no folder; unpack an archive first"):
+        image_folder(str(tmp_path / "pictures.zip"), "train")
+
+
+def test_many_classes_keep_their_numbers(folder):
+    root = folder(*(f"train/{i:03}/1.png" for i in range(300)), "test/299/1.png")
+    assert image_folder(str(root), "train").labels.tolist() == list(range(300))
+    assert image_folder(str(root), "test").labels.tolist() == [299]
+
+
+def test_identity_is_another_for_another_folder_and_for_other_content_of_the_same_size_and_time(folder, monkeypatch):
+    root = folder("a/1.bmp", "a/2.bmp", "b/1.bmp", "b/2.bmp")
+    identities = []
+    for name in "ab":  # both called `.`
+        monkeypatch.chdir(root / name)
+        identities.append(image_folder(".", "train").identity())
+    file = root / "b" / "1.bmp"
+    before = file.stat()
+    content = np.full((4, 4, 3), 9, np.uint8)
+    for name in ("1.bmp", "2.bmp"):
+        Image.fromarray(content).save(root / "b" / name)
+        os.utime(root / "b" / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    identities.append(image_folder(".", "train").identity())
+    assert len(set(identities)) == 3

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,7 +134,7 @@ def test_hold_out_splits_the_pictures_into_two_parts(count, fraction, held):
     train, test = (hold_out(numbered(count), split, fraction) for split in ("train", "test"))
     assert len(test) == held
     assert sorted([*train.labels, *test.labels]) == list(range(count))
-    assert train.identity != test.identity
+    assert train.identity() != test.identity()
 
 
 def test_hold_out_is_always_the_same_random_choice():
@@ -158,3 +160,27 @@ def test_hold_out_of_a_fraction_that_is_not_between_0_and_1_is_refused(fraction)
 def test_hold_out_that_leaves_nothing_to_train_on_is_refused():
     with pytest.raises(ValueError, match=r"1 picture\(s\) are too few"):
         hold_out(numbered(1), "train", 0.1)
+
+
+def without(pictures, gone):
+    return pictures.subset([i for i in range(len(pictures)) if i != gone], f"without-{gone}")
+
+
+def test_the_split_stays_when_a_picture_goes_or_comes():
+    whole = numbered(100)
+    before = {split: set(hold_out(whole, split, 0.1).labels) for split in ("train", "test")}
+    for gone in range(100):  # seen the other way, this is a picture that comes
+        after = hold_out(without(whole, gone), "test", 0.1).labels
+        assert len(after) == 10
+        assert len(before["train"] & set(after)) == (gone in before["test"])
+
+
+def test_the_split_depends_on_the_pictures_and_not_on_their_order_or_names():
+    backwards = numbered(100).subset(range(99, -1, -1), "backwards")
+    renamed = dataclasses.replace(backwards, name=lambda i: f"new name {i}")
+    assert set(hold_out(renamed, "test", 0.1).labels) == set(hold_out(numbered(100), "test", 0.1).labels)
+
+
+def test_copies_of_a_picture_are_on_one_side():
+    twice = numbered(60).subset([*range(60), *range(60)], "twice")
+    assert not set(hold_out(twice, "train", 0.1).labels) & set(hold_out(twice, "test", 0.1).labels)

@@ -24,7 +24,7 @@ def test_pictures_of_one_class_differ():
 
 def test_train_and_test_pictures_differ():
     train, test = shapes(None, "train"), shapes(None, "test")
-    assert train.identity != test.identity
+    assert train.identity() != test.identity()
     for i in range(10):
         assert (pixels(train, i) != pixels(test, i)).any()
 

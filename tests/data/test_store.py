@@ -1,9 +1,14 @@
 import dataclasses
+import os
+import shutil
+import struct
+import subprocess
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from transfergen.data.image_folder import image_folder
@@ -16,7 +21,7 @@ def pictures_of(*sizes, identity="test"):
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (height, width, 3), np.uint8) for width, height in sizes]
     return Pictures(
-        identity=identity,
+        identity=lambda: identity,
         open=lambda i: Image.fromarray(arrays[i]),
         name=lambda i: f"picture {i}",
         labels=np.arange(len(arrays), dtype=np.int64),
@@ -81,7 +86,7 @@ def test_store_in_a_file_equals_the_one_in_memory(built, tmp_path):
     in_memory, in_file = built(pictures), built(pictures, max_memory_mib=0)
     assert isinstance(in_file.pixels, np.memmap)
     assert not isinstance(in_memory.pixels, np.memmap)
-    assert left_in_cache(tmp_path) == [".npy", ".rows"]  # the pixels, and the rows of the readable pictures
+    assert left_in_cache(tmp_path) == [".json", ".npy"]  # the pixels, and their digest
     np.testing.assert_array_equal(in_file.pixels, in_memory.pixels)
     order = np.array([2, 0])
     for a, b in zip(in_file[order], in_memory[order], strict=True):
@@ -104,7 +109,8 @@ def test_second_run_reads_the_cache_file_without_decoding_again(built):
 def test_cache_file_of_another_source_resolution_or_fit_is_not_taken(built, change):
     pictures = pictures_of((20, 30), (50, 40))
     built(pictures, max_memory_mib=0)
-    other = dataclasses.replace(pictures, identity=change.pop("identity", pictures.identity))
+    name = change.pop("identity", "test")
+    other = dataclasses.replace(pictures, identity=lambda: name)
     assert (built(white_instead(other), max_memory_mib=0, **change).pixels == 255).mean() > 0.5
 
 
@@ -267,3 +273,99 @@ def test_sampled_images_are_a_fixed_choice_from_the_whole_set():
     assert batch.pixels[:, 0, 0, 0].tolist() == batch.labels.tolist() == batch.indices.tolist()
     assert store.sample_images(10, seed=1).indices.tolist() == batch.indices.tolist()
     assert len(store.sample_images(100).indices) == 50
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "truncated", "empty", "without its record", "linked"])
+def test_a_damaged_store_is_decoded_again(built, tmp_path, caplog, damage):
+    pictures = pictures_of((20, 30), (50, 40))
+    pixels = built(pictures, max_memory_mib=0).pixels.copy()
+    (file,) = (tmp_path / "cache").glob("*.npy")
+    content = file.read_bytes()
+    if damage == "without its record":
+        file.with_suffix(".json").unlink()
+    elif damage == "linked":
+        (tmp_path / "elsewhere").write_bytes(content)
+        file.unlink()
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        half = len(content) // 2
+        file.write_bytes({"zeroed": content[:half] + bytes(half), "truncated": content[:half], "empty": b""}[damage])
+    np.testing.assert_array_equal(built(pictures, max_memory_mib=0).pixels, pixels)
+    assert not file.is_symlink()
+    assert ("is damaged; the pictures are decoded again" in caplog.text) == (damage != "linked")
+
+
+def test_a_store_of_another_folder_with_the_same_relative_path_is_not_taken(built, tmp_path, monkeypatch):
+    for name, colour in (("a", "red"), ("b", "blue")):
+        for i in range(2):
+            (tmp_path / name / "pictures").mkdir(parents=True, exist_ok=True)
+            file = tmp_path / name / "pictures" / f"{i}.bmp"
+            Image.new("RGB", (40, 40), colour).save(file)
+            os.utime(file, ns=(0, 0))
+    seen = []
+    for name in "ab":
+        monkeypatch.chdir(tmp_path / name)
+        seen.append(tuple(built(image_folder("pictures", "train"), max_memory_mib=0).pixels[0, 0, 0]))
+    assert seen == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_a_picture_that_changed_within_its_size_and_time_is_decoded_again(built, tmp_path):
+    (tmp_path / "pictures").mkdir()
+
+    def first_pixel(colour):
+        for i in range(2):
+            file = tmp_path / "pictures" / f"{i}.bmp"
+            Image.new("RGB", (40, 40), colour).save(file)
+            os.utime(file, ns=(0, 0))
+        return tuple(built(image_folder(str(tmp_path / "pictures"), "train"), max_memory_mib=0).pixels[0, 0, 0])
+
+    assert [first_pixel("red"), first_pixel("blue")] == [(255, 0, 0), (0, 0, 255)]
+
+
+def test_what_a_killed_process_left_is_removed_though_the_data_have_changed(built, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    left, in_use = cache / f"{'a' * 24}.4711.part", cache / f"{'b' * 24}.4712.part"
+    for file in (left, in_use):
+        file.write_bytes(b"half a store")
+    with FileLock(cache / f"{'b' * 24}.npy.lock"):  # another run is still writing this one
+        built(pictures_of((20, 30), (50, 40)), max_memory_mib=0)
+    assert (left.exists(), in_use.exists()) == (False, True)
+
+
+def test_a_store_that_the_disk_has_no_space_for_is_refused_before_decoding_and_leaves_nothing(tmp_path):
+    """Writing to it would kill the process by SIGBUS."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs more rights than these")
+    pictures = dataclasses.replace(pictures_of(*[(40, 41)] * 9), open=lambda i: pytest.fail("decoded"))
+    sizes = dataclasses.replace(pictures, pixels=np.zeros((9, 512, 512, 3), np.uint8))
+    try:
+        line = (
+            r"data\.cache_dir=.*small: the decoded pictures take 2 MiB, and 1 MiB are free; free some, or set another"
+        )
+        with pytest.raises(OSError, match=line):
+            build_store(sizes, resolution=256, fit="crop", max_memory_mib=0, cache_dir=small)
+        assert [file.name for file in small.iterdir() if file.suffix != ".lock"] == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+class Odd(Exception):
+    """No error that Pillow documents."""
+
+
+@pytest.mark.parametrize("error", [Odd, struct.error, IndexError, KeyError, EOFError, MemoryError, RecursionError])
+def test_whatever_a_decoder_raises_is_a_damaged_picture(built, error):
+    def broken(i):
+        raise error
+
+    pictures = dataclasses.replace(pictures_of((40, 41), (40, 41)), open=broken)
+    with pytest.raises(
+        ValueError, match=rf"cannot read picture 0 \({error.__name__}\); remove it, or set data\.damaged=skip"
+    ):
+        built(pictures)
+    with pytest.raises(ValueError, match="2 of 2 pictures cannot be read"):
+        built(pictures, damaged="skip", max_damaged=0.5)

@@ -109,18 +109,18 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
 
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     import torch
-    from PIL import Image
     from safetensors.torch import save_file
 
+    from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_rgb, to_square
     from transfergen.images import from_pil, to_float, to_grid, to_uint8
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             pixels = from_pil(to_square(to_rgb(file), generator.resolution, "crop"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)
     labels = torch.tensor(config.classes[:1] or [0], device=generator.device) if generator.num_classes else None

@@ -1,17 +1,22 @@
 """The LightningDataModule of all data sources: pictures -> uint8 store -> batches."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from transfergen.data.decoding import MEGAPIXELS, Damaged, check_choices
+from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store, build_store
+
+log = logging.getLogger(__name__)
 
 
 class ImageDataModule(LightningDataModule):
@@ -102,15 +107,17 @@ class ImageDataModule(LightningDataModule):
         return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
     def prepare_data(self) -> None:
-        """Find the pictures of both splits; some sources download them, under a lock."""
-        self.pictures("train")
-        self.pictures("test")
+        """Find the pictures of both splits, and say how the source was read; some sources download, under a lock."""
+        first = not self._pictures
+        for note in self.notes():
+            log.log(logging.INFO if first else logging.DEBUG, note)
 
     def setup(self, stage: str | None = None) -> None:
         """Decode both splits, unless they are already.
 
         Raises:
-            ValueError: a picture cannot be read, or there are fewer training images than `batch_size`.
+            ValueError: a picture cannot be read, there are fewer training images than `batch_size`, or
+                `trainer.limit_train_batches` leaves no batch.
         """
         if not hasattr(self, "train_set"):
             self.train_set, self.test_set = self._store("train"), self._store("test")
@@ -119,6 +126,9 @@ class ImageDataModule(LightningDataModule):
                     f"data.batch_size={self.batch_size}: there are only {len(self.train_set)} training images; set at "
                     "most that many"
                 )
+        if self.trainer and self.batches_per_epoch < 1:
+            limit = self.trainer.limit_train_batches
+            raise ValueError(f"trainer.limit_train_batches={limit}: leaves no batch of an epoch; set more, or null")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of this rank, each its share of a global batch, shuffled.
@@ -168,6 +178,23 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(f"data.path={self.path}: no pictures in its {split} split")
             self._pictures[split] = pictures
         return self._pictures[split]
+
+    def notes(self) -> list[str]:
+        """Lines on how the source was read and what it left out."""
+        return list(dict.fromkeys(self.pictures("train").notes + self.pictures("test").notes))
+
+    def splits(self) -> dict[str, dict[str, Any]]:
+        """The number of pictures in each split, and a digest that tells whether they are the same another time.
+
+        The digest is that of 1,000 pictures at even distances, so that it costs little.
+        """
+        about = {}
+        for split in get_args(Split):
+            pictures = self.pictures(split)
+            positions = np.unique(np.linspace(0, len(pictures) - 1, 1000).astype(int))
+            digests = sorted(pictures.content_digest(int(i)) for i in positions)
+            about[split] = {"pictures": len(pictures), "digest": bytes_digest(b"".join(digests)).hex()}
+        return about
 
     def _store(self, split: Split) -> Store:
         return build_store(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -18,8 +18,6 @@ T = TypeVar("T")
 Damaged = Literal["error", "skip"]
 MEGAPIXELS = 100
 """The default limit of a picture's size."""
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 class DamagedPictureError(ValueError):
@@ -49,8 +47,8 @@ def open_picture(pictures: Pictures, i: int, max_megapixels: float = MEGAPIXELS)
                     "decompression bomb"
                 )
             yield picture
-    except _UNREADABLE as error:
-        raise DamagedPictureError(f"{pictures.name(i)} ({error})") from error
+    except Exception as error:  # decoders raise whatever a damaged file leads them to
+        raise DamagedPictureError(f"{pictures.name(i)} ({str(error) or type(error).__name__})") from error
 
 
 def is_animation(picture: Image.Image) -> bool:

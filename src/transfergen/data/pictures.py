@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from transfergen.data.formats import bytes_digest
+
 Split = Literal["train", "test"]
 Fit = Literal["crop", "pad", "stretch"]
 
@@ -20,20 +22,24 @@ class Pictures:
     """N pictures of one split, not decoded yet.
 
     Attributes:
-        identity: a string that no other split has, nor the same split once its files have changed. Names the cache.
+        identity: gives a string that no other split has, nor the same split once its files have changed; for caches.
         open: opens the i-th picture, of any size and colour mode.
         name: the name of the i-th picture, for messages.
         labels: (N,), the class number of each picture; all 0 without classes.
         classes: the names of the classes; empty without classes.
         pixels: (N, S, S, 3) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
+        digest: bytes that tell the i-th picture from those of other content; None: of its name.
+        notes: lines that a user should read before a training, such as how the source was understood.
     """
 
-    identity: str
+    identity: Callable[[], str]
     open: Callable[[int], Image.Image]
     name: Callable[[int], str]
     labels: IntArray
     classes: tuple[str, ...] = ()
     pixels: ByteArray | None = None
+    digest: Callable[[int], bytes] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,35 +47,50 @@ class Pictures:
     def subset(self, indices: Sequence[int] | IntArray, identity: str) -> "Pictures":
         """The pictures at these indices, in this order. `identity` is what their identity adds to that of the whole."""
         index = np.asarray(indices)
-        return Pictures(
-            identity=f"{self.identity}/{identity}",
+        return replace(
+            self,
+            identity=lambda: f"{self.identity()}/{identity}",
             open=lambda i: self.open(int(index[i])),
             name=lambda i: self.name(int(index[i])),
             labels=self.labels[index],
-            classes=self.classes,
             pixels=None if self.pixels is None else self.pixels[index],
+            digest=lambda i: self.content_digest(int(index[i])),
         )
+
+    def content_digest(self, i: int) -> bytes:
+        """Bytes that are the same for the i-th picture wherever it is, and others for pictures of other content."""
+        return self.digest(i) if self.digest else bytes_digest(self.name(i).encode())
 
 
 def from_array(identity: str, pixels: ByteArray, labels: IntArray, classes: tuple[str, ...]) -> Pictures:
     """Pictures from decoded pixels (N, S, S, 3), uint8, with labels (N,)."""
-    return Pictures(identity, lambda i: Image.fromarray(pixels[i]), lambda i: f"image {i}", labels, classes, pixels)
+    return Pictures(
+        identity=lambda: identity,
+        open=lambda i: Image.fromarray(pixels[i]),
+        name=lambda i: f"image {i}",
+        labels=labels,
+        classes=classes,
+        pixels=pixels,
+        digest=lambda i: bytes_digest(pixels[i].tobytes()),
+    )
 
 
 def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     """The training or the test part of pictures that have no splits of their own.
 
-    The test part is a random choice of `fraction` of the pictures, at least one, and the same at each call.
+    The test part is a fraction of the pictures, at least one: those whose digests are smallest. So it is a random
+    choice that depends on what a picture shows and not on where it is. When pictures come or go, no more than as many
+    others change sides.
 
     Raises:
         ValueError: `fraction` is not between 0 and 1, or leaves nothing to train on.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"data.source.holdout={fraction}: choose a fraction between 0 and 1")
-    order = np.random.default_rng(0).permutation(len(pictures))
     count = max(1, round(fraction * len(pictures)))
     if count >= len(pictures):
         raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")
+    order = sorted(range(len(pictures)), key=[pictures.content_digest(i) for i in range(len(pictures))].__getitem__)
     return pictures.subset(np.sort(order[:count] if split == "test" else order[count:]), f"{split}-of-{fraction}")
 
 

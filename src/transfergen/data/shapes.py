@@ -27,7 +27,7 @@ def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_00
     """
     count = train if split == "train" else test
     return Pictures(
-        identity=f"shapes/{split}/{size}/{count}",
+        identity=lambda: f"shapes/{split}/{size}/{count}",
         open=lambda i: draw(i % 10, size, np.random.default_rng((split == "test", i))),
         name=lambda i: f"shape {i}",
         labels=np.arange(count, dtype=np.int64) % 10,

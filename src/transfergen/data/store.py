@@ -1,14 +1,19 @@
 """The store of decoded pictures: uint8 pixels, in memory or in a memory-mapped cache file."""
 
+import errno
 import hashlib
+import json
 import logging
 import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -83,10 +88,11 @@ def build_store(
 
     If all pictures are squares of one size below `resolution`, they keep this size and are enlarged on the device. A
     store of more than `max_memory_mib` goes to a file in `cache_dir`, where later runs find it by the pictures'
-    identity.
+    identity, and compare it with its SHA-256.
 
     Raises:
         ValueError: a picture cannot be read, or, with `damaged="skip"`, a larger fraction of them than `max_damaged`.
+        OSError: the disk has no space for the file.
     """
     if pictures.pixels is not None and pictures.pixels.shape[1] <= resolution:
         return Store(pictures.pixels, pictures)
@@ -106,23 +112,88 @@ def build_store(
     if np.prod(shape) <= max_memory_mib * 2**20:
         pixels = np.empty(shape, np.uint8)
         return _store(pixels, pictures, decode_into(pixels))
-    state = f"{pictures.identity}|{shape}|{fit}|{damaged}|{max_damaged}|{max_megapixels}"
+    state = f"{pictures.identity()}|{shape}|{fit}|{damaged}|{max_damaged}|{max_megapixels}"
     path = cache_dir / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.npy"
-    rows = path.with_suffix(".rows")
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        for partial in cache_dir.glob(f"{path.stem}.*.part"):  # left by a run that was killed
-            partial.unlink()
-        if not path.exists():
-            partial = path.with_suffix(f".{os.getpid()}.part")
-            try:
-                mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-                decode_into(mapped).tofile(rows)
-                mapped.flush()
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-    return _store(np.load(path, mmap_mode="r"), pictures, np.fromfile(rows, np.int64))
+    kept = _read_record(path, len(pictures))
+    if kept is None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        _remove_debris(cache_dir)
+        with FileLock(_lock(path)):
+            kept = _read_record(path, len(pictures))  # another process may have written it since
+            if kept is None:
+                kept = _write(path, shape, decode_into)
+    return _store(np.load(path, mmap_mode="r"), pictures, kept)
+
+
+def _write(path: Path, shape: tuple[int, ...], decode_into: Callable[[ByteArray], IntArray]) -> IntArray:
+    """Decode pictures into a file, and record its SHA-256 and the pictures that were skipped in one beside it.
+
+    Raises:
+        OSError: the disk has no space for the file.
+    """
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.unlink(missing_ok=True)  # it might be a link
+    try:
+        mapped = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(partial)
+        kept = decode_into(mapped)
+        mapped.flush()
+        record = {"sha256": _sha256(partial), "skipped": np.setdiff1d(np.arange(shape[0]), kept).tolist()}
+        partial.replace(path)
+        partial.write_text(json.dumps(record))
+        partial.replace(path.with_suffix(".json"))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise OSError(
+            f"data.cache_dir={path.parent}: the decoded pictures take {np.prod(shape) / 2**20:,.0f} MiB, and "
+            f"{free / 2**20:,.0f} MiB are free; free some, or set another folder"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return kept
+
+
+def _reserve(file: Path) -> None:
+    """Have the disk set aside a file's space: writing to a mapped page that has none would kill the process."""
+    size = file.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
+    elif shutil.disk_usage(file.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _read_record(path: Path, count: int) -> IntArray | None:
+    """The indices of the pictures that a file holds; None if there is no such file, or it is not what was written."""
+    record_path = path.with_suffix(".json")
+    if not path.exists() or path.is_symlink() or record_path.is_symlink():
+        return None
+    try:
+        record = json.loads(record_path.read_text())
+        if record["sha256"] == _sha256(path):
+            return np.setdiff1d(np.arange(count), record["skipped"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    log.warning(f"data.cache_dir={path.parent}: {path.name} is damaged; the pictures are decoded again")
+    return None
+
+
+def _remove_debris(cache_dir: Path) -> None:
+    """Remove what processes that were killed have left: files whose lock nobody holds."""
+    for partial in cache_dir.glob("[0-9a-f]*.part"):
+        with suppress(Timeout), FileLock(_lock(cache_dir / partial.name.split(".")[0]), timeout=0):
+            partial.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_suffix(".npy.lock")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _store(pixels: ByteArray, pictures: Pictures, kept: IntArray) -> Store:

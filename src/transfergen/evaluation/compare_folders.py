@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 
 from transfergen.data.decoding import DamagedPictureError, check_choices, open_picture
-from transfergen.data.image_folder import SUFFIXES
+from transfergen.data.formats import files_digest, open_image
+from transfergen.data.image_folder import list_pictures
 from transfergen.data.pictures import Pictures
 from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison, ImageSet
@@ -79,7 +79,7 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
     """
     if not folder.is_dir():
         raise ValueError(f"{setting}={folder}: there is no such folder")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = [Path(file) for file in list_pictures(folder)[0]]
     if not files:
         raise ValueError(f"{setting}={folder}: no picture in it or in its subfolders")
     below = [file for file in files if file.parent != folder]
@@ -88,10 +88,9 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
             f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={below[0].parent}, or move them"
         )
     selected = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in selected]
     return Pictures(
-        identity=f"evaluate/{stats}",
-        open=lambda i: Image.open(selected[i]),
+        identity=lambda: f"evaluate/{files_digest(selected)}",
+        open=lambda i: open_image(selected[i]),
         name=lambda i: str(selected[i]),
         labels=np.zeros(len(selected), np.int64),
     )
