@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
@@ -25,6 +26,7 @@ def train(config: DictConfig) -> float:
         config, choices, checkpoint = _resume(config, choices, run_dir)
     if checkpoint is None and not (cli.is_sweep() or overwrite):
         _refuse_other_run(run_dir, resume=resume)
+    config.data.path = absolute_path(config.data)
     config = cli.plain(config)
     composed = dump_composed(config, choices)
     if not cli.is_sweep():
@@ -37,6 +39,14 @@ def train(config: DictConfig) -> float:
 
 
 main = partial(cli.run, "train", train)
+
+
+def absolute_path(data: DictConfig) -> str | None:
+    """`data.path` from the root, so that it means the same wherever the run is resumed; but not a name on the hub."""
+    if data.path is None:
+        return None
+    path = Path(to_absolute_path(str(Path(str(data.path)).expanduser()))).resolve()
+    return str(data.path if data.source._target_.endswith(".huggingface") and not path.exists() else path)
 
 
 def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
@@ -58,6 +68,11 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
     from transfergen.runs.checkpoint import last_good
     from transfergen.runs.resume import override_key, resume_config
 
+    if (
+        config.resume != "auto"
+        and Path(to_absolute_path(str(Path(config.resume).expanduser()))).resolve() != run_dir.resolve()
+    ):
+        raise ValueError(f"hydra.run.dir={run_dir}: resume={config.resume} goes on in its own folder; leave it out")
     checkpoint = last_good(run_dir / artefacts.CHECKPOINTS)
     if checkpoint is None:
         if config.resume == "auto":

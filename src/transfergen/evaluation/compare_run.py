@@ -20,6 +20,7 @@ from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator, read_metadata
 from transfergen.runs.saved_config import read_config
+from transfergen.runs.splits import warn_of_other_splits
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
             f"data.path={data.path}: these pictures have {len(data.test_set.classes)} classes, and the generator was "
             f"told of {generator.num_classes}; give the pictures that it was trained on"
         )
+    warn_of_other_splits(run_dir, data)
+    where = Path(str(data.path)).expanduser()
     how: dict[str, Any] = {"device": device, "batch_size": config.batch_size, "track": track}
 
     def images(store: Store, split: str, count: int) -> ImageSet:
@@ -79,6 +82,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         subject={
             "run": str(run_dir),
             "checkpoint": config.checkpoint,
+            "data_path": str(where.resolve()) if data.path and where.exists() else data.path,
             "images_seen": read_metadata(folder)["images_seen"],
             "resolution": data.resolution,
             **choice,

@@ -21,6 +21,8 @@ CONFIG = "config.yaml"
 COMPOSED = ".composed.yaml"
 """The config, which of its keys refer to others, and the model and experiment that were chosen: what a resumed run
 starts from."""
+SPLITS = "splits.json"
+"""Where the data were, and a digest of each split."""
 OVERRIDES, RESUMED_OVERRIDES = ".hydra/overrides.yaml", ".hydra/resumed/overrides.yaml"
 """The command line that began the run, and the one that last resumed it."""
 

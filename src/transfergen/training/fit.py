@@ -14,6 +14,7 @@ from rich.console import Console
 from transfergen.config import flatten, instantiate
 from transfergen.evaluation.measure import to_table
 from transfergen.runs import artefacts
+from transfergen.runs.splits import record_splits, warn_of_other_splits
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_callbacks, build_module, set_num_classes
 from transfergen.training.callbacks import Checkpointing, Evaluation
@@ -62,6 +63,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
             resolved = OmegaConf.to_yaml(config, resolve=True)
             artefacts.write(run_dir / artefacts.CONFIG, resolved.encode())
             artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
+            (record_splits if checkpoint is None else warn_of_other_splits)(run_dir, data)
             for logger in _tensorboards(loggers):
                 logger.experiment.add_text("config", f"```yaml\n{resolved}```")
 
