@@ -1,5 +1,6 @@
 """Faults that a run must survive, as somebody meets them; those of one module alone are tested beside it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import ANY_MODEL, ROOT, SMALL_MODELS, command, train
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, command, train
+
+from transfergen.commands import evaluate
 
 SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"]]
 
@@ -92,6 +95,35 @@ def test_damaged_pictures_stop_a_run_or_are_left_out(tmp_path):
     code, _, err = train(tmp_path / "run", *settings, *skipping, small=False)
     assert code == 0, err
     assert "of 36 pictures cannot be read" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_run_finds_its_pictures_from_any_folder_and_says_that_their_split_is_another(tmp_path, monkeypatch):
+    folder = pictures(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = train("run", *own("pictures", tmp_path / "cache"), "max_images=8", small=False)
+    assert code == 0, err
+    (tmp_path / "elsewhere").mkdir()
+    pictures(tmp_path / "elsewhere" / "pictures", count=20)  # others, where the relative path leads from there
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for i in range(40, 80):
+        shutil.copy(folder / f"{i - 40}.png", folder / f"{i}.png")
+    code, _, err = train(None, f"resume={tmp_path / 'run'}", "max_images=16", small=False)
+    assert code == 0, err
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert f"data.path={folder}: the test split is not the one that the run began with, of 4 pictures then and 8" in log
+    code, _, err = called(evaluate.main, f"run={tmp_path / 'run'}", "metrics=pixels", "neighbours=0")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["data_path"] == str(folder)
+
+
+def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused_by_name(tmp_path):
+    settings = own(pictures(tmp_path / "pictures", count=12), tmp_path / "cache")
+    code, _, err = train(tmp_path / "run", *settings, small=False)
+    assert code == 2
+    assert "not measured on 1 test image(s) with pixels, 16x16; have more, as by a larger data.source.holdout" in err
+    code, _, err = train(tmp_path / "run", *settings, "trainer.limit_train_batches=0", small=False)
+    assert code == 2
+    assert "trainer.limit_train_batches=0: leaves no batch of an epoch; set more" in err
 
 
 def test_divergence_stops_both_ranks_before_the_update(tmp_path):

@@ -54,3 +54,24 @@ def test_too_few_pictures_are_an_error_and_other_sources_are_read(folder):
     code, _, err = called(main, f"data.path={folder / 'nowhere'}")
     assert (code, err.count("\n")) == (2, 1)
     assert "there is no such folder" in err
+
+
+def test_check_refuses_what_training_does_for_want_of_test_pictures(folder):
+    for i in range(14):
+        (folder / "cat" / f"{i}.png").unlink()
+        (folder / "dog" / f"{i}.png").unlink()
+    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8")
+    assert code == 2
+    assert "error: metrics need 2 test pictures, and there is 1: have more, as by a larger data.source.holdout" in out
+    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8", "data.source.holdout=0.2")
+    assert code == 0, err
+
+
+def test_check_says_how_the_folder_was_read_and_what_is_left_out(folder):
+    (folder / "cat" / "notes.txt").write_text("")
+    (folder / "cat" / "1.jxl").write_text("")
+    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8", "format=json")
+    assert code == 0, err
+    left_out, reading = json.loads(out)["notes"]
+    assert left_out.endswith(": left out are 1 .jxl, 1 .txt")
+    assert reading.endswith(": read as 2 class folders, a part of them for tests")

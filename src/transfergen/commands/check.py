@@ -33,6 +33,7 @@ def check(config: DictConfig) -> None:
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")
     pictures = {name: data.pictures(name) for name in names}
+    _ = data.class_count  # raises what a training would
     findings = {
         name: inspect_pictures(
             pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures"
@@ -43,6 +44,7 @@ def check(config: DictConfig) -> None:
     splits: dict[Split, dict[str, Any]] = {name: summarize(pictures[name], findings[name]) for name in names}
     result: dict[str, Any] = {
         "path": config.data.path,
+        "notes": data.notes(),
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
         "warnings": list_warnings(splits, len(leaks), resolution=data.resolution),
@@ -69,10 +71,12 @@ def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
             lines.append(f"{unreadable}: remove them, or set data.damaged=skip")
         elif damaged > data.max_damaged * total:
             lines.append(f"{unreadable}, a larger part than data.max_damaged={data.max_damaged:g}")
-    readable = splits["train"]["pictures"] - len(splits["train"]["damaged"])
-    if readable < data.batch_size:
+    train, test = (splits[name]["pictures"] - len(splits[name]["damaged"]) for name in ("train", "test"))
+    if train < data.batch_size:
+        lines.append(f"{train:,} training pictures are fewer than data.batch_size={data.batch_size}: set at most that")
+    if test < 2:
         lines.append(
-            f"{readable:,} training pictures are fewer than data.batch_size={data.batch_size}: set at most that"
+            f"metrics need 2 test pictures, and there is {test}: have more, as by a larger data.source.holdout"
         )
     return lines
 
@@ -92,7 +96,7 @@ def _print(result: dict[str, Any], data: Any) -> None:
                 screen.print(f"{what}: {escape(printable(line))}", highlight=False, soft_wrap=True)
             if len(lines) > SHOWN:
                 screen.print(f"{what}: {len(lines) - SHOWN:,} more (format=json lists all)")
-    for kind in ("warnings", "errors"):
+    for kind in ("notes", "warnings", "errors"):
         for line in result[kind]:
             screen.print(f"{kind[:-1]}: {escape(printable(line))}", highlight=False, soft_wrap=True)
     if not result["errors"]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_rgb, to_square
+from transfergen.errors import first_line
 
 T = TypeVar("T")
 Damaged = Literal["error", "skip"]
@@ -48,7 +49,7 @@ def open_picture(pictures: Pictures, i: int, max_megapixels: float = MEGAPIXELS)
                 )
             yield picture
     except Exception as error:  # decoders raise whatever a damaged file leads them to
-        raise DamagedPictureError(f"{pictures.name(i)} ({str(error) or type(error).__name__})") from error
+        raise DamagedPictureError(f"{pictures.name(i)} ({first_line(error)})") from error
 
 
 def is_animation(picture: Image.Image) -> bool:

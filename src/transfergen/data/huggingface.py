@@ -9,6 +9,7 @@ import numpy as np
 
 from transfergen.data.formats import bytes_digest, file_digest, open_image
 from transfergen.data.pictures import IntArray, Pictures, Split, hold_out
+from transfergen.errors import first_line
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
 
@@ -121,9 +122,7 @@ def _load(path: str, config: str | None) -> Any:
     except Exception as error:  # the library's and the hub's errors have no common class
         what = "cannot be loaded as a data set" if local else "no such folder, and not found on the hub"
         what += f" with data.source.config={config}" if config else ""
-        raise ValueError(
-            f"data.path={path}: {what} ({(str(error).strip() or 'empty').splitlines()[0][:200]})"
-        ) from error
+        raise ValueError(f"data.path={path}: {what} ({first_line(error)})") from error
 
 
 def _parquet_files(folder: Path, root: Path) -> Any:

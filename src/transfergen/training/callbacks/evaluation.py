@@ -119,9 +119,10 @@ class Evaluation(IntervalCallback):
         self._classes = data.test_set.labels[chosen(data.test_set, self.count)].tolist()
         names = measurable(self.extractor, len(self._real), len(self._real))
         if self._minimised not in names:
+            choose = f"choose {', '.join(names)}, or " if names else ""
             raise ValueError(
                 f"evaluation.best={self._minimised}: not measured on {len(self._real)} {SPLIT} image(s) with "
-                f"{self.extractor.name}; choose {', '.join(names)}, or a larger test split"
+                f"{self.extractor.name}; {choose}have more, as by a larger data.source.holdout"
             )
         if trainer.is_global_zero:
             if self.shared is not None:
