@@ -121,9 +121,9 @@ def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused_by_name(tmp_pa
     code, _, err = train(tmp_path / "run", *settings, small=False)
     assert code == 2
     assert "not measured on 1 test image(s) with pixels, 16x16; have more, as by a larger data.source.holdout" in err
-    code, _, err = train(tmp_path / "run", *settings, "trainer.limit_train_batches=0", small=False)
+    code, _, err = train(tmp_path / "run", *settings, "trainer.limit_train_batches=0.01", small=False)
     assert code == 2
-    assert "trainer.limit_train_batches=0: leaves no batch of an epoch; set more" in err
+    assert "trainer.limit_train_batches=0.01: leaves no batch of an epoch; set more" in err
 
 
 def test_divergence_stops_both_ranks_before_the_update(tmp_path):

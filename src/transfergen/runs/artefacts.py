@@ -56,7 +56,18 @@ TRIAL, SWEEP, SWEEP_PLOT = "trial.json", "sweep.json", "sweep.png"
 
 _OF_A_TRAINING = (
     *(CONFIG, COMPOSED, CHECKPOINTS, GENERATOR_WEIGHTS, GENERATOR_METADATA, BEST, METRICS, EVALUATION, NEIGHBOURS),
-    *(DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT, "csv", "tensorboard", ".hydra/resumed"),
+    *(
+        SPLITS,
+        DISTILLATION,
+        GRID,
+        SAMPLES,
+        RECONSTRUCTIONS,
+        INTERPOLATIONS,
+        REPORT,
+        "csv",
+        "tensorboard",
+        ".hydra/resumed",
+    ),
 )
 
 
