@@ -38,14 +38,13 @@ def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_00
 def draw(label: int, size: int, rng: np.random.Generator) -> Image.Image:
     """Draw the shape CLASSES[label] at a random position, size x size."""
     side = size * _OVERSAMPLING
-    # A light background with a strong colour, or a dark one with a light colour, so that the shape always stands out.
-    hue, light = rng.uniform(0, 360), rng.random() < 0.5
-    background = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(10, 40):.0f}%, {88 if light else 14}%)"
-    fill = f"hsl({hue:.0f}, {rng.uniform(75, 100):.0f}%, {rng.uniform(35, 48) if light else rng.uniform(55, 68):.0f}%)"
+    # A pale background and a strong, darker colour, so that the shape always stands out.
+    background = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(10, 60):.0f}%, {rng.uniform(82, 94):.0f}%)"
+    fill = f"hsl({rng.uniform(0, 360):.0f}, {rng.uniform(70, 100):.0f}%, {rng.uniform(32, 52):.0f}%)"
     picture = Image.new("RGB", (side, side), background)
-    radius = side * rng.uniform(0.28, 0.4)
-    x, y = (side / 2 + rng.uniform(-0.4, 0.4) * (side / 2 - radius) for _ in range(2))
-    _paint(ImageDraw.Draw(picture), CLASSES[label], (x, y), radius, rng.uniform(-0.3, 0.3), fill, background)
+    radius = side * rng.uniform(0.34, 0.42)
+    x, y = (side / 2 + rng.uniform(-0.2, 0.2) * (side / 2 - radius) for _ in range(2))
+    _paint(ImageDraw.Draw(picture), CLASSES[label], (x, y), radius, rng.uniform(-0.1, 0.1), fill, background)
     return picture.resize((size, size), Image.Resampling.BOX)
 
 
