@@ -21,6 +21,13 @@ VARIANTS: Variants = {
     "cifar10": RECIPE,
     "cifar10_random": [*RECIPE, "backbone.weights=random"],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", "backbone.weights={vgg}"],
+    "vgg_disc_matched": [  # nothing is pretrained, and all else as in vgg_disc
+        "model=vgg_disc",
+        "discriminator=dcgan",
+        "discriminator.joint_batchnorm=true",
+        "backbone=none",
+        "optimizer.discriminator.lr=5e-4",
+    ],
     "vision_aided": [
         "model=vision_aided",
         "data.batch_size=64",
@@ -28,7 +35,7 @@ VARIANTS: Variants = {
         "discriminator.backbones.vgg19.weights={vgg}",
     ],
 }
-RIVALS = ["dcgan", "dcgan_fast", "dcgan_matched"]
+RIVALS = ["dcgan", "dcgan_fast", "dcgan_matched", "vgg_disc_matched"]
 
 if __name__ == "__main__":
     quality_command(__doc__, VARIANTS, common=["generator=dcgan"], rivals=RIVALS, moments=[(1800, "seconds")])
