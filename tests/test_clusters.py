@@ -50,7 +50,7 @@ def test_slurm_config_composes_and_asks_to_be_queued_again():
 
 
 def test_each_training_of_a_sweep_is_a_job_and_a_preempted_one_goes_on(tmp_path):
-    images = 16_000
+    images = 4_000
     arguments = [
         "-m",
         "hydra/launcher=submitit_local",

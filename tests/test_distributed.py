@@ -1,4 +1,6 @@
-"""Two processes on one CPU, over gloo, as `trainer.devices=2` starts them."""
+"""Two processes on one CPU, over gloo."""
+
+import json
 
 import pytest
 import torch
@@ -7,9 +9,14 @@ from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
 from transfergen.training.trainer import SyncBatchNorm, build_trainer
 
 LIST_RANKS = """
-import os, sys, torch
+import json, sys, torch
+from pathlib import Path
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+import transfergen.commands.train
+from transfergen.config import CONF_DIR
+from transfergen.training.fit import train
 from transfergen.training.gan_module import GAN
-from transfergen.commands.train import main
 
 end, step = GAN.on_train_end, GAN.training_step
 seen = []
@@ -22,12 +29,17 @@ def training_step(self, batch, batch_idx):
 def on_train_end(self):
     state = dict(self.named_parameters())
     torch.save({"weights": state, "seen": [i.tolist() for i in seen], "noise": self._randomness.latents(2, 3),
-                "joined": getattr(self.discriminator, "joined", [])},
-               os.path.join(os.environ["RANKS"], f"rank{self.global_rank}.pt"))
+                "joined": getattr(self.discriminator, "joined", [])}, run_dir.parent / f"rank{self.global_rank}.pt")
+    seen.clear()
     end(self)
 
 GAN.training_step, GAN.on_train_end = training_step, on_train_end
-main()
+for name, overrides in json.loads(sys.argv[1]).items():
+    run_dir = Path(sys.argv[2]) / name / "run"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "trainer.max_epochs=1", "trainer.devices=2"])
+    train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run_dir)
 """
 
 
@@ -45,23 +57,23 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
-def ranks(request, tmp_path_factory):
-    """What each of two ranks has seen and become after an epoch, and the run directory."""
-    folder = tmp_path_factory.mktemp(request.param)
-    script = folder / "train.py"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of the trainings with all options, one after the other in one pair of processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    script = folder / "pair.py"
     script.write_text(LIST_RANKS)
-    run_dir = folder / "run"
-    done = command(
-        run_dir,
-        *OPTIONS[request.param],
-        "trainer.max_epochs=1",
-        "trainer.devices=2",
-        env={"RANKS": str(folder)},
-        script=script,
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)], run_dir
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = command(None, json.dumps(OPTIONS), str(folder), script=launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(params=OPTIONS)
+def ranks(request, trained):
+    """What each of two ranks has seen and become after an epoch, and the run directory."""
+    folder = trained / request.param
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)], folder / "run"
 
 
 def test_weights_are_bit_identical(ranks):

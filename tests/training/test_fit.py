@@ -110,21 +110,22 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("images", [64, 40], ids=["at-an-epochs-end", "within-an-epoch"])
 @pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED)
-def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path, options, images):
+def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path, options):
+    """Interrupted within an epoch, and again at its end."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, *options, *TWO_EPOCHS, small=False)[0] == 0
-    assert train(parts, *options, *TWO_EPOCHS, f"max_images={images}", small=False)[0] == 0
+    assert train(parts, *options, *TWO_EPOCHS, "max_images=40", small=False)[0] == 0
     half = checkpoint(parts)
-    code, _, err = train(None, f"resume={parts}", "max_images=128", small=False)
-    assert code == 0, err
+    for images in (64, 128):
+        code, _, err = train(None, f"resume={parts}", f"max_images={images}", small=False)
+        assert code == 0, err
 
     a, b = checkpoint(whole), checkpoint(parts)
     if options is RESUMED["vision-aided"]:
         assert [len(state["state_dict"]["discriminator._extra_state"]) for state in (half, b)] == [1, 2]
         assert half["state_dict"]["augment.p"] > 0
-    assert half["transfergen"]["images_seen"] == images
+    assert half["transfergen"]["images_seen"] == 40
     assert a["transfergen"]["images_seen"] == b["transfergen"]["images_seen"] == 128
     assert a["state_dict"].keys() == b["state_dict"].keys()
     for name, value in a["state_dict"].items():
@@ -220,6 +221,14 @@ def trunk_weights(run_dir):
     return {n: t for n, t in state.items() if n.startswith("discriminator.backbone") and n.endswith("weight")}
 
 
+@pytest.fixture(scope="module")
+def first_trunk(tmp_path_factory):
+    """The weights of the trunk that each training with the same seed begins with: feature extraction moves none."""
+    run_dir = tmp_path_factory.mktemp("run")
+    assert train(run_dir, "transfer=feature_extraction", "max_images=8")[0] == 0
+    return trunk_weights(run_dir)
+
+
 @pytest.mark.parametrize(
     ("options", "training_blocks"),
     [
@@ -230,20 +239,19 @@ def trunk_weights(run_dir):
         (["transfer=fine_tuning", "transfer.trunk=gradual", "transfer.unfreeze_every_images=24"], {"2"}),
     ],
 )
-def test_strategy_decides_which_blocks_of_the_trunk_move(tmp_path, options, training_blocks):
-    for images in (8, 40):
-        code, _, err = train(tmp_path / str(images), *options, f"max_images={images}")
-        assert code == 0, err
-    first, last = trunk_weights(tmp_path / "8"), trunk_weights(tmp_path / "40")
-    moved = {name.split(".")[3] for name in first if not torch.equal(first[name], last[name])}
+def test_strategy_decides_which_blocks_of_the_trunk_move(tmp_path, first_trunk, options, training_blocks):
+    code, _, err = train(tmp_path, *options, "max_images=40")
+    assert code == 0, err
+    last = trunk_weights(tmp_path)
+    moved = {name.split(".")[3] for name, first in first_trunk.items() if not torch.equal(first, last[name])}
     assert moved == training_blocks
 
 
 @pytest.mark.parametrize(
     "override", ["optimizer.discriminator.lr=1e30", "optimizer.generator.lr=1e30"], ids=["discriminator", "generator"]
 )
-def test_divergence_stops_the_run_before_the_update_and_keeps_the_last_checkpoint(tmp_path, override):
-    assert train(tmp_path, "trainer.max_epochs=1")[0] == 0
+def test_divergence_stops_the_run_before_the_update_and_keeps_the_last_checkpoint(tmp_path, one_epoch, override):
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
     code, _, err = train(None, f"resume={tmp_path}", "trainer.max_epochs=3", override, small=False)
     assert code == 3
