@@ -64,7 +64,7 @@ def test_a_second_process_is_told_of_the_first_and_removes_none_of_its_files(tmp
 def test_a_claim_ends_with_its_context(tmp_path):
     for _ in range(2):
         with claim(tmp_path, "out"):
-            assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+            assert (tmp_path / ".lock.holder").read_text().startswith(f"process {os.getpid()} on ")
         assert list(tmp_path.iterdir()) == []
 
 

@@ -46,7 +46,7 @@ SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS = "samples", "reconstructions", "interp
 """Folders of grids, each named by the images seen when it was made."""
 REPORT = "report.html"
 LOCK = ".lock"
-"""Names the process that works in a folder."""
+"""Held by the process that works in a folder; beside it, `.lock.holder` names that process."""
 
 CACHE = "~/.cache/transfergen"
 """Where decoded pictures and features are kept, unless `data.cache_dir` says otherwise."""
@@ -184,17 +184,18 @@ def claim(path: Path, override: str) -> Iterator[None]:
     else:
         name = f".{path.name[:40]}"
         file, debris = path.with_name(f"{name}{LOCK}"), [*path.parent.glob(f"{glob.escape(name)}.*.part")]
-    lock = FileLock(file, timeout=0)
+    lock, holder = FileLock(file, timeout=0), file.with_name(f"{file.name}.holder")
     try:
         lock.acquire()
     except Timeout:
-        holder = file.read_text() or "another process"
-        raise ValueError(f"{override}={path}: {holder} works there; wait for its end, or choose another") from None
+        name = holder.read_text() if holder.is_file() else "another process"
+        raise ValueError(f"{override}={path}: {name} works there; wait for its end, or choose another") from None
     try:
-        file.write_text(f"process {os.getpid()} on {platform.node()}")
+        write(holder, f"process {os.getpid()} on {platform.node()}".encode())
         for part in debris:
             part.unlink(missing_ok=True)
         yield
     finally:
-        file.unlink(missing_ok=True)
+        for each in (holder, file):
+            each.unlink(missing_ok=True)
         lock.release()
