@@ -96,13 +96,15 @@ def train(run_dir, *overrides, small=True):
 
 def called(main, *arguments):
     """Run a command's `main` in this process: (exit code, stdout, stderr)."""
+    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
+    once = mock.patch.object(Hydra, "get_mode", return_value=None)  # composes all for `hydra.mode`, which nothing sets
     out, err = io.StringIO(), io.StringIO()
     argv = ["command", *map(str, arguments)]
     code = 0
-    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with once, mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
         except SystemExit as stop:

@@ -1,6 +1,8 @@
+import copy
 import inspect
 import math
 import re
+from functools import cache
 
 import pytest
 import torch
@@ -15,9 +17,18 @@ from transfergen.networks.weights import WeightsError
 from transfergen.runs.resume import resume_config
 
 
-def composed(*overrides):
+@cache
+def _composed(*overrides):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose("train", overrides=list(overrides))
+
+
+def composed(*overrides, resolution=None):
+    """A config of one's own: to copy one takes a tenth of the time that it takes to compose it."""
+    config = copy.deepcopy(_composed(*overrides))
+    if resolution is not None:
+        config.data.resolution = resolution
+    return config
 
 
 CHOICES = [
@@ -105,7 +116,7 @@ def test_a_choice_sets_all_arguments_of_its_target_to_their_defaults_but_for_wha
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("generator", options("generator"))
 def test_each_generator_is_built_and_makes_images_of_its_resolution(generator, classes, resolution):
-    config = composed(f"generator={generator}", f"data.resolution={resolution}", "generator.width=4")
+    config = composed(f"generator={generator}", "generator.width=4", resolution=resolution)
     network = instantiate(config.generator, **in_classes(config.generator, classes)).eval()
     images = network(torch.randn(2, network.z_dim), torch.tensor([0, 2]))
     assert images.shape == (2, 3, resolution, resolution) == (2, 3, network.resolution, network.resolution)
@@ -131,15 +142,21 @@ def small(backbone, node):
     return [f"{node}.weights=random", *(f"{node}.{override}" for override in SHALLOW[backbone])]
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("discriminator", ON_A_BACKBONE)
+@pytest.mark.parametrize(
+    ("discriminator", "backbone", "resolution"),
+    [  # each discriminator and each backbone at each resolution, but not each pair
+        (discriminator, backbone, (32, 64, 128, 256)[(i + j + k) % 4])
+        for i, discriminator in enumerate(ON_A_BACKBONE)
+        for j, backbone in enumerate(BACKBONES)
+        for k in (0, 2)
+    ],
+)
 def test_each_discriminator_is_built_on_each_backbone_and_scores_images(discriminator, backbone, resolution):
     config = composed(
         f"discriminator={discriminator}",
         f"backbone={backbone}",
-        f"data.resolution={resolution}",
         *small(backbone, "backbone"),
+        resolution=resolution,
     )
     network = instantiate(config.discriminator)
     images = torch.rand(2, 3, resolution, resolution) * 2 - 1
@@ -154,12 +171,13 @@ def test_each_discriminator_is_built_on_each_backbone_and_scores_images(discrimi
 @pytest.mark.parametrize("discriminator", sorted(set(DISCRIMINATORS) - set(ON_A_BACKBONE)))
 def test_each_other_discriminator_does_without_the_backbone_and_scores_images(discriminator, classes, resolution):
     config = composed(
-        *(f"discriminator={discriminator}", "backbone=none", f"data.resolution={resolution}"),
+        *(f"discriminator={discriminator}", "backbone=none"),
         *(
             override
             for name in composed(f"discriminator={discriminator}").discriminator.get("backbones", {})
             for override in small(name, f"discriminator.backbones.{name}")
         ),
+        resolution=resolution,
     )
     network = instantiate(config.discriminator, **in_classes(config.discriminator, classes))
     images, y = torch.rand(4, 3, resolution, resolution) * 2 - 1, torch.tensor([0, 1, 2, 0])
