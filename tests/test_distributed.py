@@ -64,7 +64,7 @@ def trained(tmp_path_factory):
     script = folder / "pair.py"
     script.write_text(LIST_RANKS)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = command(None, json.dumps(OPTIONS), str(folder), script=launcher)
+    done = command(None, json.dumps(OPTIONS), str(folder), script=launcher, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
