@@ -41,7 +41,7 @@ def refusal(run_dir, *overrides, small=False):
             ["VGGDiscriminator has no", "~discriminator.layers"],
         ),
         (["data=image_folder"], ["data.path"]),
-        (["data=image_folder", "data.path=nowhere"], ["data.path=nowhere", "no such folder"]),
+        (["data=image_folder", "data.path=nowhere"], ["data.path=", "/nowhere", "no such folder"]),
         (["data=huggingface", "data.path=./nowhere"], ["data.path=./nowhere", "no such folder"]),
         ([*SHAPES_ON_VGG, "data.resolution=48"], ["data.resolution=48", "32, 64, 128 or 256"]),
         ([*SHAPES_ON_VGG, "data.resolution=512"], ["data.resolution=512", "32 to 256"]),
