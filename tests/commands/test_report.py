@@ -131,7 +131,7 @@ def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
         ([], "give one of run="),
         ([f"run={tmp_path}"], "no config.yaml"),
         ([f"sweep={broken}"], "no run in it"),
-        ([f"runs={broken}"], f"runs={broken}: give a list, as runs=[RUN_DIR,RUN_DIR], or run=RUN_DIR for one"),
+        ([f"runs={broken}"], f"runs={broken}: choose a list, as in [a,b]"),
     ):
         code, _, err = called(main, *words)
         assert code == 2

@@ -67,8 +67,6 @@ def report(config: DictConfig) -> None:
         if not folders:
             raise ValueError(f"sweep={root}: no run in it")
     else:
-        if isinstance(config.runs, str):
-            raise ValueError(f"runs={config.runs}: give a list, as runs=[RUN_DIR,RUN_DIR], or run=RUN_DIR for one")
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT

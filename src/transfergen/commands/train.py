@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
@@ -45,7 +44,7 @@ def absolute_path(data: DictConfig) -> str | None:
     """`data.path` from the root, so that it means the same wherever the run is resumed; but not a name on the hub."""
     if data.path is None:
         return None
-    path = Path(to_absolute_path(str(Path(str(data.path)).expanduser()))).resolve()
+    path = Path(str(data.path)).expanduser().resolve()
     return str(data.path if data.source._target_.endswith(".huggingface") and not path.exists() else path)
 
 
@@ -68,10 +67,7 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
     from transfergen.runs.checkpoint import last_good
     from transfergen.runs.resume import override_key, resume_config
 
-    if (
-        config.resume != "auto"
-        and Path(to_absolute_path(str(Path(config.resume).expanduser()))).resolve() != run_dir.resolve()
-    ):
+    if config.resume != "auto" and Path(config.resume).expanduser().resolve() != run_dir.resolve():
         raise ValueError(f"hydra.run.dir={run_dir}: resume={config.resume} goes on in its own folder; leave it out")
     checkpoint = last_good(run_dir / artefacts.CHECKPOINTS)
     if checkpoint is None:
