@@ -56,14 +56,14 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "0 or more",
         lambda value: value >= 0,
-        "neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers num_classes class_dim "
+        "lr neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers num_classes class_dim "
         "orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual adversarial output mmd "
         "coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale discriminator.count taps",
     ),
     (
         "above 0",
         lambda value: value > 0,
-        "lr eps truncation max_megapixels sigma clip trunk_lr_scale weight limit_train_batches",
+        "eps truncation max_megapixels sigma clip trunk_lr_scale weight limit_train_batches",
     ),
     ("0 to 1", lambda value: 0 <= value <= 1, "final_factor max_damaged colour translation cutout p max_p"),
     ("0 to below 1", lambda value: 0 <= value < 1, "betas beta2 momentum dropout"),
