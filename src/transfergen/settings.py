@@ -56,9 +56,9 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "0 or more",
         lambda value: value >= 0,
-        "lr neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers num_classes class_dim "
-        "orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual adversarial output mmd "
-        "coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale discriminator.count taps",
+        "lr neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers num_classes "
+        "class_dim orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual adversarial "
+        "output mmd coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale discriminator.count taps",
     ),
     (
         "above 0",
