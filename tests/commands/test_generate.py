@@ -160,8 +160,12 @@ def test_interpolation_is_written_as_gif_and_film(run_dir, tmp_path):
 def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir, tmp_path):
     picture, out = tmp_path / "mine.jpg", tmp_path / "out"
     Image.new("RGB", (50, 40), "red").save(picture)
+    out.mkdir()
+    for name in ("inversion.png", "latent.safetensors"):
+        (out / name).symlink_to(picture)  # is replaced, not written through
     code, _, err = called(main, f"run={run_dir}", f"invert={picture}", "steps=20", f"out={out}")
     assert code == 0, err
+    assert Image.open(picture).size == (50, 40)
     sheet = np.asarray(Image.open(out / "inversion.png"))
     assert sheet.shape == (36, 70, 3)
     assert np.abs(sheet[2:34, 2:34].astype(int) - (254, 0, 0)).max() <= 2

@@ -63,7 +63,7 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
         _refuse_others(out, settings)
         if not zipped:
             artefacts.write_json(folder / SETTINGS, settings)
-        generators[0].grid(seeds[:64], **options).save(folder / artefacts.GRID)
+        artefacts.write_picture(folder / artefacts.GRID, generators[0].grid(seeds[:64], **options))
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
     print(f"{config.num:,} images: {images}, the first of them in {folder / artefacts.GRID}")
@@ -109,7 +109,7 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
 
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_rgb, to_square
@@ -128,8 +128,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)
     with torch.no_grad():
         image = generator.network(z, labels)
-    out.mkdir(parents=True, exist_ok=True)
     sheet = out / "inversion.png"
-    to_grid(torch.cat([pixels[None], to_uint8(image).cpu()]), columns=2).save(sheet)
-    save_file({"z": z.cpu()}, out / "latent.safetensors")
+    artefacts.write_picture(sheet, to_grid(torch.cat([pixels[None], to_uint8(image).cpu()]), columns=2))
+    artefacts.write(out / "latent.safetensors", save({"z": z.cpu()}))
     print(f"the picture, and the image nearest to it: {sheet} (mean squared error {float(squared):.4f})")

@@ -183,7 +183,7 @@ class PretrainedGenerator(ModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         its = self.metadata
         save_generator(save_directory, self.network, its["generator"], ema=its["ema"], images_seen=its["images_seen"])
-        self.grid(range(64)).save(save_directory / artefacts.GRID)
+        artefacts.write_picture(save_directory / artefacts.GRID, self.grid(range(64)))
         if self.metrics:
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
 

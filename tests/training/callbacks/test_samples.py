@@ -39,3 +39,12 @@ def test_diversity_is_logged_and_a_collapse_is_warned_of(fit, trainer, module, t
 def test_a_single_sample_has_no_diversity(fit, trainer, tmp_path):
     fit(SampleGrid(tmp_path, every_images=8, count=1), images=8)
     assert trainer.loggers[0] == []
+
+
+def test_a_grid_takes_the_place_of_a_link_and_is_not_written_through_it(fit, tmp_path):
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(b"mine")
+    (tmp_path / "grid.png").symlink_to(elsewhere)
+    fit(SampleGrid(tmp_path, every_images=8, count=4), images=8)
+    assert elsewhere.read_bytes() == b"mine"
+    assert Image.open(tmp_path / "grid.png").size

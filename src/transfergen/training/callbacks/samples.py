@@ -50,7 +50,7 @@ class SampleGrid(IntervalCallback):
         images = sample(module.ema_generator, range(self.seed, self.seed + self.count), module.device)
         path = self.run_dir / artefacts.SAMPLES / f"{images_seen:09d}.png"
         save_grid(trainer, path, "samples", images, images_seen)
-        to_grid(images).save(self.run_dir / artefacts.GRID)
+        artefacts.write_picture(self.run_dir / artefacts.GRID, to_grid(images))
         if self._real_spread:
             diversity = _spread(images) / self._real_spread
             for logger in trainer.loggers:
@@ -62,9 +62,8 @@ def save_grid(
     trainer: Trainer, path: Path, title: str, images: Tensor, images_seen: int, columns: int | None = None
 ) -> None:
     """Save images (B, 3, R, R) in [-1, 1] as one PNG, and in TensorBoard under `title`."""
-    path.parent.mkdir(exist_ok=True)
     grid = to_grid(images, columns)
-    grid.save(path)
+    artefacts.write_picture(path, grid)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(title, pil_to_tensor(grid), images_seen)
