@@ -49,6 +49,7 @@ def test_slurm_config_composes_and_asks_to_be_queued_again():
         assert line in shown.stdout
 
 
+@pytest.mark.faults
 def test_each_training_of_a_sweep_is_a_job_and_a_preempted_one_goes_on(tmp_path):
     images = 4_000
     arguments = [
