@@ -2,7 +2,9 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from transfergen.data import shapes as shapes_module
 from transfergen.data.shapes import CLASSES, draw, shapes
 
 
@@ -27,6 +29,12 @@ def test_train_and_test_pictures_differ():
     assert train.identity() != test.identity()
     for i in range(10):
         assert (pixels(train, i) != pixels(test, i)).any()
+
+
+def test_pictures_that_are_drawn_otherwise_have_another_identity(monkeypatch):
+    before, again = shapes(None, "train", train=25).identity(), shapes(None, "train", train=25).identity()
+    monkeypatch.setattr(shapes_module, "draw", lambda label, size, rng: Image.new("RGB", (size, size), "red"))
+    assert before == again != shapes(None, "train", train=25).identity()
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 25), ("test", 12)])

@@ -21,7 +21,7 @@ def pictures(count=64, size=16):
 
 
 def share_changed(augment, images):
-    """Of the images."""
+    """The share of the images that augmentation changes, 0 to 1."""
     return (augment(images) != images).flatten(1).any(1).float().mean().item()
 
 

@@ -173,7 +173,7 @@ def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def rates(monkeypatch):
-    """Of the discriminator and the generator at each step from now on, which start at 2 and 1."""
+    """The learning rates of discriminator and generator at each step from now on. They start at 2 and 1."""
     rates = []
     step = GAN.training_step
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
+from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Pictures, Split
 
 CLASSES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "hexagon", "heart", "crescent")
@@ -26,9 +27,17 @@ def shapes(path: str | None, split: Split, *, size: int = 64, train: int = 10_00
         test: number of test pictures.
     """
     count = train if split == "train" else test
+
+    def picture(i: int) -> Image.Image:
+        return draw(i % 10, size, np.random.default_rng((split == "test", i)))
+
+    def identity() -> str:
+        drawn = b"".join(picture(i).tobytes() for i in range(len(CLASSES)))  # another version may draw otherwise
+        return f"shapes/{split}/{count}/{bytes_digest(drawn).hex()}"
+
     return Pictures(
-        identity=lambda: f"shapes/{split}/{size}/{count}",
-        open=lambda i: draw(i % 10, size, np.random.default_rng((split == "test", i))),
+        identity=identity,
+        open=picture,
         name=lambda i: f"shape {i}",
         labels=np.arange(count, dtype=np.int64) % 10,
         classes=CLASSES,

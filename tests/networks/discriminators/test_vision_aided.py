@@ -15,7 +15,7 @@ from transfergen.training.turn_losses import discriminator_turn, generator_turn
 
 
 class Differences(nn.Module):
-    """Of pixels side by side: blind to brightness."""
+    """Features that are differences of pixels side by side: blind to brightness."""
 
     def forward(self, images):
         return images[..., ::4, 1::4] - images[..., ::4, ::4]

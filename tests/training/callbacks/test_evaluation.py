@@ -54,7 +54,11 @@ def test_what_is_measured_last_has_other_latents_than_what_chose_the_best(fit, t
     assert {record["seed"] for record in chosen} == {5}
     assert {record["seed"] for record in callback.records} == {callback.last_seed} == {1_000_005}
     command, training = OmegaConf.load(CONF_DIR / "evaluate.yaml"), OmegaConf.load(CONF_DIR / "train.yaml").evaluation
-    assert command.seed == training.seed + evaluation.LAST >= training.seed + max(command.count, training.count)
+    assert (
+        command.seed
+        == training.seed + evaluation.LAST_SEED_OFFSET
+        >= training.seed + max(command.count, training.count)
+    )
 
 
 def test_samples_have_each_class_as_often_as_the_test_images(trainer, module, tmp_path, monkeypatch):

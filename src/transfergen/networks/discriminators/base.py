@@ -21,7 +21,7 @@ class Discriminator(nn.Module):
     """
 
     backbones: Sequence[Backbone] = ()
-    """Its pretrained networks."""
+    """The pretrained networks that it looks through."""
     num_classes: int = 0
     """Number of classes; 0 if it is unconditional."""
     blocks: int = 0

@@ -34,8 +34,8 @@ from transfergen.training.callbacks.progress import track_on_bar
 log = logging.getLogger(__name__)
 
 SPLIT = "test"
-LAST = 1_000_000
-"""Added to the seed for the last measurement, whose latents have then not chosen the best generator."""
+LAST_SEED_OFFSET = 1_000_000
+"""What is added to `seed` for the last measurement. Its latents are then not those that chose the best generator."""
 
 
 class Evaluation(IntervalCallback):
@@ -51,7 +51,7 @@ class Evaluation(IntervalCallback):
         config: of the training, to find weights that it shares with the extractor.
         every_images: real images between two measurements; None measures at the end only.
         count: samples, and images of the test split, at most.
-        seed: of the first latent; the others have the seeds that follow. At the end, `LAST` is added.
+        seed: of the first latent; the others have the seeds that follow. At the end, `LAST_SEED_OFFSET` is added.
         best: the metric that decides which generator is best; None keeps none.
         required: False measures on pixels if the extractor's weights cannot be read.
 
@@ -88,8 +88,8 @@ class Evaluation(IntervalCallback):
 
     @property
     def last_seed(self) -> int:
-        """Of the first latent of the last measurement."""
-        return self.seed + LAST
+        """The seed of the first latent of the last measurement."""
+        return self.seed + LAST_SEED_OFFSET
 
     @property
     def objective(self) -> float:
