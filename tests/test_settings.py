@@ -29,6 +29,12 @@ NEEDED = {
     "transfer=distillation": ["transfer.teacher=x"],
     "transfer=domain_adaptation": ["transfer.source=x"],
 }
+OF_ANOTHER_CHOICE = {
+    "metrics.size": "metrics=pixels",
+    "objective.clip": "objective=wasserstein",
+    "objective.beta": "objective=elbo",
+    "objective.sigma": "objective=elbo",
+}
 
 
 def composed(command, *overrides):
@@ -93,7 +99,14 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("data.num_workers=-1", "choose a whole number, 0 or more"),
         ("data.batch_size=1", "choose a whole number, 2 or more"),
         ("data.classes=cat", "choose a list, as in [a,b], each text or a whole number or null"),
+        ("data.max_images=0", "choose a whole number or null, 1 or more"),
         ("data.fit=oval", "choose one of crop, pad, stretch"),
+        ("data.damaged=mend", "choose one of error, skip"),
+        ("objective.penalty.r1=-1", "choose a number, 0 or more"),
+        ("objective.penalty.every=0", "choose a whole number, 1 or more"),
+        ("objective.clip=0", "choose a number or null, above 0"),
+        ("objective.beta=-1", "choose a number, 0 or more"),
+        ("objective.sigma=0.0", "choose a number or null, above 0"),
         ("backbone.taps=relu3_4", "choose a list, as in [a,b], each text"),
         ("discriminator.backbone=vgg19", "choose one of its group's options"),
         ("transfer.trunk=molten", "choose one of frozen, trainable, last_k, gradual"),
@@ -108,6 +121,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("trainer.max_epochs=1.5", "choose a whole number or null, -1 or more"),
         ("trainer.max_time=5", "choose text or null"),
         ("check data.path=null", "choose text"),
+        ("check data.source.holdout=0", "choose a number, between 0 and 1"),
         ("check data.source.holdout=1", "choose a number, between 0 and 1"),
         ("generate num=1.5", "choose a whole number, 1 or more"),
         ("generate truncation=0", "choose a number or null, above 0"),
@@ -128,8 +142,8 @@ def test_a_value_of_another_type_or_out_of_range_is_refused_with_its_key(configs
     command, _, setting = override.rpartition(" ")
     key, _, value = setting.partition("=")
     config = configs[command or "train"].copy()
-    if key.startswith("metrics."):
-        config.metrics = OmegaConf.load(CONF_DIR / "metrics" / "pixels.yaml")
+    if key in OF_ANOTHER_CHOICE:
+        config = composed("train", OF_ANOTHER_CHOICE[key])
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x)
     with pytest.raises(ValueError, match=rf"^{re.escape(key)}=.*: {re.escape(words)}$"):

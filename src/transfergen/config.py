@@ -43,8 +43,17 @@ def check(config: Any, given: Collection[str] = ()) -> None:
     Raises:
         ValueError: see `instantiate`.
     """
-    _check_targets(config)
-    _check_settings(config, given)
+    if isinstance(config, ListConfig):
+        for item in config:
+            check(item)
+    if not isinstance(config, DictConfig):
+        return
+    names = [str(key) for key in config if not str(key).startswith("_") and key not in given]
+    kinds = _kinds(config, names)
+    for name in names:
+        if name in kinds:
+            check_value(_override(config, name), config[name], kinds[name])
+        check(config[name])
 
 
 def _build(node: Any, given: dict[str, Any]) -> Any:
@@ -76,25 +85,12 @@ def _override(node: DictConfig, name: str) -> str:
     return str(node._get_full_key(name) if value is None else value._dereference_node()._get_full_key(None))
 
 
-def _check_settings(node: Any, given: Collection[str] = ()) -> None:
-    if isinstance(node, ListConfig):
-        for item in node:
-            _check_settings(item)
-    if not isinstance(node, DictConfig):
-        return
-    names = [str(key) for key in node if not str(key).startswith("_") and key not in given]
-    kinds = _kinds(node, names)
-    for name in names:
-        if name in kinds:
-            check_value(_override(node, name), node[name], kinds[name])
-        _check_settings(node[name])
-
-
 def _kinds(node: DictConfig, names: list[str]) -> dict[str, Any]:
     """The type hints of settings; of some, none is known.
 
     Raises:
-        ValueError: a setting that came along from elsewhere, such as an experiment, to a choice that does not have it.
+        ValueError: a target that is not trusted, or a setting that came along from elsewhere, such as an experiment, to
+            a choice that does not have it.
     """
     if "_target_" not in node:
         takers = TAKEN_BY.get(str(node._get_full_key(None)), ())
@@ -111,17 +107,6 @@ def _kinds(node: DictConfig, names: list[str]) -> dict[str, Any]:
     if "source" in node and "path" in node:  # of pictures, which says what paths it takes
         kinds["path"] = hints(get_target(node.source._target_)).get("path", Any)
     return kinds
-
-
-def _check_targets(config: Any) -> None:
-    if isinstance(config, DictConfig):
-        if "_target_" in config:
-            get_target(config._target_)
-        for key in config:
-            _check_targets(config[key])
-    elif isinstance(config, ListConfig):
-        for item in config:
-            _check_targets(item)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

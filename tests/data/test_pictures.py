@@ -151,12 +151,6 @@ def test_hold_out_keeps_pictures_pixels_and_labels_together():
         assert part.name(i) == f"image {label}"
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -0.5, 1.5])
-def test_hold_out_of_a_fraction_that_is_not_between_0_and_1_is_refused(fraction):
-    with pytest.raises(ValueError, match=r"data\.source\.holdout="):
-        hold_out(numbered(10), "train", fraction)
-
-
 def test_hold_out_that_leaves_nothing_to_train_on_is_refused():
     with pytest.raises(ValueError, match=r"1 picture\(s\) are too few"):
         hold_out(numbered(1), "train", 0.1)

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from transfergen.data.decoding import MEGAPIXELS, Damaged, check_choices
+from transfergen.data.decoding import MEGAPIXELS, Damaged
 from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
@@ -42,7 +42,7 @@ class ImageDataModule(LightningDataModule):
         seed: of the order of the training images.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: `resolution` is out of range.
     """
 
     train_set: Store
@@ -70,13 +70,8 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_choices(fit, damaged)
         if not 32 <= resolution <= 256:
             raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
-        if batch_size < 2:
-            raise ValueError(f"data.batch_size={batch_size}: batch normalisation needs at least 2")
-        if max_images is not None and max_images < 1:
-            raise ValueError(f"data.max_images={max_images}: at least 1, or null for all")
         self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
         self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
         self.cache_dir = Path(cache_dir).expanduser()

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,13 +23,6 @@ MEGAPIXELS = 100
 
 class DamagedPictureError(ValueError):
     """A picture cannot be read, or is larger than the limit. The message names the picture and the reason."""
-
-
-def check_choices(fit: str, damaged: str) -> None:
-    """Raise ValueError for a value of `fit` or `damaged` that does not exist."""
-    for name, value, choices in (("fit", fit, get_args(Fit)), ("damaged", damaged, get_args(Damaged))):
-        if value not in choices:
-            raise ValueError(f"data.{name}={value}: choose one of {', '.join(choices)}")
 
 
 @contextmanager

@@ -33,7 +33,8 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
         what = "a file is no folder; unpack an archive first" if root.is_file() else "there is no such folder"
         raise ValueError(f"data.path={path}: {what}")
     files, left_out = list_pictures(root)
-    notes = [f"data.path={path}: left out are {_listed(left_out)}"] if left_out else []
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common())
+    notes = [f"data.path={path}: left out are {kinds}"] if kinds else []
     if not files:
         raise ValueError("; ".join([f"data.path={path}: no picture in it or in its subfolders", *notes]))
     counts = Counter(_parts_below(root, files))
@@ -65,36 +66,32 @@ def list_pictures(root: Path) -> tuple[list[str], Counter[str]]:
     Hidden files are passed over, and so are the folders of runs, whose pictures are samples. Links are followed, but
     each folder is read once.
     """
-    files: list[str] = []
+    files: list[Path] = []
     left_out: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
 
-    def visible(folder: str) -> list[os.DirEntry[str]]:
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            left_out["links to folders that are read already"] += 1
-            return []
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name, reverse=True)
-        if folder != str(root) and any(entry.name in _RUN_FILES for entry in listed):
-            left_out["folders of runs"] += 1
-            return []
-        return [entry for entry in listed if not entry.name.startswith(".")]
+    def fail(error: OSError) -> None:
+        raise error
 
-    waiting = visible(str(root))
-    while waiting:
-        entry = waiting.pop()
-        suffix = Path(entry.name).suffix.lower()
-        if entry.is_dir():
-            waiting += visible(entry.path)
-        elif suffix not in SUFFIXES:
-            left_out[suffix or "files without a suffix"] += 1
-        elif entry.is_file():
-            files.append(entry.path)
-        else:
-            left_out[f"{suffix} that are no files"] += 1
-    return files, left_out
+    for folder, folders, names in os.walk(root, onerror=fail, followlinks=True):
+        status = Path(folder).stat()
+        identity = status.st_dev, status.st_ino
+        is_run = folder != str(root) and not _RUN_FILES.isdisjoint([*folders, *names])
+        if identity in seen or is_run:
+            left_out["folders of runs" if is_run else "links to folders that are read already"] += 1
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in (Path(folder, name) for name in names if not name.startswith(".")):
+            suffix = file.suffix.lower()
+            if suffix not in SUFFIXES:
+                left_out[suffix or "files without a suffix"] += 1
+            elif file.is_file():
+                files.append(file)
+            else:
+                left_out[f"{suffix} that are no files"] += 1
+    return [str(file) for file in sorted(files)], left_out
 
 
 def _label(root: Path, files: list[str], notes: list[str], known: tuple[str, ...] | None = None) -> Pictures:
@@ -138,7 +135,3 @@ def _empty_folders(root: Path, full: Container[str]) -> list[str]:
     return [
         name for name in names if not any(_RUN_FILES & {*folders, *files} for _, folders, files in os.walk(root / name))
     ]
-
-
-def _listed(left_out: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in left_out.most_common())

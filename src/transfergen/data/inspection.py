@@ -1,6 +1,5 @@
 """Statistics of the pictures in a data source, what training does with each kind, and warnings before it."""
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from transfergen.data.decoding import DamagedPictureError, is_animation, map_parallel, open_picture, pillow_limit
+from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Pictures, Split, to_rgb
 
 _ORIENTATION = 0x0112
@@ -44,8 +44,7 @@ def inspect_pictures(pictures: Pictures, *, max_megapixels: float, description: 
                 mode += ", rotated by EXIF" if picture.getexif().get(_ORIENTATION, 1) != 1 else ""
                 size, animation = picture.size, is_animation(picture)
                 rgb = to_rgb(picture)
-                digest = hashlib.blake2b(repr(rgb.size).encode() + rgb.tobytes(), digest_size=16).hexdigest()
-                return Finding(mode, size, animation, digest)
+                return Finding(mode, size, animation, bytes_digest(repr(rgb.size).encode() + rgb.tobytes()).hex())
         except DamagedPictureError as error:
             return Finding(error=str(error))
 

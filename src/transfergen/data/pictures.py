@@ -83,10 +83,8 @@ def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     others change sides.
 
     Raises:
-        ValueError: `fraction` is not between 0 and 1, or leaves nothing to train on.
+        ValueError: nothing is left to train on.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"data.source.holdout={fraction}: choose a fraction between 0 and 1")
     count = max(1, round(fraction * len(pictures)))
     if count >= len(pictures):
         raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")

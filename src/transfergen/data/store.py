@@ -223,14 +223,8 @@ def _common_size(pictures: Pictures, resolution: int, max_megapixels: float) -> 
     sizes = set()
     with pillow_limit(max_megapixels):
         for i in range(len(pictures)):
-            try:
-                with open_picture(pictures, i, max_megapixels) as picture:
-                    sizes.add(picture.size)
-            except DamagedPictureError:
-                continue  # decoding raises it again
+            with suppress(DamagedPictureError), open_picture(pictures, i, max_megapixels) as picture:
+                sizes.add(picture.size)  # decoding tells of the damaged ones
             if len(sizes) > 1:
                 return resolution
-    if not sizes:
-        return resolution
-    width, height = sizes.pop()
-    return width if width == height <= resolution else resolution
+    return next((width for width, height in sizes if width == height <= resolution), resolution)

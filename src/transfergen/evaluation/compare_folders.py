@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from transfergen.data.decoding import DamagedPictureError, check_choices, open_picture
+from transfergen.data.decoding import DamagedPictureError, open_picture
 from transfergen.data.formats import files_digest, open_image
 from transfergen.data.image_folder import list_pictures
 from transfergen.data.pictures import Pictures
@@ -35,7 +35,6 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
     sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
     resolution = config.data.resolution or _most_common_side(sides["fake"])
     fit: Any = config.data.fit or "crop"
-    check_choices(fit, config.data.damaged or "error")
     limits = {
         key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
     }

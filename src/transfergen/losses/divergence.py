@@ -54,7 +54,7 @@ class Elbo:
         game: the losses of discriminator and generator; None: there is no discriminator.
 
     Raises:
-        ValueError: a number is out of range, or there is a weight for an adversarial loss and no `game`.
+        ValueError: there is a weight for an adversarial loss and no `game`.
     """
 
     def __init__(
@@ -68,12 +68,6 @@ class Elbo:
         adversarial: float = 0.0,
         game: Objective | None = None,
     ) -> None:
-        numbers = {"beta": beta, "free_bits": free_bits, "warmup_images": warmup_images, "perceptual": perceptual}
-        for name, value in (numbers | {"adversarial": adversarial}).items():
-            if value < 0:
-                raise ValueError(f"{name}={value}: must be 0 or more")
-        if sigma is not None and sigma <= 0:
-            raise ValueError(f"sigma={sigma}: must be above 0")
         if adversarial and game is None:
             raise ValueError(f"adversarial={adversarial}: must be 0 unless `game` has losses for a discriminator")
         self.beta, self.free_bits, self.warmup_images, self.sigma = beta, free_bits, warmup_images, sigma

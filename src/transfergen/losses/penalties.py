@@ -51,17 +51,9 @@ class GradientPenalty:
         r1: weight (gamma) of the zero-centred penalty at reals.
         r2: weight (gamma) of the zero-centred penalty at fakes.
         every: number of updates from one penalty to the next.
-
-    Raises:
-        ValueError: a number is out of range.
     """
 
     def __init__(self, *, interpolated: float = 0.0, r1: float = 0.0, r2: float = 0.0, every: int = 1) -> None:
-        for name, value in {"interpolated": interpolated, "r1": r1, "r2": r2}.items():
-            if value < 0:
-                raise ValueError(f"{name}={value}: must be 0 or more")
-        if every < 1:
-            raise ValueError(f"every={every}: must be 1 or more")
         self.interpolated, self.r1, self.r2, self.every = interpolated, r1, r2, every
 
     def due(self, update: int) -> bool:
