@@ -142,6 +142,8 @@ def test_site_builds_offline_without_a_dead_link(tmp_path):
     assert built.returncode == 0, built.stdout + built.stderr
     pages = {page.relative_to(tmp_path).as_posix(): page.read_text() for page in tmp_path.rglob("*.html")}
     assert "transfergen.networks.generators.dcgan.DCGAN" in pages["reference/networks.html"]
+    rooms = {name for name in pages if name.startswith("reference/")}
+    assert {name for name in rooms if f'href="{name}"' not in pages["index.html"]} == set(), "not in the navigation"
     assert "<math" in pages["methods/gan.html"]
     assert (tmp_path / "search" / "search_index.js").exists()
     for name, html in pages.items():
