@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.interval import IntervalCallback
+from transfergen.training.callbacks.interval import BatchCallback, IntervalCallback
 
 
 class Checkpointing(IntervalCallback):
@@ -25,18 +25,11 @@ class Checkpointing(IntervalCallback):
         self.run_dir, self.generator_config = run_dir, generator_config
 
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
-        """Save; see `save`."""
-        self.save(trainer, module)
-
-    def save(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Write the checkpoint and the generator's files. To be called on all ranks; rank 0 writes."""
-        save_checkpoint(trainer, self.run_dir / artefacts.LAST_CHECKPOINT)
-        if trainer.is_global_zero:
-            ema, images_seen = module.ema is not None, module.images_seen
-            save_generator(self.run_dir, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen)
+        save_files(trainer, module, self.run_dir / artefacts.LAST_CHECKPOINT, self.run_dir, self.generator_config)
 
 
-class StopAtImages(Callback):
+class StopAtImages(BatchCallback):
     """Stops the training after `max_images` real images, over all ranks."""
 
     def __init__(self, max_images: int) -> None:
@@ -48,15 +41,17 @@ class StopAtImages(Callback):
         if pl_module.images_seen >= self.max_images:
             raise ValueError(f"max_images={self.max_images}: the run has seen {pl_module.images_seen:,}; set more")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Stop if enough images were seen."""
-        assert isinstance(pl_module, GenerativeModule)
-        if pl_module.images_seen >= self.max_images:
+        if module.images_seen >= self.max_images:
             trainer.should_stop = True
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write a checkpoint, whole or not at all. To be called on all ranks; rank 0 writes."""
-    trainer.save_checkpoint(path, weights_only=False)
+def save_files(
+    trainer: Trainer, module: GenerativeModule, checkpoint: Path, folder: Path, generator_config: dict[str, Any]
+) -> None:
+    """Write a checkpoint, and the generator's files to a folder. To be called on all ranks; rank 0 writes."""
+    trainer.save_checkpoint(checkpoint, weights_only=False)
+    if trainer.is_global_zero:
+        ema, images_seen = module.ema is not None, module.images_seen
+        save_generator(folder, module.ema_generator, generator_config, ema=ema, images_seen=images_seen)

@@ -1,12 +1,12 @@
 """Warnings of mode collapse and of a discriminator that the generator no longer fools."""
 
 import logging
-from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from transfergen.training.base_module import GenerativeModule
+from transfergen.training.callbacks.interval import BatchCallback
 from transfergen.training.gan_module import GAN
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class DiversityAlarm:
         self._low = low
 
 
-class CollapseWarning(Callback):
+class CollapseWarning(BatchCallback):
     """Warns when the discriminator's accuracy has been nearly 1 for `MAX_ACCURACY_IMAGES`; once for each stretch."""
 
     def __init__(self) -> None:
@@ -59,16 +59,12 @@ class CollapseWarning(Callback):
         self._warned = False
 
     @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Check the accuracies whenever they were logged."""
-        assert isinstance(pl_module, GenerativeModule)
-        scalars = pl_module.last_scalars
+        scalars = module.last_scalars
         if scalars is not self._checked and "accuracy/real" in scalars:  # not every objective has accuracies
             self._checked = scalars
-            advice = what_to_try(pl_module)
-            self.check(scalars["accuracy/real"], scalars["accuracy/fake"], pl_module.images_seen, advice)
+            self.check(scalars["accuracy/real"], scalars["accuracy/fake"], module.images_seen, what_to_try(module))
 
     def check(self, real: float, fake: float, images_seen: int, advice: str) -> None:
         """Check the discriminator's accuracies on real and generated images, in [0, 1]; `advice` is for the warning."""

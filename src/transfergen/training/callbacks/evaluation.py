@@ -24,9 +24,8 @@ from transfergen.evaluation.shared_weights import shared_weights, shared_weights
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
-from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.checkpointing import save_checkpoint
+from transfergen.training.callbacks.checkpointing import save_files
 from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.progress import track_on_bar
@@ -194,12 +193,11 @@ class Evaluation(IntervalCallback):
         if not math.isfinite(value) or (self._best_value is not None and sign * value >= sign * self._best_value):
             return
         self._best_value = value
-        save_checkpoint(trainer, self.run_dir / artefacts.BEST_CHECKPOINT)
+        checkpoint, folder = self.run_dir / artefacts.BEST_CHECKPOINT, self.run_dir / artefacts.BEST
+        save_files(trainer, module, checkpoint, folder, self.generator_config)
         if trainer.is_global_zero:
-            folder = self.run_dir / artefacts.BEST
-            ema, images_seen = module.ema is not None, module.images_seen
-            save_generator(folder, module.ema_generator, self.generator_config, ema=ema, images_seen=images_seen)
-            artefacts.write_json(folder / artefacts.METRICS, {"images_seen": images_seen, "metrics": self.records})
+            about = {"images_seen": module.images_seen, "metrics": self.records}
+            artefacts.write_json(folder / artefacts.METRICS, about)
 
     def _saved_best(self) -> float | None:
         """The metric of the best generator that this run kept before it was resumed; None if there is none."""

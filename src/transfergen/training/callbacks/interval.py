@@ -1,4 +1,4 @@
-"""The base of callbacks that act at intervals of real images."""
+"""The bases of callbacks that do something after batches, or at intervals of real images."""
 
 from typing import Any
 
@@ -7,7 +7,22 @@ from lightning import Callback, LightningModule, Trainer
 from transfergen.training.base_module import GenerativeModule
 
 
-class IntervalCallback(Callback):
+class BatchCallback(Callback):
+    """Does something after each batch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Call `after_batch`."""
+        assert isinstance(pl_module, GenerativeModule)
+        self.after_batch(trainer, pl_module)
+
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
+        """What subclasses do. Called on all ranks, after the batch was counted."""
+        raise NotImplementedError
+
+
+class IntervalCallback(BatchCallback):
     """Acts each `every_images` real images, and at the end of the training.
 
     An interval ends with the batch within which `images_seen // every_images` grows. `images_seen` alone decides, so
@@ -27,13 +42,10 @@ class IntervalCallback(Callback):
         images_before = module.images_seen - trainer.datamodule.batch_size  # type: ignore[attr-defined]
         return bool(module.images_seen // self.every_images > images_before // self.every_images)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Act if an interval has ended."""
-        assert isinstance(pl_module, GenerativeModule)
-        if self.is_due(trainer, pl_module):
-            self.act(trainer, pl_module)
+        if self.is_due(trainer, module):
+            self.act(trainer, module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Act, unless the last batch has ended an interval."""

@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from transfergen.evaluation.feature_extraction import Track, silently
 from transfergen.training.base_module import GenerativeModule
+from transfergen.training.callbacks.interval import BatchCallback
 
 
 class ProgressBar(RichProgressBar):
@@ -36,7 +37,7 @@ class ProgressBar(RichProgressBar):
             self.progress.remove_task(task)
 
 
-class StatusLine(Callback):
+class StatusLine(BatchCallback):
     """Prints a line at most each `every_s` seconds, where there is no terminal for a progress bar."""
 
     def __init__(self, every_s: float = 30.0) -> None:
@@ -44,17 +45,14 @@ class StatusLine(Callback):
         self._last = time.monotonic()
 
     @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Print if `every_s` seconds have passed."""
-        assert isinstance(pl_module, GenerativeModule)
-        if pl_module.last_scalars and time.monotonic() - self._last > self.every_s:
+        s = module.last_scalars
+        if s and time.monotonic() - self._last > self.every_s:
             self._last = time.monotonic()
-            s = pl_module.last_scalars
             d = f"d {s['loss/discriminator']:.3f}, " if "loss/discriminator" in s else ""  # a plain VAE has none
             print(
-                f"epoch {trainer.current_epoch}, {pl_module.images_seen:,} images, {d}"
+                f"epoch {trainer.current_epoch}, {module.images_seen:,} images, {d}"
                 f"g {s['loss/generator']:.3f}, {s['images_per_second']:.1f} images/s",
                 flush=True,
             )

@@ -5,16 +5,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
 from transfergen.errors import SignalError, SignalHandler
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import Checkpointing
+from transfergen.training.callbacks.interval import BatchCallback
 
 _REQUEUE = getattr(signal, "SIGUSR2", None)
 
 
-class Signals(Callback):
+class Signals(BatchCallback):
     """After the step in which a signal came, on any rank, all ranks save together and raise SignalError.
 
     A second SIGINT ends the process at once. A handler that stands for SIGUSR2, as submitit's does in the jobs of a
@@ -35,9 +36,7 @@ class Signals(Callback):
             self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
         self._handler.install(*([_REQUEUE] if _REQUEUE and callable(signal.getsignal(_REQUEUE)) else []))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Saves and raises, if any rank has a signal."""
         number = self._handler.received
         if self._group is not None:
@@ -45,11 +44,10 @@ class Signals(Callback):
             dist.all_reduce(agreed, dist.ReduceOp.MAX, self._group)
             number = int(agreed)
         if number:
-            assert isinstance(pl_module, GenerativeModule)
-            self.files.save(trainer, pl_module)
+            self.files.act(trainer, module)
             if number == _REQUEUE:
                 self._handler.previous[number](number, None)
-            raise SignalError(number, pl_module.images_seen)
+            raise SignalError(number, module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved: signals do what they did before."""
