@@ -132,6 +132,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("evaluate split=holdout", "choose one of train, test"),
         ("evaluate data.fit=oval", "choose one of crop, pad, stretch, null"),
         ("evaluate metrics.size=a", "choose a whole number, 1 or more"),
+        ("evaluate metrics.interpolation=nearest", "choose one of bicubic, bilinear"),
         ("export out=[a]", "choose text or null"),
         ("explore port=99999", "choose a whole number, 1 to 65535"),
         ("explore browser=firefox", "choose true or false"),

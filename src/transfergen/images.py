@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -35,11 +34,6 @@ def to_grid(images: Tensor, columns: int | None = None) -> Image.Image:
     columns = columns or math.ceil(math.sqrt(len(pixels)))
     grid = make_grid(pixels.cpu(), nrow=columns, padding=2)
     return Image.fromarray(grid.permute(1, 2, 0).numpy())
-
-
-def from_pil(picture: Image.Image) -> Tensor:
-    """RGB picture -> pixels (3, H, W) uint8."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
 def to_pil(pixels: Tensor) -> Image.Image:

@@ -210,7 +210,6 @@ def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(build, fact
     [
         (lambda: TimmFeatures(name="resnet19"), r"^name=resnet19"),
         (lambda: TimmFeatures(name="resnet18"), r"^weights=package: .*choose imagenet"),
-        (lambda: TimmFeatures(interpolation="nearest"), r"^interpolation=nearest: choose"),
         (
             lambda: TimmFeatures(name="vit_tiny_patch16_224", input_size=100, weights="random"),
             r"^name=vit_tiny_patch16_224: .* features of 100 px",

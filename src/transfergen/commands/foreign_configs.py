@@ -28,19 +28,14 @@ class ConfigLoader(ConfigLoaderImpl):
     """
 
     def load_configuration(
-        self,
-        config_name: str | None,
-        overrides: list[str],
-        run_mode: RunMode,
-        from_shell: bool = True,
-        validate_sweep_overrides: bool = True,
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *more: Any, **settings: Any
     ) -> DictConfig:
         """See Hydra.
 
         Raises:
             ValueError: a file sets what it may not, or the folder to go on in holds links.
         """
-        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        config = super().load_configuration(config_name, overrides, run_mode, *more, **settings)
         key = "sweep" if run_mode == RunMode.MULTIRUN else "run"
         with suppress(OmegaConfBaseException):  # Hydra meets it again, or knows more by then
             folder = Path(config.hydra[key].dir)

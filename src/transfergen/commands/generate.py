@@ -75,18 +75,14 @@ def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: names the settings that differ.
     """
-    path = out / SETTINGS
+    path = out if out.suffix == ".zip" else out / SETTINGS
+    if not path.exists():
+        return
     try:
-        if out.suffix != ".zip":
-            saved = json.loads(path.read_text()) if path.exists() else settings
-        elif out.exists():
-            with ZipFile(out) as archive:
-                saved = json.loads(archive.comment)
-        else:
-            saved = settings
+        saved = json.loads(ZipFile(out).comment if path == out else path.read_text())
         different = [key for key in settings if saved.get(key) != settings[key]]
     except (ValueError, AttributeError, BadZipFile) as error:
-        what = "is none of this command's" if out.suffix == ".zip" else f"{path.name} is damaged"
+        what = "is none of this command's" if path == out else f"{path.name} is damaged"
         raise ValueError(f"out={out}: {what}; choose another place, or remove it") from error
     if different:
         raise ValueError(
@@ -110,16 +106,17 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     import torch
     from safetensors.torch import save
+    from torchvision.transforms.functional import pil_to_tensor
 
     from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_rgb, to_square
-    from transfergen.images import from_pil, to_float, to_grid, to_uint8
+    from transfergen.images import to_float, to_grid, to_uint8
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()
     try:
         with open_image(path) as file:
-            pixels = from_pil(to_square(to_rgb(file), generator.resolution, "crop"))
+            pixels = pil_to_tensor(to_square(to_rgb(file), generator.resolution, "crop"))
     except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import timm
 import torch
@@ -117,10 +117,8 @@ class TimmFeatures(Extractor):
         name: str = "tf_efficientnet_lite0",
         weights: str = "package",
         input_size: int = 224,
-        interpolation: str = "bicubic",
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
     ) -> None:
-        if interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f"interpolation={interpolation}: choose bicubic or bilinear")
         try:
             published: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
             vit: dict[str, Any] = {"dynamic_img_size": True} if published.fixed_input_size else {}

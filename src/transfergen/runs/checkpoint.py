@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,10 @@ def save(state: dict[str, Any], path: Path) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.name == LAST and _is_whole(path):
-                _keep(path, path.with_name(PREVIOUS))
+            if path.name == LAST:
+                with suppress(ValueError):  # there is none, or it is damaged
+                    verify(path)
+                    _keep(path, path.with_name(PREVIOUS))
             _replace(part, path, digest)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -126,14 +129,6 @@ def tensors_digest(tensors: Iterator[tuple[str, Tensor]]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        verify(path)
-    except ValueError:
-        return False
-    return True
 
 
 def _keep(path: Path, older: Path) -> None:

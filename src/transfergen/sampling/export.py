@@ -29,16 +29,12 @@ def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
         import onnxscript  # noqa: F401  (torch.onnx.export needs it)
     except ImportError as error:
         raise ValueError("format=onnx needs more packages: pip install 'transfergen[export]'") from error
-    network = plain_network(generator)
-    inputs = example_inputs(network, 2)
-    names = ["z", "y"][: len(inputs)]
+    names = ["z", "y"] if generator.num_classes else ["z"]
     torch.onnx.export(
-        network,
-        inputs,
-        path,
+        exported(generator),
+        f=path,
         input_names=names,
         output_names=["images"],
-        dynamic_shapes=_any_batch(inputs),
         dynamo=True,
         external_data=False,
         verbose=False,
@@ -54,10 +50,7 @@ def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
 
 def to_torch_export(generator: PretrainedGenerator, path: Path) -> float:
     """Write a program that `torch.export.load` reads. Returns the largest difference between its images and ours."""
-    network = plain_network(generator)
-    inputs = example_inputs(network, 2)
-    program = torch.export.export(network, inputs, dynamic_shapes=_any_batch(inputs))
-    torch.export.save(program, path)
+    torch.export.save(exported(generator), path)
     return _largest_difference(torch.export.load(path).module(), generator.network)
 
 
@@ -68,6 +61,14 @@ def to_bf16(generator: PretrainedGenerator, folder: Path) -> float:
     half.load_state_dict(generator.network.state_dict())
     save_generator(folder, half.to(torch.bfloat16), its["generator"], ema=its["ema"], images_seen=its["images_seen"])
     return _largest_difference(load_generator(folder), generator.network)
+
+
+def exported(generator: PretrainedGenerator) -> torch.export.ExportedProgram:
+    """The network as a graph, for batches of any size."""
+    network = plain_network(generator)
+    inputs = example_inputs(network, 2)
+    batch = torch.export.Dim("batch")
+    return torch.export.export(network, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs))
 
 
 def plain_network(generator: PretrainedGenerator) -> Generator:
@@ -84,11 +85,6 @@ def example_inputs(network: Generator, batch: int) -> tuple[Any, ...]:
     """Latents (batch, Z), and classes (batch,) for a conditional generator."""
     z = latents(range(batch), network.z_dim)
     return (z, torch.arange(batch) % network.num_classes) if network.num_classes else (z,)
-
-
-def _any_batch(inputs: tuple[Any, ...]) -> tuple[dict[int, Any], ...]:
-    batch = torch.export.Dim("batch")
-    return tuple({0: batch} for _ in inputs)
 
 
 @torch.no_grad()

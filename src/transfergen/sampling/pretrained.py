@@ -52,28 +52,19 @@ class PretrainedGenerator(ModelHubMixin):
         network: frozen and in eval mode.
         metadata: see `transfergen.runs.generator_files.read_metadata`.
         metrics: records of metrics.json: each number with its extractor, counts, split and seed.
+
+    Attributes:
+        z_dim: dimensions of a latent.
+        resolution: height and width of an image, in pixels.
+        num_classes: number of classes; 0 for an unconditional generator.
     """
 
     def __init__(self, network: Network, metadata: dict[str, Any], metrics: Iterable[dict[str, Any]] = ()) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+        self.z_dim, self.resolution, self.num_classes = network.z_dim, network.resolution, network.num_classes
         self.metadata, self.metrics = metadata, list(metrics)
         self.device = torch.device("cpu")
         self._hub_mixin_config = None  # else the mixin writes a config.json
-
-    @property
-    def z_dim(self) -> int:
-        """Dimensions of a latent."""
-        return self.network.z_dim
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of an image, in pixels."""
-        return self.network.resolution
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes; 0 for an unconditional generator."""
-        return self.network.num_classes
 
     def to(self, device: str | torch.device) -> "PretrainedGenerator":
         """Move the network to a device, where all that follows is computed."""
