@@ -50,7 +50,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value >= 1,
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
         "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
-        "last_k num_nodes log_every_n_steps train test adapt_images resolution",
+        "last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (
@@ -63,7 +63,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "above 0",
         lambda value: value > 0,
-        "eps truncation max_megapixels sigma clip trunk_lr_scale weight limit_train_batches",
+        "eps truncation max_megapixels sigma clip trunk_lr_scale generator_lr_scale weight limit_train_batches",
     ),
     ("0 to 1", lambda value: 0 <= value <= 1, "final_factor max_damaged colour translation cutout p max_p"),
     ("0 to below 1", lambda value: 0 <= value < 1, "betas beta2 momentum dropout"),

@@ -117,8 +117,16 @@ def test_number_of_classes_is_that_of_the_pictures_and_another_is_refused():
     assert module(ten_classes).class_count == 10
     assert module(ten_classes, num_classes=0).class_count == 10  # that of the pictures
     assert module().class_count == 0
-    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null or 0"):
+    with pytest.raises(ValueError, match=r"data\.num_classes=5: the pictures have 10; set null, 1 or 0"):
         _ = module(ten_classes, num_classes=5).class_count
+
+
+def test_pictures_with_and_without_classes_can_be_one_class():
+    for source in (ten_classes, labelled(50)):
+        data = module(source, num_classes=1, batch_size=4)
+        assert data.class_count == len(data.train_set.classes) == 1
+        assert not data.train_set.labels.any()
+        assert not data.test_set.labels.any()
 
 
 def test_classes_are_kept_by_name_or_number_and_count_from_0_in_the_order_given():

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +36,8 @@ class ImageDataModule(LightningDataModule):
         classes: classes to keep, by name or number, renumbered in this order; None: all.
         max_images: training pictures to keep, a random choice that is the same in each run and balanced over classes;
             None: all.
-        num_classes: classes that conditional networks distinguish; None: all; 0: unconditional.
+        num_classes: classes that conditional networks distinguish; None: all; 1: all pictures are one class; 0:
+            unconditional.
         damaged: what happens at a picture that cannot be read: `error` stops, `skip` leaves it out.
         max_damaged: the largest fraction of a split that may be left out.
         max_megapixels: a larger picture counts as damaged and is not decoded.
@@ -85,11 +87,11 @@ class ImageDataModule(LightningDataModule):
         """The number of classes that the pictures have; 0: none.
 
         Raises:
-            ValueError: `num_classes` is another number, and not 0.
+            ValueError: `num_classes` is another number, and neither 0 nor 1.
         """
         count = len(self.pictures("train").classes)
         if self.num_classes not in (None, 0, count):
-            raise ValueError(f"data.num_classes={self.num_classes}: the pictures have {count}; set null or 0")
+            raise ValueError(f"data.num_classes={self.num_classes}: the pictures have {count}; set null, 1 or 0")
         return count
 
     @property
@@ -158,7 +160,7 @@ class ImageDataModule(LightningDataModule):
         )
 
     def pictures(self, split: Split) -> Pictures:
-        """The pictures of a split, with `classes` and `max_images` applied, not decoded yet.
+        """The pictures of a split, with `classes`, `max_images` and `num_classes` applied, not decoded yet.
 
         Raises:
             ValueError: the split has no pictures, or the source cannot be read.
@@ -169,6 +171,8 @@ class ImageDataModule(LightningDataModule):
                 pictures = select_classes(pictures, self.classes)
             if self.max_images is not None and split == "train":
                 pictures = subsample(pictures, self.max_images)
+            if self.num_classes == 1:
+                pictures = replace(pictures, labels=np.zeros_like(pictures.labels), classes=("all",))
             if not len(pictures):
                 raise ValueError(f"data.path={self.path}: no pictures in its {split} split")
             self._pictures[split] = pictures

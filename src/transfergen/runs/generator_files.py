@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.reparametrization import plain_state_dict
 from transfergen.networks.weights import pick, read_state_dict
 from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS, write, write_json
 from transfergen.targets import get_target
@@ -28,7 +28,7 @@ def save_generator(folder: Path, generator: Generator, config: dict[str, Any], *
         ema: whether the weights are a moving average.
         images_seen: real images of its training.
     """
-    tensors: dict[str, Tensor] = {name: t.detach().cpu().contiguous() for name, t in generator.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state_dict(generator).items()}
     content = save(tensors)
     metadata = {
         "transfergen": version("transfergen"),

@@ -25,6 +25,7 @@ from transfergen.training.compatibility import check_no_game
 from transfergen.training.gan_module import GAN
 from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
 from transfergen.transfer.distillation import Distillation
+from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.initialisation import initialise
 
 
@@ -44,8 +45,11 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
             f"images are {config.data.resolution} px and the generator makes {generator.resolution}; set "
             f"data.resolution={generator.resolution} or generator.resolution={config.data.resolution}"
         )
+    mixture = config.transfer.new_classes == "mixture"
     if fresh:
-        initialise(generator, discriminator, config.init_from)
+        initialise(generator, discriminator, config.init_from, mixture=mixture)
+    elif mixture:
+        mix_classes(generator, None)
     objective, encoder = instantiate(config.objective), instantiate(config.encoder)
     average = {
         "ema_halflife_images": config.ema.halflife_images,
@@ -111,7 +115,8 @@ def set_num_classes(config: DictConfig, count: int) -> None:
     if asking and not count:
         raise ValueError(
             f"data.path={config.data.path}: these pictures have no classes, and the {next(iter(asking))} is "
-            "conditional; set data.num_classes=0, or put the pictures of each class in a folder of their own"
+            "conditional; set data.num_classes=0, or 1 for a pretrained generator with classes, or put the pictures of "
+            "each class in a folder of their own"
         )
     for network in asking.values():
         network.num_classes = count

@@ -37,7 +37,8 @@ def check_game(
         raise ValueError(
             f"transfer.trunk={transfer.trunk}: the trunk of this discriminator stays frozen; set transfer.trunk=frozen"
         )
-    if generator.num_classes != discriminator.num_classes:
+    told = generator.num_classes, discriminator.num_classes
+    if told[0] != told[1] and told != (1, 0):  # a discriminator need not be told of a single class
         raise ValueError(
             f"the generator is told of {generator.num_classes} classes and the discriminator of "
             f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
@@ -72,14 +73,16 @@ def check_no_game(*, discriminator: Any, augment: Augmentation, transfer: Strate
     """Refuse settings that a plain variational autoencoder would ignore.
 
     Raises:
-        ValueError: names the group, and the choice that mends it.
+        ValueError: names the group or the setting, and the value that mends it.
     """
     ignored = {
         "discriminator": discriminator is not None,
         "augment": not augment.is_identity,
         "transfer": transfer.has_terms,
+        "transfer.generator": transfer.generator != "all",
     }
-    for group, is_set in ignored.items():
+    defaults = {"transfer": "feature_extraction", "transfer.generator": "all"}
+    for setting, is_set in ignored.items():
         if is_set:
-            default = "feature_extraction" if group == "transfer" else "none"
-            raise ValueError(f"{group}: a plain VAE has no use for it; set {group}={default}, or model=vae_gan")
+            default = defaults.get(setting, "none")
+            raise ValueError(f"{setting}: a plain VAE has no use for it; set {setting}={default}, or model=vae_gan")

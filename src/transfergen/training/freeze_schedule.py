@@ -1,10 +1,11 @@
-"""When blocks of a discriminator freeze or thaw, and when it grows, by the number of images seen."""
+"""When blocks of the two networks freeze or thaw, and when a discriminator grows, by the number of images seen."""
 
 import torch
 
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.training.real_features import RealFeatures
+from transfergen.transfer.generator_weights import release_blocks
 from transfergen.transfer.strategy import Strategy
 
 GROWTH_IMAGES = 512
@@ -12,26 +13,37 @@ GROWTH_IMAGES = 512
 
 
 class FreezeSchedule:
-    """Freezes, thaws and grows a discriminator.
+    """Freezes and thaws blocks of a generator and of a discriminator, which it also grows.
 
     Args:
-        discriminator: the network.
-        transfer: says how many of its blocks are frozen.
+        generator, discriminator: the networks.
+        transfer: says how many of their blocks are frozen.
         reals: source of real images; its cache is cleared when the frozen blocks change.
         seed: of the reals and the fakes that a growing discriminator looks at.
     """
 
-    def __init__(self, discriminator: Discriminator, transfer: Strategy, reals: RealFeatures, *, seed: int) -> None:
-        self._discriminator, self._transfer, self._reals, self._seed = discriminator, transfer, reals, seed
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        transfer: Strategy,
+        reals: RealFeatures,
+        *,
+        seed: int,
+    ) -> None:
+        self._generator, self._discriminator, self._transfer = generator, discriminator, transfer
+        self._reals, self._seed = reals, seed
 
-    def update(self, images_seen: int, generator: Generator) -> None:
-        """Do what is due after `images_seen` images. A growing discriminator looks at fakes of this `generator`."""
+    def update(self, images_seen: int, ema_generator: Generator) -> None:
+        """Do what is due after `images_seen` images. A growing discriminator looks at fakes of `ema_generator`."""
+        if self._transfer.generator == "gradual":
+            release_blocks(self._generator, images_seen // self._transfer.unfreeze_every_images)
         frozen = self._transfer.frozen_blocks(self._discriminator.blocks, images_seen)
         if frozen != self._discriminator.frozen_blocks:
             self._discriminator.freeze(frozen)
             self._reals.clear_cache()
         while images_seen >= self._discriminator.grows_at:
-            self._grow(generator)
+            self._grow(ema_generator)
 
     @torch.no_grad()
     def _grow(self, generator: Generator) -> None:

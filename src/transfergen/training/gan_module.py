@@ -1,5 +1,6 @@
 """The adversarial game as a LightningModule: it builds the step, then counts, logs and saves."""
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from transfergen.data.store import Batch
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.reparametrization import class_tables, resize_mixtures
 from transfergen.training.adversarial_step import AdversarialStep, Fakes, StepOutputs
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
@@ -55,6 +57,7 @@ class GAN(GenerativeModule):
     ) -> None:
         check_game(generator, discriminator, objective, augment, transfer, d_steps, simultaneous)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
+        transfer.freeze_generator(generator)
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
@@ -65,16 +68,16 @@ class GAN(GenerativeModule):
         transfer.freeze_lowest(discriminator)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The discriminator's, with a learning rate of its own for the pretrained trunk, and the generator's."""
-        pretrained = {id(p) for backbone in self.discriminator.backbones for p in backbone.parameters()}
+        """The discriminator's and the generator's, with learning rates of their own for what is pretrained of each."""
         trainable = [p for p in self.discriminator.trainable_parameters() if p.requires_grad]
         trainable += self.transfer.parameters()
-        others = [p for p in trainable if id(p) not in pretrained]
-        trunk = [p for p in trainable if id(p) in pretrained]
-        d_optimizer = self.d_optimizer([{"params": group} for group in (others, trunk) if group])
-        if trunk:
-            d_optimizer.param_groups[-1]["lr"] *= self.transfer.trunk_lr_scale
-        return [d_optimizer, self.g_optimizer(self.g_parameters())]
+        trunk = [p for backbone in self.discriminator.backbones for p in backbone.parameters()]
+        classes = [p for table in class_tables(self.generator).values() for p in table.parameters()]
+        pretrained = _without(self.generator.parameters(), classes) if self.transfer.generator_lr_scale != 1 else []
+        return [
+            _optimizer(self.d_optimizer, trainable, trunk, self.transfer.trunk_lr_scale),
+            _optimizer(self.g_optimizer, self.g_parameters(), pretrained, self.transfer.generator_lr_scale),
+        ]
 
     def on_train_start(self) -> None:
         """Build the step and the trunk's schedule; in a new run, let the discriminator measure real images."""
@@ -84,7 +87,9 @@ class GAN(GenerativeModule):
         real_features = RealFeatures(
             data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
         )
-        self._schedule = FreezeSchedule(self.discriminator, self.transfer, real_features, seed=self.seed)
+        self._schedule = FreezeSchedule(
+            self.generator, self.discriminator, self.transfer, real_features, seed=self.seed
+        )
         self._schedule.update(self.images_seen, self.ema_generator)
         self._step = AdversarialStep(
             self.generator,
@@ -154,12 +159,30 @@ class GAN(GenerativeModule):
         """Take a checkpoint back.
 
         A trunk whose blocks the checkpoint holds was trained in an earlier run: no file has its weights, so later
-        checkpoints hold them too.
+        checkpoints hold them too. Mixtures of a source's classes take as many as it holds.
         """
         for backbone in self.discriminator.backbones:
             names = {f"discriminator.{name}" for name in self.discriminator.frozen_names(backbone)}
             backbone.pretrained &= names.isdisjoint(checkpoint["state_dict"])
+        resize_mixtures(self, checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+
+
+def _without(parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    left_out = {id(p) for p in others}
+    return [p for p in parameters if id(p) not in left_out]
+
+
+def _optimizer(
+    factory: OptimizerFactory, parameters: list[nn.Parameter], scaled: Iterable[nn.Parameter], factor: float
+) -> Optimizer:
+    """An optimizer whose learning rate is `factor` times as high for the `scaled` ones among its parameters."""
+    others = _without(parameters, scaled)
+    groups = [group for group in (others, _without(parameters, others)) if group]
+    optimizer = factory([{"params": group} for group in groups])
+    if groups[-1] is not others:
+        optimizer.param_groups[-1]["lr"] *= factor
+    return optimizer
 
 
 def scalars(outputs: StepOutputs, columns: slice, boundary: float | None) -> dict[str, Tensor]:

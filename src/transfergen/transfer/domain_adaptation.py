@@ -56,6 +56,13 @@ class DomainAdaptation(Strategy):
         **trunk: Any,
     ) -> None:
         super().__init__(**trunk)
+        if ewc and self.generator == "singular_values":
+            raise ValueError(
+                f"ewc={ewc}: it holds weights, and transfer.generator=singular_values trains none; set transfer.ewc=0, "
+                "or another transfer.generator"
+            )
+        if self.new_classes == "mixture":
+            raise ValueError("new_classes=mixture: the classes here are the source's; set transfer.new_classes=mean")
         on_features = {"mmd": mmd, "coral": coral, "reversal": reversal, "consistency": consistency}
         self._trunk = self._add_trunk(backbone, on_features)
         self.path = source

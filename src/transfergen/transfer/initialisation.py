@@ -15,6 +15,7 @@ from transfergen.networks.weights import HUB_NAME, download_from_hub, read_state
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
 from transfergen.runs.generator_files import load_generator
+from transfergen.transfer.generator_weights import mix_classes
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,11 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def initialise(
-    generator: Generator, discriminator: Discriminator | None, init_from: Mapping[str, str | list[Rule] | None]
+    generator: Generator,
+    discriminator: Discriminator | None,
+    init_from: Mapping[str, str | list[Rule] | None],
+    *,
+    mixture: bool = False,
 ) -> None:
     """Copy weights into the networks as the config node `init_from` says.
 
@@ -34,10 +39,16 @@ def initialise(
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; and in `keys`
             the rules that rename their tensors.
+        mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
 
     Raises:
         ValueError: a source cannot be read, or none of its tensors fits; see `copy_weights`.
     """
+    if mixture and init_from["generator"] is None:
+        raise ValueError(
+            "transfer.new_classes=mixture: there are no classes to mix; set init_from.generator, or "
+            "transfer.new_classes=mean"
+        )
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         path, setting = init_from[name], f"init_from.{name}"
         if path is None:
@@ -48,6 +59,8 @@ def initialise(
         state = rename(state, init_from["keys"], setting)  # type: ignore[arg-type]
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         copy_weights(state, network, f"{setting}={path}", left_out)
+        if mixture and network is generator:
+            mix_classes(generator, state)
         for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
             trunk.pretrained &= _digest(trunk) == digest
 

@@ -1,4 +1,4 @@
-"""The base of all transfer strategies: which blocks of a pretrained trunk train, from when on, and how fast."""
+"""The base of all transfer strategies: which pretrained weights train, from when on, and how fast."""
 
 from typing import Literal, NamedTuple
 
@@ -8,6 +8,7 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
+from transfergen.transfer.generator_weights import Selection, select_weights
 
 Mode = Literal["frozen", "trainable", "last_k", "gradual"]
 
@@ -26,18 +27,26 @@ class Pairs(NamedTuple):
 
 
 class Strategy(UnregisteredModules):
-    """Decides which blocks of the discriminator's pretrained trunk train. Subclasses add loss terms of their own.
+    """Decides which pretrained weights of both networks train. Subclasses add loss terms of their own.
 
     Args:
         trunk: the blocks that train: `frozen` (none), `trainable` (all), `last_k` (the `last_k` deepest), or `gradual`
             (none at first, then one more each `unfreeze_every_images`, the deepest first).
         last_k: number of blocks, for `last_k`.
-        unfreeze_every_images: number of real images, for `gradual`.
+        unfreeze_every_images: number of real images, for `gradual`, of the trunk and of the generator.
         cache_mib: memory for the frozen blocks' features of real images, which are then computed once instead of in
             each epoch; 0, or too little for all images: they are not kept.
         trunk_lr_scale: learning rate of the trunk, as a multiple of that of the discriminator's other layers.
         freeze_d: number of the lowest layers of a discriminator without a pretrained trunk that keep their initial
             weights. Mo 2020, arXiv:2002.10964 (FreezeD).
+        generator: the generator's weights that train, see `select_weights`; or `gradual`: `norms` at first, then one
+            more block each `unfreeze_every_images`, from the pixels on, and at last everything. Embeddings of classes
+            always train.
+        generator_last_k: number of blocks, for `last_k`.
+        generator_lr_scale: learning rate of the generator's weights, as a multiple of that of its class embeddings.
+        new_classes: what the generator's class embeddings are where `init_from.generator` has others: tables that
+            start from the `mean` of the source's rows, or a `mixture` of these, whose coefficients train (Shahbazi
+            2021, arXiv:2102.06696).
     """
 
     adversarial: float = 1.0
@@ -56,10 +65,16 @@ class Strategy(UnregisteredModules):
         cache_mib: int = 2048,
         trunk_lr_scale: float = 1.0,
         freeze_d: int = 0,
+        generator: Selection = "all",
+        generator_last_k: int = 1,
+        generator_lr_scale: float = 1.0,
+        new_classes: Literal["mean", "mixture"] = "mean",
     ) -> None:
         super().__init__()
         self.trunk, self.last_k, self.unfreeze_every_images = trunk, last_k, unfreeze_every_images
         self.cache_mib, self.trunk_lr_scale, self.freeze_d = cache_mib, trunk_lr_scale, freeze_d
+        self.generator, self.generator_last_k = generator, generator_last_k
+        self.generator_lr_scale, self.new_classes = generator_lr_scale, new_classes
 
     def frozen_blocks(self, blocks: int, images_seen: int) -> int:
         """How many of a trunk's `blocks`, counted from the lowest, are frozen after `images_seen` real images.
@@ -96,6 +111,14 @@ class Strategy(UnregisteredModules):
             )
         for layer in layers[: self.freeze_d]:
             layer.requires_grad_(False)
+
+    def freeze_generator(self, generator: Generator) -> None:
+        """Freeze what of the generator does not train in the whole training, once it has its initial weights.
+
+        Raises:
+            ValueError: see `select_weights`.
+        """
+        select_weights(generator, self.generator, self.generator_last_k)
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
         """Prepare for these networks, once they are built. May change the generator's weights.

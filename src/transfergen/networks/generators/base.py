@@ -16,6 +16,13 @@ class Generator(nn.Module):
     num_classes: int = 0
     """Number of classes; 0 if the generator is unconditional."""
 
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """The blocks in their order, each with all that follows it before the next one; the last makes the pixels.
+
+        No stage holds what comes before the first block, nor an embedding of classes that blocks share.
+        """
+        return ()
+
     def regularization(self) -> Tensor | None:
         """A scalar to be added to the generator's loss, or None."""
         return None

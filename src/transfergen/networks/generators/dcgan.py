@@ -42,3 +42,7 @@ class DCGAN(Generator):
         """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. `y` is ignored."""
         images: Tensor = self.layers(z)
         return images
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The transposed convolutions from 4x4 on, each with its batch normalisation or the tanh."""
+        return [[self.layers[i : i + 3]] for i in range(3, len(self.layers), 3)]

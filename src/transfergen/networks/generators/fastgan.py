@@ -91,6 +91,14 @@ class FastGAN(Generator):
             return images.tanh()
         return images if self.training else images.clamp(-1, 1)
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The blocks, each with the excitation of its maps; the last makes the pixels, too."""
+        stages: list[list[nn.Module]] = [[block] for block in self.blocks]
+        for size, excitation in self.excitations.items():
+            stages[int(size).bit_length() - 4].append(excitation)  # the first block's maps are 8x8
+        stages[-1].append(self.to_rgb)
+        return stages
+
 
 class Excitation(nn.Module):
     """Maps (B, C, h, w), h and w multiples of 4 -> factors (B, C', 1, 1) in (0, 1) for the channels of larger maps."""

@@ -117,13 +117,26 @@ class ResNet(Generator):
         images: Tensor = self.to_rgb(maps)
         return images
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The residual blocks, one with the self-attention, the last with the layers that make the pixels."""
+        stages: list[list[nn.Module]] = [[block] for block in self.blocks]
+        if self.attention is not None:
+            assert self.attention_size is not None
+            stages[self.attention_size.bit_length() - 4].append(self.attention)  # the first block's maps are 8x8
+        stages[-1].append(self.to_rgb)
+        return stages
+
     def regularization(self) -> Tensor | None:
-        """The weighted sum of `orthogonality` over all weights but embeddings, before spectral normalisation."""
+        """The weighted sum of `orthogonality` over all weights that train, before spectral normalisation.
+
+        Embeddings are left out. None without a weighting factor, or where no such weight trains.
+        """
         if not self.orthogonal:
             return None
-        tables = {module.weight for module in self.modules() if isinstance(module, nn.Embedding)}
-        weights = [weight for weight in self.parameters() if weight.ndim > 1 and weight not in tables]
-        return self.orthogonal * torch.stack([orthogonality(weight) for weight in weights]).sum()
+        tables = {p for module in self.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+        weights = [w for w in self.parameters() if w.ndim > 1 and w.requires_grad and w not in tables]
+        terms = [orthogonality(weight) for weight in weights]
+        return self.orthogonal * torch.stack(terms).sum() if terms else None
 
     def _conditions(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         """The input of the linear layer, and for each block the class or vector that conditions it, or None."""
