@@ -110,12 +110,10 @@ def _kinds(node: DictConfig, names: list[str]) -> dict[str, Any]:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested dictionary as a flat one with dotted keys. Lists become text; what is None or empty is left out."""
+    """A nested dictionary as a flat one with dotted keys. Lists become text; what is empty is left out."""
     if isinstance(config, dict):
         flat: dict[str, Any] = {}
         for key, value in config.items():
             flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
         return flat
-    if config is None:
-        return {}
-    return {prefix: config if isinstance(config, int | float | str | bool) else str(config)}
+    return {prefix: config if isinstance(config, int | float | str | None) else str(config)}

@@ -3,6 +3,7 @@
 import json
 import logging
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def evaluate(config: DictConfig) -> None:
     cli.check_file(out)
     compare = compare_run if config.run else compare_folders
     comparison: Comparison = compare(config, extractor, device, cli.track)
-    result = comparison.about | {"metrics": comparison.metrics()}
+    result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": comparison.metrics()}
     for warning in dict.fromkeys(record["warning"] for record in result["metrics"] if "warning" in record):
         log.warning(warning)
     earlier = _earlier(out, result)

@@ -5,14 +5,13 @@ import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
-from transfergen.config import CONF_DIR
+from transfergen.config import CONF_DIR, flatten
 from transfergen.settings import PATHS
 
 NO_HOME = "HOME is not set, and this user has no home directory: set HOME=FOLDER"
@@ -90,11 +89,5 @@ def _all_keys() -> list[str]:
     keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
     for file in CONF_DIR.rglob("*.yaml"):
         group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
-        keys |= {f"{group}{key}" for key in _dotted(OmegaConf.to_container(OmegaConf.load(file)))}
+        keys |= {f"{group}{key}" for key in flatten(OmegaConf.to_container(OmegaConf.load(file)))}
     return sorted(keys)
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    return [name for key, item in node.items() for name in _dotted(item, f"{prefix}.{key}" if prefix else str(key))]

@@ -168,7 +168,7 @@ def comparison_page(runs: list[Run]) -> str:
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
     named = dict(zip(names, runs, strict=True))
-    settings = _rows([{key: str(value) for key, value in flatten(run.config).items()} for run in runs])
+    settings = _rows([{key: str(v) for key, v in flatten(run.config).items() if v is not None} for run in runs])
     metrics = [
         {f"{r['name']} ({r['extractor']}; {_measured_on(r)})": f"{r['value']:.4g}" for r in run.records} for run in runs
     ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +69,6 @@ class Comparison:
                 f"{fake} samples, {real} real images ({self.real.title}): a distance needs two or more of each; set "
                 "another split or folder"
             )
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What was compared, and by which version of transfergen, for JSON."""
-        return {"transfergen": version("transfergen"), **self.subject}
 
     def metrics(self) -> list[dict[str, Any]]:
         """All metrics, as `metric_records` gives them."""

@@ -93,7 +93,8 @@ def _report(
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": metrics})
     settings = flatten({group: config[group] for group in COMPARED})
-    settings = {key: value for key, value in settings.items() if not key.startswith("discriminator.backbone.")}
+    repeated = "discriminator.backbone."
+    settings = {key: value for key, value in settings.items() if value is not None and not key.startswith(repeated)}
     for logger in _tensorboards(loggers):
         values = {f"metrics/{record['name']}": record["value"] for record in metrics}
         logger.log_hyperparams(settings, values, step=module.images_seen)
