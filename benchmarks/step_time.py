@@ -48,6 +48,7 @@ SMALL_HEADS = [
     "generator=fastgan",
     "backbone=efficientnet_lite0",
     "discriminator=projected_small",
+    "discriminator.joint_batchnorm=false",  # as the release has it
     "augment=diffaugment",
 ]
 

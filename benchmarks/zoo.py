@@ -23,6 +23,7 @@ VARIANTS: Variants = {
         "backbone=efficientnet_lite0",
         "backbone.taps=[0,1,2]",
         "discriminator=projected_small",
+        "discriminator.joint_batchnorm=false",
         "augment=diffaugment",
         "ema.halflife_images=10000",
     ],

@@ -41,7 +41,7 @@ def weights_from_here(overrides, vgg_weights):
         node = "discriminator.backbones"
         instead = [] if f"{node}.vgg19=null" in overrides else [o.replace("backbone", f"{node}.vgg19") for o in vgg]
         return instead + [f"{node}.r18.weights=random"] * any("r18" in o for o in overrides)
-    if "model=projected" in overrides:
+    if {"model=projected", "discriminator=projected"} & {*overrides}:
         return ["backbone.input_size=null", "discriminator.width=4"]  # made for a GPU
     models = [o for o in overrides if o.startswith(("model=", "experiment="))]
     if (models and models not in (["model=vgg_disc"], ["experiment=tutorial"])) or "discriminator=dcgan" in overrides:

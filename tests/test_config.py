@@ -42,7 +42,7 @@ CHOSEN = {  # what a choice sets to other values than the signature's defaults: 
     "backbone/timm": {"name", "taps", "weights"},
     "backbone/vgg19_multiscale": {"cut", "taps"},
     "discriminator/biggan": {"width", "attention", "orthogonal_init"},
-    "discriminator/projected_small": {"width", "enlarge", "standardize_features"},
+    "discriminator/projected_small": {"width", "enlarge", "standardize_features", "joint_batchnorm"},
     "discriminator/sagan": {"attention"},
     "discriminator/wgan_gp": {"spectral_norm"},
     "generator/biggan": {
@@ -56,6 +56,7 @@ CHOSEN = {  # what a choice sets to other values than the signature's defaults: 
     "objective/wasserstein": {"clip"},
     "objective/wasserstein_gp": {"interpolated"},
     "optimizer/muon": {"lr", "fallback_lr_scale", "fallback_output"},
+    "optimizer/muon_batch32": {"lr", "fallback_lr_scale"},
     "transfer/fine_tuning": {"trunk"},
 }
 
@@ -198,13 +199,13 @@ def assert_logits(logits):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", ["_recipe", *options("model")])
 def test_each_model_selects_and_sets_nothing_of_what_it_selects(model):
     content = OmegaConf.load(CONF_DIR / "model" / f"{model}.yaml")
     assert set(content) <= {"defaults", "data", "ema", "lr_decay"}
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         chosen = compose("train", [f"model={model}"], return_hydra_config=True).hydra.runtime.choices
-    for default in content.defaults:
+    for default in (default for default in content.defaults if default != "_recipe"):
         (group, option), *_ = default.items()
         assert chosen[group.removeprefix("override /")] == option
 
