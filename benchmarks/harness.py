@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "benchmarks/results"
 Options = Callable[[argparse.ArgumentParser], object]
 Result = dict[str, Any]
 """One measurement. Its `name` says what was measured, and `machine` where."""
@@ -28,6 +29,11 @@ class Results:
 
     def __init__(self, benchmark: str, work: Path, kept: Path) -> None:
         self.benchmark, self.work, self.kept = benchmark, work / benchmark, kept
+
+    @property
+    def trials(self) -> "Results":
+        """Measurements on held-out training images, in a folder below `work`. The repository keeps none of them."""
+        return Results("trials", self.work, self.work)
 
     def file(self, name: str, suffix: str = ".json") -> Path:
         """The file of a finished measurement."""
@@ -65,7 +71,7 @@ def command(
     runner, reporter = commands.add_parser("run", help="measure"), commands.add_parser("report", help="print and keep")
     for subparser in (runner, reporter):
         subparser.add_argument("--work", type=Path, default=ROOT / "outputs/benchmarks", help="finished measurements")
-        subparser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results", help="kept results")
+        subparser.add_argument("--results", type=Path, default=KEPT, help="kept results")
     if options:
         options(runner)
     args = parser.parse_args()
@@ -156,6 +162,26 @@ def markdown(rows: Iterable[Sequence[str]], titles: Sequence[str] = ()) -> str:
     """A table; without titles, rows of one."""
     lines = [titles, ["---"] * len(titles), *rows] if titles else rows
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def section(page: Path, name: str) -> tuple[str, str, str]:
+    """What a page has before, in and after the section between its comments `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        ValueError: it has no such section.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = page.read_text().partition(start)
+    inside, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{page}: no section from {start} to {end}")
+    return before + start, inside.strip(), end + after
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Replace what a page has in this section."""
+    before, _, after = section(page, name)
+    page.write_text("\n\n".join(part for part in (before, text, after) if part))
 
 
 def processor(trainer: str = "cpu") -> str:

@@ -1,5 +1,6 @@
 """A training that is measured as it goes: samples of its moving average against test images."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,11 +97,13 @@ def high_frequency_power(images: Tensor) -> Tensor:
 class MeasureAtMoments(Callback):
     """Measures the moving average at moments of the training, and ends the training at the last one.
 
+    A training that ends before the last moment is measured at its end.
+
     Args:
         moments: in ascending order.
         unit: whether they are seconds of training, without the measuring, or images seen.
         measure: called with the generator and the grid.
-        grid: where a picture of the newest samples goes.
+        grid: where a picture of the newest samples goes. Those of all moments are beside it, by images seen.
     """
 
     def __init__(self, moments: Sequence[float], unit: Unit, measure: Measure, grid: Path) -> None:
@@ -123,12 +126,24 @@ class MeasureAtMoments(Callback):
         if reached < self.moments[len(self.points)]:
             return
         self._trained_s = trained_s
-        point: Point = {"seconds": round(trained_s, 1), "images": pl_module.images_seen}
-        point |= self.measure(pl_module.ema_generator, self.grid)
-        self.points.append(point)
-        print(", ".join(f"{name} {value}" for name, value in point.items()), flush=True)
+        self._add_point(pl_module)
         trainer.should_stop |= len(self.points) == len(self.moments)
         self._since = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, unless the last moment was reached."""
+        assert isinstance(pl_module, GenerativeModule)
+        if len(self.points) < len(self.moments):
+            self._trained_s += time.perf_counter() - self._since
+            self._add_point(pl_module)
+
+    def _add_point(self, module: GenerativeModule) -> None:
+        point: Point = {"seconds": round(self._trained_s, 1), "images": module.images_seen}
+        grid = self.grid.with_stem(f"{self.grid.stem}-{module.images_seen:08}")
+        point |= self.measure(module.ema_generator, grid)
+        shutil.copyfile(grid, self.grid)
+        self.points.append(point)
+        print(", ".join(f"{name} {value}" for name, value in point.items()), flush=True)
 
 
 def compose_config(overrides: Sequence[str]) -> Any:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Result, Results, command, markdown, processor
+from harness import KEPT, Result, Results, command, fill, markdown, processor
 from judgement import Point, Unit, judged_training
 
 Variants = dict[str, list[str]]
 """Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
+HELD_OUT = ["data.source.test_split=train", "data.source.holdout=0.1"]
+"""A tenth of the training images instead of test images: those with the smallest digests, whatever the variant."""
 
 
 def quality_command(
@@ -24,6 +26,8 @@ def quality_command(
     prepare: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
     common: Sequence[str] = (),
     rivals: Sequence[str] = (),
+    summary: Callable[[Sequence[Result]], str] = lambda _: "",
+    page: Path | None = None,
     **defaults: Any,
 ) -> None:
     """`run` trains those variants that have no result yet; `report` prints tables, and keeps grids and a plot.
@@ -35,6 +39,8 @@ def quality_command(
         prepare: trains what the variants start from, and returns what else stands for names in their overrides.
         common: overrides of all variants.
         rivals: variants that others are compared with, in a table and in the plot.
+        summary: of all results, in Markdown.
+        page: of the documentation, whose section named as the benchmark has the summary of the kept results.
         defaults: of the options.
     """
 
@@ -48,15 +54,21 @@ def quality_command(
         if unknown := set(args.models) - set(variants):
             raise SystemExit(f"{', '.join(unknown)}: choose from {', '.join(variants)}")
         names = {"vgg": args.vgg, **prepare(args)}
+        results = results.trials if args.trial else results
         for seed in args.seeds:
             for model in args.models:
                 judged_run(model, [*common, *variants[model]], seed, args, results, names)
 
+    def tables(everything: Sequence[Result]) -> str:
+        compared = [ratios(everything, rival) for rival in rivals if any(r["model"] == rival for r in everything)]
+        return "\n\n".join(text for text in (table(everything), *compared, summary(everything)) if text)
+
     def report(everything: list[Result], results: Results) -> None:
-        print(table(everything))
-        for rival in rivals:
-            if any(r["model"] == rival for r in everything):
-                print(f"\n{ratios(everything, rival)}")
+        print(tables(everything))
+        if trials := results.trials.load():
+            print(f"\nTrials, on held-out training images:\n\n{tables(trials)}")
+        if page and results.kept == KEPT:
+            fill(page, results.benchmark, summary(everything))
         if rivals:
             plot(everything, variants, results.kept / f"{results.benchmark}.png")
         keep_grids(results, everything, variants)
@@ -74,6 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--resolution", type=int, default=32, help="pixels; the judge sees 32")
     parser.add_argument("--training-images", type=int, help="pictures to learn from; all if not given")
+    parser.add_argument(
+        "--trial", action="store_true", help="hold a tenth of the training images out, and measure on these"
+    )
     parser.add_argument("--also", nargs="*", default=[], help="more overrides for all, such as augment=none")
     parser.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
     parser.add_argument("--precision", default="bf16-mixed")
@@ -96,6 +111,7 @@ def judged_run(
     """
     model, overrides = " ".join([model, *args.also]), [*overrides, *args.also]
     name = f"{model}, {args.training_images or 'all'} pictures, {args.resolution} px, seed {seed}"
+    name += ", trial" if args.trial else ""
     if results.file(name).exists():
         print(f"{name}: done already")
         return
@@ -110,6 +126,7 @@ def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
     """Overrides of every measured training."""
     data = ["data=huggingface", f"data.path={args.data}", f"data.resolution={args.resolution}"]
     data += [f"data.max_images={args.training_images}"] if args.training_images else []
+    data += HELD_OUT if args.trial else []
     training = [f"trainer={args.trainer}", f"trainer.precision={args.precision}", "trainer.max_epochs=-1"]
     return [*data, f"seed={seed}", *training, "max_images=null", "logger=none"]
 
@@ -121,9 +138,9 @@ def _moments(args: argparse.Namespace) -> tuple[list[float], Unit]:
     return [values[0] * (i + 1) / args.points for i in range(args.points)], units[0]
 
 
-def best(result: Result) -> Point:
-    """The point of the least kernel distance."""
-    distances = result["points"]["kernel_distance"]
+def best(result: Result, distance: str = "kernel_distance") -> Point:
+    """The point of the least distance."""
+    distances = result["points"][distance]
     return _point(result, distances.index(min(distances)))
 
 
@@ -164,11 +181,12 @@ def ratios(results: Sequence[Result], rival: str) -> str:
     too. They are means over the seeds that both ran on the same machine, pictures and resolution.
     """
     rivals = {_conditions(r): best(r) for r in results if r["model"] == rival}
+    goals = ("kernel_distance",), ("kernel_distance", "recall")
     by_model: dict[tuple[Any, ...], list[list[float]]] = {}
     for r in results:
         goal = rivals.get(_conditions(r))
         if goal is not None and r["model"] != rival:
-            reached = [_first(r, goal, as_varied=as_varied) for as_varied in (False, True)]
+            reached = [first_as_good(r, {key: goal[key] for key in keys}) for keys in goals]
             key = r["training_images"], r["resolution"], r["model"]
             by_model.setdefault(key, []).append([p[x] / goal[x] for p in reached for x in ("seconds", "images")])
     titles = ["pictures", "px", "model", "seeds", f"as close as {rival}: seconds", "images"]
@@ -183,11 +201,11 @@ def _conditions(result: Result) -> tuple[Any, ...]:
     return tuple(result[key] for key in ("training_images", "resolution", "seed", "machine"))
 
 
-def _first(result: Result, goal: Point, *, as_varied: bool) -> Point:
-    """The first point that is as close as the goal; infinitely late if there is none."""
+def first_as_good(result: Result, goal: Point) -> Point:
+    """The first point whose distances are no larger and whose recall is no lower; infinitely late if there is none."""
     points = (_point(result, i) for i in range(len(result["points"]["seconds"])))
-    close = (p for p in points if p["kernel_distance"] <= goal["kernel_distance"])
-    reached = (p for p in close if not as_varied or p["recall"] >= goal["recall"])
+    signs = {key: -1 if key == "recall" else 1 for key in goal}
+    reached = (p for p in points if all(sign * p[key] <= sign * goal[key] for key, sign in signs.items()))
     return next(reached, {"seconds": float("inf"), "images": float("inf")})
 
 

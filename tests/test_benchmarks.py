@@ -1,14 +1,23 @@
 """The benchmarks' arithmetic, their variants, and the results that the repository keeps."""
 
 import json
+import os
+import subprocess
+import sys
 from argparse import Namespace
 from importlib import import_module
+from unittest.mock import MagicMock
 
+import datasets
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from runs import ROOT
 
+from transfergen.config import instantiate
 from transfergen.images import resize
+from transfergen.training.base_module import GenerativeModule
 
 FOLDER = ROOT / "benchmarks"
 QUALITY = ["time_to_quality", "zoo", "presets", "fine_tuning", "distill"]
@@ -27,6 +36,22 @@ def run(model, seconds, distances, recall, **more):
     points = {"seconds": seconds, "images": [10 * s for s in seconds], "kernel_distance": distances, "recall": recall}
     conditions = {"training_images": 100, "resolution": 32, "seed": 0, **more}
     return result(model, model=model, points=points, **conditions)
+
+
+def row(model, distances, **more):
+    """A result for the proof: a point a minute, Fréchet distances of 100 times the kernel distances."""
+    result = run(model, [60 * (i + 1) for i in range(len(distances))], distances, [0.5] * len(distances), **more)
+    result["points"] |= {
+        "frechet_distance": [100 * d for d in distances],
+        "high_frequency_ratio": [2.0] * len(distances),
+    }
+    return result
+
+
+def proof_of(**rows):
+    titles = {"scratch": ["a", "a_fast"], "matched": ["b", "b_fast"], "trunk": ["d"]}
+    plan = import_module("proof").Proof(titles, plain="scratch", opponent="matched", full="trunk")
+    return plan([result for results in rows.values() for result in results])
 
 
 def kept(benchmark):
@@ -80,7 +105,9 @@ def test_high_frequency_power_sees_single_pixels_and_nothing_smooth():
 def test_each_variant_composes(benchmark):
     compose_config, quality = import_module("judgement").compose_config, import_module("quality")
     script = import_module(benchmark)
-    args = Namespace(data="data", resolution=32, training_images=None, trainer="cpu", precision="bf16-mixed")
+    args = Namespace(
+        data="data", resolution=32, training_images=None, trial=False, trainer="cpu", precision="bf16-mixed"
+    )
     for overrides in script.VARIANTS.values():
         own = [o.format(vgg="random", source="run", teacher="run") for o in overrides]
         config = compose_config([*quality.common_overrides(args, seed=3), *own])
@@ -96,6 +123,114 @@ def test_kept_results_can_be_reported(benchmark):
 def test_the_kept_results_give_the_ratios_that_the_docs_name():
     rows = import_module("quality").ratios(kept("time_to_quality"), "dcgan").splitlines()
     assert "| 20000 | 32 | cifar10 | 8 | 0.20 | 0.15 | 0.40 | 0.31 |" in rows
+
+
+def test_rows_of_the_proof_are_compared_by_the_seeds_that_both_ran():
+    table = proof_of(
+        a=[row("a", [0.9, 0.8])],
+        b=[row("b", [0.9, 0.9]), row("b_fast", [0.8, 0.4, 0.5]), row("b_fast", [0.8, 0.6, 0.5], seed=1)],
+        d=[row("d", [0.4, 0.1]), row("d", [0.7, 0.3], seed=1), row("d", [0.01], seed=2)],
+    )
+    lines = table.splitlines()
+    assert lines[0] == "here, 32x32 pixels:"
+    assert lines[4:7] == [
+        "| 100 | scratch | `a` | 1 | 800.00 | 80.00 | 0.50 | 2.00 | never | never | never | never | never |",
+        "| 100 | matched | `b_fast` | 2 | 450.00 | 45.00 | 0.50 | 2.00 | 1,500 | 2.5 | 1.00 | 1.00 | 1.00 |",
+        "| 100 | trunk | `d` | 2 | 200.00 | 20.00 | 0.50 | 2.00 | 900 | 1.5 | 0.58 | 0.58 | 0.58 |",
+    ]
+    assert "the opponent is at its best after 2.5 of 3.0 minutes." in table
+    assert (
+        "divides the kernel distance by 2.00, and the trunk divides the rest by 4.00: 33% and 67% of the gain" in table
+    )
+
+
+def test_the_proof_says_how_many_seeds_came_as_close_and_asks_for_recall_apart():
+    b = [row("b", [0.5], seed=seed) for seed in (0, 1)]
+    d = [row("d", [0.4]), row("d", [0.6], seed=1)]
+    cells = proof_of(b=b, d=d).splitlines()[5].split(" | ")
+    assert cells[-5:] == ["1 of 2 seeds"] * 4 + ["1 of 2 seeds |"]
+    varied = row("b", [0.5])
+    varied["points"]["recall"] = [0.51]
+    cells = proof_of(b=[varied], d=d[:1]).splitlines()[5].split(" | ")
+    assert cells[-3:] == ["1.00", "1.00", "never |"]
+
+
+def test_a_recipe_that_is_worse_alone_has_no_share():
+    table = proof_of(a=[row("a", [0.4])], b=[row("b", [0.8])], d=[row("d", [0.2])])
+    assert "by 0.50, and the trunk divides the rest by 4.00." in table
+
+
+def test_without_the_opponent_there_is_no_proof():
+    assert proof_of(a=[row("a", [0.4])], d=[row("d", [0.2])]) == ""
+
+
+def test_the_page_has_the_proof_of_the_kept_results():
+    harness, script = import_module("harness"), import_module("time_to_quality")
+    _, text, _ = harness.section(ROOT / "docs" / "time-to-quality.md", "time_to_quality")
+    assert text == script.PROOF(kept("time_to_quality"))
+
+
+def test_a_section_is_replaced_and_the_rest_stays(tmp_path):
+    harness, page = import_module("harness"), tmp_path / "page.md"
+    page.write_text("a\n\n<!-- x -->\n\nold\n\n<!-- /x -->\n\nb\n")
+    for text in ("new", "", "new"):
+        harness.fill(page, "x", text)
+        assert harness.section(page, "x")[1] == text
+    assert page.read_text() == "a\n\n<!-- x -->\n\nnew\n\n<!-- /x -->\n\nb\n"
+    with pytest.raises(ValueError, match="no section"):
+        harness.fill(page, "y", "new")
+
+
+def test_a_trial_sees_no_test_image_and_its_results_are_not_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 10)):
+        images = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(count)]
+        table = datasets.Dataset.from_dict({"img": images}, features=datasets.Features({"img": datasets.Image()}))
+        table.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    quality, compose_config = import_module("quality"), import_module("judgement").compose_config
+    given = {"data": str(tmp_path), "resolution": 32, "training_images": None, "trainer": "cpu", "precision": "32-true"}
+
+    def split(trial):
+        config = compose_config(quality.common_overrides(Namespace(**given, trial=trial), 0))
+        data = instantiate(config.data)
+        return [{p.content_digest(i) for i in range(len(p))} for p in map(data.pictures, ("train", "test"))]
+
+    (train, test), (rest, held_out) = split(False), split(True)
+    assert (len(rest), len(held_out)) == (27, 3)
+    assert rest | held_out == train
+    assert not held_out & test
+    results = import_module("harness").Results("speed", tmp_path / "work", tmp_path / "kept")
+    results.trials.add(result("x, trial"))
+    assert results.load() == []
+    assert [r["name"] for r in results.trials.load()] == ["x, trial"]
+
+
+def test_a_training_that_ends_early_is_measured_at_its_end_and_all_grids_are_kept(tmp_path):
+    def measure(generator, grid):
+        grid.write_text(grid.name)
+        return {}
+
+    callback = import_module("judgement").MeasureAtMoments([100, 200], "images", measure, tmp_path / "a.jpg")
+    trainer, module = MagicMock(should_stop=False), MagicMock(spec=GenerativeModule, ema_generator=None)
+    callback.on_train_batch_start(trainer, module, None, 0)
+    for module.images_seen in (50, 100, 150):
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+    callback.on_train_end(trainer, module)
+    callback.on_train_end(trainer, module)  # two points are all
+    assert [point["images"] for point in callback.points] == [100, 150]
+    first, second = "a-00000100.jpg", "a-00000150.jpg"
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        first: first,
+        second: second,
+        "a.jpg": second,
+    }
+
+
+def test_the_gpu_benchmark_says_so_where_there_is_no_gpu(tmp_path):
+    no_gpu = {**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "WORK": str(tmp_path / "work")}
+    ran = subprocess.run(["bash", FOLDER / "gpu.sh"], env=no_gpu, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "no GPU here that torch can use: nothing to measure\n"), ran.stderr
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_folder_is_small():
