@@ -87,11 +87,19 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def archives(pictures, tmp_path_factory):
+    """What archives of pictures stand for."""
+    base = str(tmp_path_factory.mktemp("archives") / "pictures")
+    made = {kind: shutil.make_archive(base, kind, pictures) for kind in ("zip", "gztar")}
+    return {"pictures.zip": made["zip"], "pictures.tar.gz": made["gztar"], "fake=many.zip": f"fake={made['zip']}"}
+
+
 OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm")
 
 
 @pytest.mark.parametrize("line", [line for line in TRAININGS if not any(word in line for word in OTHERWISE_TESTED)])
-def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_run, pictures):
+def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_run, pictures, archives):
     """With data and weights from here where the documentation's are on the network or the reader's own."""
     for theirs, ours in {
         "RUN_DIR": str(source_run),
@@ -99,6 +107,7 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
         "netG.pth": str(tmp_path / "netG.pth"),
         "trials=20": "trials=2",
         "trainer=gpu": "trainer=cpu",
+        **archives,
     }.items():
         line = line.replace(theirs, ours)
     overrides = [o for o in shlex.split(line) if not o.startswith("hydra.sweep.dir=")]
@@ -123,7 +132,7 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
 
 
 @pytest.mark.parametrize("line", OTHERS)
-def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures):
+def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, archives):
     """With fewer images, and without the server of the page."""
     name, *arguments = shlex.split(line)
     if name == "explore":
@@ -139,6 +148,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures):
         "real=FOLDER": f"real={pictures}",
         "num=50_000": "num=8",
         "num=1000": "num=8",
+        **archives,
     }
     for theirs, mine in ours.items():
         arguments = [argument.replace(theirs, str(mine)) for argument in arguments]

@@ -1,6 +1,7 @@
 """The command on a folder of pictures: sound, damaged, or too small."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -26,6 +27,18 @@ def test_table_shows_what_training_does_with_each_kind_of_picture(folder):
     for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64 px"):
         assert words in out
     assert "training will use all pictures that can be read" in out
+
+
+def test_an_archive_is_checked_as_its_folder_is(folder, tmp_path_factory):
+    (folder / "cat" / "3.png").write_bytes(b"<html>")
+    archive = shutil.make_archive(str(tmp_path_factory.mktemp("packed") / "pictures"), "zip", folder)
+    results = []
+    for path in (folder, archive):
+        code, out, _ = called(main, f"data.path={path}", "data.batch_size=8", "format=json")
+        assert code == 2
+        results.append(out.replace(str(path), "PATH"))
+    assert results[0] == results[1]
+    assert "PATH/cat/3.png" in results[0]
 
 
 def test_damaged_pictures_are_an_error_unless_they_are_skipped_and_json_names_all(folder):

@@ -13,6 +13,7 @@ from runs import called, train
 from transfergen.commands.evaluate import main
 from transfergen.commands.report import read_run
 from transfergen.data.shapes import shapes
+from transfergen.sampling.image_files import image_zip
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,29 @@ def test_two_folders_are_compared(folders, tmp_path):
         assert row["sample"] == row["nearest"][0]
         assert row["distances"][0] == 0
     assert (same["resolution"], distance("shapes", "data.resolution=64")["resolution"]) == (32, 64)
+
+
+def test_archives_are_compared_as_folders_are(folders, tmp_path):
+    with image_zip(tmp_path / "many.zip") as target:  # as `generate out=many.zip` writes it
+        for file in (folders / "others").glob("*.png"):
+            target.write(file.name, file.read_bytes())
+    shutil.make_archive(str(tmp_path / "reals"), "gztar", folders / "shapes")
+    metrics = []
+    for fake, real in (
+        (tmp_path / "many.zip", tmp_path / "reals.tar.gz"),
+        (folders / "others", folders / "shapes"),
+    ):
+        options = ["metrics=pixels", "format=json", f"out={tmp_path / 'e.json'}", "neighbours=1"]
+        code, out, err = evaluate(f"fake={fake}", f"real={real}", *options)
+        assert code == 0, err
+        result = json.loads(out)
+        metrics.append(by_name(result))
+        assert Path(result["neighbours"]["samples"][0]["sample"]).parent == fake
+    assert metrics[0] == metrics[1]
+    (tmp_path / "many.zip").write_bytes(b"PK")
+    code, _, err = evaluate(f"fake={tmp_path / 'many.zip'}", f"real={folders / 'shapes'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"fake={tmp_path / 'many.zip'}: cannot be read as an archive" in err
 
 
 def test_pictures_may_have_any_size_mode_and_number(folders, tmp_path):

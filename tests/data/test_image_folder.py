@@ -225,12 +225,6 @@ def test_folders_of_runs_are_no_classes(folder):
     assert notes(root)[0] == f"data.path={root}: left out are 2 folders of runs"
 
 
-def test_an_archive_is_told_from_a_folder_that_does_not_exist(tmp_path):
-    (tmp_path / "pictures.zip").write_bytes(b"PK")
-    with pytest.raises(ValueError, match=r"data\.path=.*pictures\.zip: a file is no folder; unpack an archive first"):
-        image_folder(str(tmp_path / "pictures.zip"), "train")
-
-
 def test_many_classes_keep_their_numbers(folder):
     root = folder(*(f"train/{i:03}/1.png" for i in range(300)), "test/299/1.png")
     assert image_folder(str(root), "train").labels.tolist() == list(range(300))

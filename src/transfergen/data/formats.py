@@ -1,12 +1,11 @@
 """The picture formats that are read: those that Pillow decodes by itself, and HEIF where its plugin is installed."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 with suppress(ImportError):  # the extra `heif`
     from pillow_heif import register_heif_opener
@@ -39,31 +38,28 @@ def open_image(source: str | Path | BinaryIO) -> Image.Image:
     Raises:
         Exception: whatever the decoder raises, if it is damaged or of none of the `FORMATS`.
     """
-    return Image.open(source, formats=FORMATS)
+    try:
+        return Image.open(source, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError("cannot identify image file") from None  # Pillow adds an object's address
 
 
-def file_digest(path: str | Path) -> bytes:
+def file_digest(source: str | Path | BinaryIO) -> bytes:
     """16 bytes that tell files of other content apart: of the size, and of blocks at the start, middle and end.
 
     Encoders compress, so that any change of a picture changes its size or most of the bytes that follow. Files of 24
-    KiB or less are read as a whole. A file that cannot be read is told by its path.
+    KiB or less are read as a whole. A file that cannot be read is told by its path. An open file is closed.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with Path(source).open("rb", buffering=0) if isinstance(source, str | Path) else source as file:
             size = file.seek(0, 2)
             content = size.to_bytes(8)
             for start in (0, (size - _BLOCK) // 2, size - _BLOCK) if size > 3 * _BLOCK else (0, _BLOCK, 2 * _BLOCK):
                 file.seek(start)
                 content += file.read(_BLOCK)
     except OSError:
-        content = str(path).encode()
+        content = str(source).encode()
     return bytes_digest(content)
-
-
-def files_digest(paths: Sequence[str | Path]) -> str:
-    """A text that is another if the path, the time or the content of a file is another."""
-    about = [(str(Path(path).absolute()), Path(path).stat().st_mtime_ns, file_digest(path)) for path in paths]
-    return bytes_digest(repr(about).encode()).hex()
 
 
 def bytes_digest(content: bytes) -> bytes:

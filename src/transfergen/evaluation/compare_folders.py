@@ -1,4 +1,4 @@
-"""Compares the pictures of two folders."""
+"""Compares the pictures of two folders or archives."""
 
 from collections import Counter
 from contextlib import suppress
@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from transfergen.data.archives import find_pictures
 from transfergen.data.decoding import DamagedPictureError, open_picture
-from transfergen.data.formats import files_digest, open_image
-from transfergen.data.image_folder import list_pictures
 from transfergen.data.pictures import Pictures
 from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison, ImageSet
@@ -21,7 +20,7 @@ from transfergen.images import to_float
 
 
 def compare_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
-    """Compare the pictures of the folder `config.fake` with those of `config.real`.
+    """Compare the pictures of the folder or archive `config.fake` with those of `config.real`.
 
     Args:
         config: of the command `evaluate`.
@@ -70,29 +69,22 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
 
 
 def _pictures(setting: str, folder: Path, count: int) -> Pictures:
-    """At most `count` pictures of a folder and its subfolders: a random choice that is always the same.
+    """At most `count` pictures of a folder or archive and its subfolders: a choice at random that is always the same.
 
     Raises:
         ValueError: there is no such folder, no picture in it, or pictures both in it and in its subfolders. The message
             names the `setting`.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{setting}={folder}: there is no such folder")
-    files = [Path(file) for file in list_pictures(folder)[0]]
-    if not files:
-        raise ValueError(f"{setting}={folder}: no picture in it or in its subfolders")
-    below = [file for file in files if file.parent != folder]
-    if below and len(below) < len(files):  # perhaps a grid of the images beside the folder that holds them
+    files = find_pictures(setting, folder)
+    names = files.names
+    below = [name for name in names if "/" in name]
+    if below and len(below) < len(names):  # perhaps a grid of the images beside the folder that holds them
         raise ValueError(
-            f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={below[0].parent}, or move them"
+            f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={Path(folder, below[0]).parent}, "
+            "or move them"
         )
-    selected = [files[i] for i in np.random.default_rng(0).permutation(len(files))[:count]]
-    return Pictures(
-        identity=lambda: f"evaluate/{files_digest(selected)}",
-        open=lambda i: open_image(selected[i]),
-        name=lambda i: str(selected[i]),
-        labels=np.zeros(len(selected), np.int64),
-    )
+    selected = [names[i] for i in np.random.default_rng(0).permutation(len(names))[:count]]
+    return files.pictures(selected, "evaluate", labels=np.zeros(len(selected), np.int64))
 
 
 def _most_common_side(pictures: Pictures) -> int:

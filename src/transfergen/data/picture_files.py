@@ -1,0 +1,117 @@
+"""The picture files below a folder: which are read, and which are left out."""
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from transfergen.data.formats import SUFFIXES, bytes_digest, file_digest, open_image
+from transfergen.data.pictures import Pictures
+
+_RUN_FILES = {".hydra", "multirun.yaml"}
+"""What Hydra leaves in the folder of a run or of a sweep."""
+Walk = Iterator[tuple[str, list[str], list[str]]]
+
+
+class PictureFiles:
+    """The pictures in a folder and in its subfolders.
+
+    Hidden files are passed over, and so are the folders of runs, whose pictures are samples. Links are followed, but
+    each folder is read once. Names are relative to the folder, with `/` between their parts.
+
+    Attributes:
+        root: the folder.
+        names: of the pictures, sorted.
+        folders: all subfolders but hidden ones and those that runs were written to.
+        left_out: how many other files of each kind there are.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.names: list[str] = []
+        self.folders: set[str] = set()
+        self.left_out: Counter[str] = Counter()
+        seen: set[Hashable] = set()
+        for folder, folders, names in self._walk():
+            identity = self._identity(folder)
+            is_run = bool(folder) and not _RUN_FILES.isdisjoint([*folders, *names])
+            if is_run:
+                self.folders.difference_update(accumulate(folder.split("/"), "{}/{}".format))
+            if is_run or identity in seen:
+                self.left_out["folders of runs" if is_run else "links to folders that are read already"] += 1
+                folders.clear()
+                continue
+            seen.add(identity)
+            folders[:] = sorted(name for name in folders if not _is_hidden(name))
+            self.folders.update(join_name(folder, name) for name in folders)
+            for name in (join_name(folder, name) for name in sorted(names) if not _is_hidden(name)):
+                suffix = PurePosixPath(name).suffix.lower()
+                if suffix not in SUFFIXES:
+                    self.left_out[suffix or "files without a suffix"] += 1
+                elif self._is_file(name):
+                    self.names.append(name)
+                else:
+                    self.left_out[f"{suffix} that are no files"] += 1
+        self.names.sort(key=lambda name: name.split("/"))
+
+    def pictures(self, names: Sequence[str], identity: str, **others: Any) -> Pictures:
+        """The pictures of these names; `identity` is put before theirs, and `others` are arguments of `Pictures`."""
+
+        def about(name: str) -> tuple[str, int, bytes]:
+            return str(self._path(name).absolute()), self._modified(name), self.digest(name)
+
+        return Pictures(
+            identity=lambda: f"{identity}/{bytes_digest(repr([about(name) for name in names]).encode()).hex()}",
+            open=lambda i: open_image(self._source(names[i])),
+            name=lambda i: str(self._path(names[i])),
+            digest=lambda i: self.digest(names[i]),
+            **others,
+        )
+
+    def left_out_text(self) -> str:
+        """What is left out, as a line; "" if nothing is."""
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.most_common())
+        return f"left out are {kinds}" if kinds else ""
+
+    def digest(self, name: str) -> bytes:
+        """16 bytes that tell pictures of other content apart, those of folders and of archives; see `file_digest`."""
+        return file_digest(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return Path(f"{self.root}/{name}")
+
+    def _walk(self) -> Walk:
+        """Each folder's name, and those of what is in it. The folders that are left in its list are visited next."""
+
+        def fail(error: OSError) -> None:
+            raise error
+
+        for folder, folders, names in os.walk(self.root, onerror=fail, followlinks=True):
+            below = Path(folder).relative_to(self.root)
+            yield "/".join(below.parts), folders, names
+
+    def _identity(self, folder: str) -> Hashable:
+        """Tells two names of one folder from those of two."""
+        status = self._path(folder).stat()
+        return status.st_dev, status.st_ino
+
+    def _is_file(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def _modified(self, name: str) -> int:
+        return self._path(name).stat().st_mtime_ns
+
+    def _source(self, name: str) -> Path | BinaryIO:
+        """What a picture is decoded from."""
+        return self._path(name)
+
+
+def join_name(folder: str, name: str) -> str:
+    """The name, from the root, of what is called `name` in a folder, which is "" for the root itself."""
+    return f"{folder}/{name}" if folder else name
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # what macOS adds to its archives
