@@ -33,11 +33,12 @@ from transfergen.losses.adversarial import hinge_d, hinge_g
 from transfergen.networks.backbones.vgg import layer_names
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.layers.resampling import UpsampledConv2d
-from transfergen.training.adversarial_step import AdversarialStep, Fakes
+from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.build import build_module
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
+from transfergen.training.step_records import Fakes, Generate
 
 BATCHES = 4
 """In an epoch of the pictures that the steps are taken on."""
@@ -53,8 +54,10 @@ SMALL_HEADS = [
 ]
 
 
-def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Callable[[], None]:
-    """A step of the training that overrides of train.py choose, on drawn pictures."""
+def project_step(
+    overrides: Sequence[str], *, batch: int, resolution: int, warm_up: int = BATCHES
+) -> Callable[[], None]:
+    """A step of the training that overrides of train.py choose, on drawn pictures, after some steps to warm up."""
     data = [f"data.source.train={BATCHES * batch}", "data.source.test=16", f"data.batch_size={batch}"]
     config = compose_config([*overrides, "data=shapes", *data, f"data.resolution={resolution}"])
     data = instantiate(config.data)
@@ -64,9 +67,9 @@ def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Ca
     m.discriminator.calibrate(real_features.sample_images(batch, 0, device))
     networks = m.generator, m.discriminator, m.objective, m.augment, m.transfer
 
-    def draw_fakes(_: Batch, labels: Tensor | None) -> Fakes:
-        z = torch.randn(batch, m.generator.z_dim)
-        return Fakes(z, m.generator(z, labels))
+    def draw_fakes(part: Batch, labels: Tensor | None, generate: Generate) -> Fakes:
+        z = torch.randn(len(part.pixels), m.generator.z_dim)
+        return Fakes(z, generate(z, labels))
 
     adversarial_step = AdversarialStep(
         *networks,
@@ -76,6 +79,7 @@ def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Ca
         updates=FiniteUpdates(device),
         extrapolation=m.extrapolation,
         simultaneous=m.simultaneous,
+        accumulate=m.accumulate,
     )
 
     def step() -> None:
@@ -86,7 +90,7 @@ def project_step(overrides: Sequence[str], *, batch: int, resolution: int) -> Ca
         if m.ema:
             m.ema.update(m.generator, images=batch, images_seen=seen)
 
-    for _ in range(BATCHES):  # after an epoch, the cache is full
+    for _ in range(warm_up):  # after an epoch, the cache is full
         step()
     return step
 

@@ -24,11 +24,11 @@ TAKEN_BY = {
 
 _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices frames fps steps neighbours references port trials checkpoint_every_images "
-    "optimizer.d_steps",
+    "optimizer.d_steps optimizer.accumulate",
     int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution",
     float: "lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
-    bool: "channels_last overwrite browser optimizer.simultaneous",
+    bool: "channels_last generator_checkpointing overwrite browser optimizer.simultaneous",
     str | None: "run fake real out invert sweep resume init_from.generator init_from.discriminator data.path "
     "data.cache_dir",
     Sequence[int]: "classes interpolate",
@@ -50,7 +50,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value >= 1,
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
         "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
-        "last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution",
+        "accumulate last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (
@@ -137,7 +137,8 @@ def _described(hint: Any) -> list[str]:
     """The alternatives in words; none for what is built from a node of the config."""
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        return [words for each in inner for words in _described(each)]
+        # An equal hint that was made before, in another order, may stand for this one in the cache of `typing`.
+        return [words for each in sorted(inner, key=lambda kind: kind is not float) for words in _described(each)]
     if kind is Literal:
         return [f"one of {', '.join('null' if each is None else str(each) for each in inner)}"]
     if kind in _LISTS:

@@ -19,10 +19,12 @@ from transfergen.networks.discriminators.single_head import SingleHeadDiscrimina
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.training.adversarial_step import AdversarialStep, Fakes
+from transfergen.training import real_features
+from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
+from transfergen.training.step_records import Fakes
 from transfergen.transfer.strategy import Strategy
 
 STEPS, BATCH = 3, 4
@@ -80,10 +82,10 @@ def game(discriminator, *, generator=None, noise=(), objective=None, augment=Non
     augment, strategy = augment or Augmentation(colour=0, translation=0, cutout=0), strategy or Strategy()
     given = iter(noise)
 
-    def draw_fakes(batch, labels):
+    def draw_fakes(batch, labels, generate):
         z = next(given, None)
         z = torch.randn(BATCH, 8) if z is None else z
-        return Fakes(z, generator(z, labels))
+        return Fakes(z, generate(z, labels))
 
     d_parameters = [*discriminator.trainable_parameters(), *strategy.parameters()]
     step = AdversarialStep(
@@ -307,6 +309,69 @@ def test_adaptive_augmentation_hears_of_the_reals_logits():
     sure = bce()._replace(boundary=-1e3)  # every real is on its side
     play(game(DISCRIMINATORS["dcgan"][0](), augment=augment, objective=sure)[0], [batch()])
     assert augment.p > 0
+
+
+def without_normalisation(generator):
+    """The generator in float64, without what depends on the batch that an image is in."""
+    for i, layer in enumerate(generator.layers):
+        if isinstance(layer, nn.BatchNorm2d):
+            generator.layers[i] = nn.Identity()
+    return generator.double()
+
+
+PARTS = {
+    "in turns": {},
+    "with d_steps": {"d_steps": 2},
+    "extrapolated": {"extrapolation": 0.5},
+    "at once": {"simultaneous": True, "extrapolation": 0.5},
+}
+
+
+@pytest.mark.parametrize(("name", "trunk_is_frozen"), [*((name, None) for name in PARTS), ("in turns", True)])
+def test_a_batch_in_parts_gives_the_update_of_the_whole_batch(name, trunk_is_frozen, monkeypatch):
+    """With penalties on images, pairs of reals and fakes, terms of a strategy, and a frozen trunk or none."""
+    monkeypatch.setattr(real_features, "to_float", lambda pixels, resolution: to_float(pixels, resolution).double())
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # logits, which are never coarser than float32
+    discriminator = single_head() if trunk_is_frozen else DCGANDiscriminator(resolution=32, width=4, norm="none")
+    discriminator.double().freeze(discriminator.blocks)
+    generator = without_normalisation(DCGAN(resolution=32, z_dim=8, width=8))
+    noise, results = torch.randn(4 * BATCH, 8).double(), []
+    for accumulate in (1, 2):
+        step, g = game(
+            copy.deepcopy(discriminator),
+            generator=copy.deepcopy(generator),
+            noise=noise.split(BATCH // accumulate),
+            objective=relativistic(penalty=GradientPenalty(r1=0.5, r2=0.5, every=4))._replace(boundary=0.0),
+            augment=AdaptiveAugmentation(colour=0, translation=0, cutout=0, adapt_images=4 * BATCH).double(),
+            strategy=Terms().double(),
+            accumulate=accumulate,
+            adversarial_weight=0.7,
+            **PARTS[name],
+        )
+        outputs = play(step, [batch(i % STEPS) for i in range(4)])
+        scalars = [torch.stack([*o.terms.values(), o.d.loss, *o.gradient_norms.values()]) for o in outputs]
+        logits = [torch.cat([o.d.real_logits, o.d.fake_logits]) for o in outputs]
+        weights = [*g.parameters(), *step.discriminator.parameters(), *step.strategy.parameters()]
+        results.append([*scalars, *logits, *weights, step.augmentation.p, step.augmentation.overfitting])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert any(not torch.equal(p, q) for p, q in zip(g.parameters(), generator.parameters(), strict=True))
+
+
+def test_generators_statistics_move_once_for_each_part():
+    discriminator = DCGANDiscriminator(resolution=32, width=4, norm="none")
+    step, generator = game(discriminator, noise=torch.randn(2, BATCH // 2, 8), accumulate=2)
+    play(step, [batch()])
+    assert generator.layers[1].num_batches_tracked == 2
+
+
+@pytest.mark.parametrize(("settings", "passes"), [({}, 4), ({"d_steps": 2}, 2), ({"simultaneous": True}, 2)])
+def test_parts_are_computed_once_more_where_their_graphs_would_wait_for_the_generators_turn(settings, passes):
+    step, generator = game(DISCRIMINATORS["dcgan"][0](), noise=torch.randn(2, BATCH // 2, 8), accumulate=2, **settings)
+    seen = []
+    generator.layers[0].register_forward_hook(lambda module, *_: seen.append(module))
+    play(step, [batch()])
+    assert len(seen) == passes
 
 
 class Terms(Strategy):

@@ -5,7 +5,7 @@ from transfergen.losses.adversarial import hinge
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.augmentation import Augmentation
-from transfergen.training.compatibility import check_batch_size, check_game
+from transfergen.training.compatibility import check_batch_size, check_game, check_no_game
 from transfergen.transfer.strategy import Strategy
 
 
@@ -29,3 +29,30 @@ def test_a_batch_too_small_for_a_strategys_losses_is_refused():
     check_batch_size(strategy, 3)
     with pytest.raises(ValueError, match=r"^data\.batch_size=2: .* 3 images or more; set at least"):
         check_batch_size(strategy, 2)
+
+
+def test_a_batch_that_does_not_split_into_parts_is_refused():
+    strategy = Strategy()
+    check_batch_size(strategy, 8, ranks=2, parts=2)
+    for images, ranks, parts in ((8, 1, 3), (8, 1, 8), (8, 2, 4)):
+        refused = rf"^optimizer\.accumulate={parts}: data\.batch_size={images} over {ranks} device"
+        with pytest.raises(ValueError, match=refused):
+            check_batch_size(strategy, images, ranks=ranks, parts=parts)
+    strategy.min_images = 3
+    with pytest.raises(ValueError, match=r"^data\.batch_size=4: .* 3 images or more in each of optimizer\.accumulate"):
+        check_batch_size(strategy, 4, parts=2)
+
+
+@pytest.mark.parametrize(
+    ("remedy", "given"),
+    [
+        ("transfer.generator=all", {"transfer": Strategy(generator="norms")}),
+        ("optimizer.accumulate=1", {"accumulate": 2}),
+    ],
+)
+def test_a_plain_vae_refuses_what_it_would_ignore(remedy, given):
+    ordinary = {"discriminator": None, "augment": Augmentation(colour=0, translation=0, cutout=0)}
+    ordinary |= {"transfer": Strategy(), "accumulate": 1}
+    check_no_game(**ordinary)
+    with pytest.raises(ValueError, match=rf"^{remedy.partition('=')[0]}: a plain VAE .*; set {remedy}, or"):
+        check_no_game(**ordinary | given)

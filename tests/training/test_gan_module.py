@@ -46,6 +46,15 @@ def test_second_derivatives_of_a_penalty_are_in_float32_though_the_training_is_i
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
 
 
+def test_a_generator_that_keeps_less_and_a_batch_in_parts_train(tmp_path):
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=16"]
+    kept, lean = run(tmp_path / "kept", *small), run(tmp_path / "lean", *small, "generator_checkpointing=true")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in lean.items())
+    parts = run(tmp_path / "parts", *small, "generator_checkpointing=true", "optimizer.accumulate=4")
+    name = "generator.layers.1.num_batches_tracked"
+    assert (kept[name], parts[name]) == (2, 8)
+
+
 def recorded(monkeypatch, owner, name):
     """Calls of a method from now on: their arguments."""
     calls, method = [], getattr(owner, name)

@@ -19,10 +19,11 @@ from transfergen.losses.penalties import GradientPenalty
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.layers.sync_batchnorm import synchronize
-from transfergen.training.adversarial_step import AdversarialStep, Fakes
+from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
+from transfergen.training.step_records import Fakes
 from transfergen.transfer.domain_adaptation import DomainAdaptation
 
 BATCH, STEPS = 8, 2
@@ -67,9 +68,9 @@ def game(rank, ranks, *, synchronized):
     share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
     noise = iter(z[:, share])
 
-    def draw_fakes(batch, labels):
+    def draw_fakes(batch, labels, generate):
         latents = next(noise)
-        return Fakes(latents, generator(latents, labels))
+        return Fakes(latents, generate(latents, labels))
 
     parameters = [*generator.parameters(), *discriminator.trainable_parameters()]
     augment = Augmentation(colour=0, translation=0, cutout=0)

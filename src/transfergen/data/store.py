@@ -41,6 +41,12 @@ class Batch(NamedTuple):
     indices: np.ndarray
     """(B,), int64: the indices of the images in their set. An array and not a tensor, so that it stays on the CPU."""
 
+    def split(self, parts: int) -> list["Batch"]:
+        """As many equally large parts, in their order."""
+        size = len(self.pixels) // parts
+        shares = [slice(i, i + size) for i in range(0, len(self.pixels), size)]
+        return [Batch(self.pixels[share], self.labels[share], self.indices[share]) for share in shares]
+
 
 class Store(Dataset[Batch]):
     """N decoded pictures. Indexing with an array of indices gives a whole `Batch`.

@@ -9,67 +9,32 @@ The discriminator is split into a frozen prefix, whose output is called features
 
 With a frozen trunk these are three passes through the trunk where the textbook's loop spends nine. With nothing frozen
 the features are the images: eight passes.
+
+A batch may be computed in parts, whose gradients are summed before an update. In turns, all parts are drawn before the
+discriminator's update, and what leads to their features is computed anew in the generator's backward pass.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from transfergen.data.store import Batch
 from transfergen.distributed import rank_and_world_size
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.checkpointing import checkpointed
 from transfergen.training import turn_losses
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
-from transfergen.training.turn_losses import Features, Turn, extrapolated, sum_losses, without_weight_gradients
+from transfergen.training.step_records import Fakes, Generate, Play, StepInputs, StepOutputs, joined, mean_of
+from transfergen.training.turn_losses import Turn, extrapolated, without_weight_gradients
 from transfergen.transfer.strategy import Pairs, Strategy
-
-
-class Fakes(NamedTuple):
-    """A batch of generated images, and what else the generator is trained by on it."""
-
-    z: Tensor
-    """Latents (B, Z)."""
-    images: Tensor
-    """(B, 3, R, R) in [-1, 1], with their graph if the generator is to be updated."""
-    terms: dict[str, Tensor] = {}
-    """Weighted scalars by name, added to the generator's loss."""
-    curves: dict[str, Tensor] = {}
-    """Scalars to log by name."""
-
-
-class StepInputs(NamedTuple):
-    """A batch of reals and a batch of fakes, as both players see them."""
-
-    batch: Batch
-    update: int
-    """Updates of the discriminator before this one."""
-    labels: Tensor | None
-    """Classes (B,) of the reals, and so of the fakes; None for an unconditional generator."""
-    real: Features
-    fake: Features
-    shown: Tensor
-    """The augmented fakes (B, 3, R, R), detached."""
-    fakes: Fakes
-    pairs: Pairs | None
-    """What a transfer strategy's own losses are computed on; None if it has none."""
-
-
-class StepOutputs(NamedTuple):
-    """The losses of one batch, the logits that they came from, and the norms of the gradients."""
-
-    d: Turn
-    g: Turn | None
-    """None where the generator was not updated."""
-    gradient_norms: dict[str, Tensor]
-    terms: dict[str, Tensor]
-    """Weighted scalars, added to the two losses."""
-    curves: dict[str, Tensor]
 
 
 class AdversarialStep:
@@ -85,7 +50,7 @@ class AdversarialStep:
         strategy: which pretrained weights train, and losses of its own.
         optimizers: the discriminator's and the generator's.
         real_features: the discriminator's features of real images.
-        draw_fakes: (batch, labels) -> Fakes, as many as there are reals.
+        draw_fakes: (batch, labels, generate) -> Fakes, as many as there are reals, made by `generate`.
         updates: steps the optimizers, unless something is not finite.
         g_parameters: what the generator's optimizer trains, if that is more than the generator.
         adversarial_weight: of the adversarial loss in the generator's.
@@ -94,6 +59,8 @@ class AdversarialStep:
             Yadav 2018, arXiv:1705.07364.
         simultaneous: both are updated from one pass of the discriminator, extrapolated or not. Gidel 2019,
             arXiv:1802.10551, extrapolates the generator, too.
+        accumulate: a batch is computed in so many parts, one after the other: less memory for the same update, but for
+            batch normalisation, spectral normalisation's iterations and terms that compare images of a batch.
     """
 
     def __init__(
@@ -106,13 +73,14 @@ class AdversarialStep:
         optimizers: Sequence[Any],
         *,
         real_features: RealFeatures,
-        draw_fakes: Callable[[Batch, Tensor | None], Fakes],
+        draw_fakes: Callable[[Batch, Tensor | None, Generate], Fakes],
         updates: FiniteUpdates,
         g_parameters: Sequence[nn.Parameter] = (),
         adversarial_weight: float = 1.0,
         d_steps: int = 1,
         extrapolation: float = 0.0,
         simultaneous: bool = False,
+        accumulate: int = 1,
     ) -> None:
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.augmentation, self.strategy = augmentation, strategy
@@ -120,7 +88,7 @@ class AdversarialStep:
         self.real_features, self.draw_fakes, self.updates = real_features, draw_fakes, updates
         self.g_parameters = list(g_parameters) or list(generator.parameters())
         self.adversarial_weight, self.d_steps = adversarial_weight, d_steps
-        self.extrapolation, self.simultaneous = extrapolation, simultaneous
+        self.extrapolation, self.simultaneous, self.accumulate = extrapolation, simultaneous, accumulate
         self.previous_weights: dict[nn.Parameter, Tensor] = {}
 
     def __call__(self, batch: Batch, images_seen: int, *, backward: Callable[..., None]) -> StepOutputs:
@@ -137,73 +105,83 @@ class AdversarialStep:
         images = len(batch.pixels) * rank_and_world_size()[1]
         update = images_seen // images
         g_turn_due = (update + 1) % self.d_steps == 0
-        labels = batch.labels if self.generator.num_classes else None
+        parts = (self._draw(part, update, g_turn_due) for part in batch.split(self.accumulate))
+        if self.simultaneous:
+            return self._both_at_once(parts, images, backward)
+        return self._one_after_the_other(list(parts), images, g_turn_due, backward)
 
+    def _draw(self, batch: Batch, update: int, g_turn_due: bool) -> StepInputs:
+        """The features of a part's reals, and as many fakes and theirs, with a graph if the generator is updated."""
+        generate: Generate = self.generator
+        features = self.discriminator.features
+        if self.accumulate > 1 and not self.simultaneous:
+            generate = partial(checkpointed, self.generator)
+            features = partial(checkpoint, features, use_reentrant=False)
+        labels = batch.labels if self.generator.num_classes else None
         real = self.real_features.of_batch(batch)
         with torch.set_grad_enabled(g_turn_due):
-            fakes = self.draw_fakes(batch, labels)
+            fakes = self.draw_fakes(batch, labels, generate)
             shown = self.augmentation(fakes.images)
-            fake = self.discriminator.features(shown)
+            fake = features(shown)
         pairs = None
         if self.strategy.has_terms:
             pairs = Pairs(fakes.z, labels, fakes.images, self.real_features.images(batch))
-        inputs = StepInputs(batch, update, labels, real, fake, shown.detach(), fakes, pairs)
-        if self.simultaneous:
-            return self._both_at_once(inputs, images, backward)
-        return self._one_after_the_other(inputs, images, g_turn_due, backward)
+        return StepInputs(batch, update, labels, real, fake, shown.detach(), fakes, pairs)
 
     def _one_after_the_other(
-        self, inputs: StepInputs, images: int, g_turn_due: bool, backward: Callable[..., None]
+        self, parts: Sequence[StepInputs], images: int, g_turn_due: bool, backward: Callable[..., None]
     ) -> StepOutputs:
         """The discriminator's update; then the generator's, against the updated discriminator."""
-        d_parameters = self.d_parameters()
-        d_turn = turn_losses.discriminator_turn(
-            self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels
-        )
-        d_terms = self._d_terms(inputs)
-        d_loss = sum_losses(d_turn.loss, d_terms)
+        d_parameters, d_plays, g_plays = self.d_parameters(), [], []
         before = [p.detach().clone() for p in d_parameters] if self.extrapolation and g_turn_due else []
         self.d_optimizer.zero_grad()
-        backward(d_loss)
-        norms = {"discriminator": self.updates.step(self.d_optimizer, d_loss, d_parameters, "discriminator")}
-        self._after_d_update(d_turn, images)
+        for part in parts:
+            turn = turn_losses.discriminator_turn(self.discriminator, self.objective, part.real, part.fake, part.labels)
+            d_plays.append(Play(turn, self._d_terms(part)))
+            backward(d_plays[-1].loss / len(parts))
+        d = joined(d_plays)
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d.loss, d_parameters, "discriminator")}
+        self._after_d_update(d.turn, images)
         if not g_turn_due:
-            return StepOutputs(d_turn, None, norms, d_terms, {})
+            return StepOutputs(d.turn, None, norms, d.terms, {})
 
         with without_weight_gradients(d_parameters), extrapolated(d_parameters, before, self.extrapolation):
-            g_turn = turn_losses.generator_turn(
-                self.discriminator, self.objective, inputs.real, inputs.fake, d_turn.real_logits, inputs.labels
-            )
-            g_terms = self._g_terms(inputs)
-            g_loss = sum_losses(self.adversarial_weight * g_turn.loss, g_terms)
             self.g_optimizer.zero_grad()
-            backward(g_loss)
-            norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
-        return StepOutputs(d_turn, g_turn, norms, d_terms | g_terms, inputs.fakes.curves)
+            for part, played in zip(parts, d_plays, strict=True):
+                real_logits = played.turn.real_logits
+                turn = turn_losses.generator_turn(
+                    self.discriminator, self.objective, part.real, part.fake, real_logits, part.labels
+                )
+                g_plays.append(Play(turn, self._g_terms(part), self.adversarial_weight))
+                backward(g_plays[-1].loss / len(parts))
+            g = joined(g_plays)
+            norms["generator"] = self.updates.step(self.g_optimizer, g.loss, self.g_parameters, "generator")
+        curves = mean_of([part.fakes.curves for part in parts])
+        return StepOutputs(d.turn, g.turn, norms, d.terms | g.terms, curves)
 
-    def _both_at_once(self, inputs: StepInputs, images: int, backward: Callable[..., None]) -> StepOutputs:
+    def _both_at_once(self, parts: Iterable[StepInputs], images: int, backward: Callable[..., None]) -> StepOutputs:
         """Both updates from one pass of the suffix, with the discriminator moved on by its last update."""
-        d_parameters = self.d_parameters()
-        g_parameters = [p for p in self.g_parameters if p.requires_grad]
+        d_parameters, d_plays, g_plays, curves = self.d_parameters(), [], [], []
+        inputs = [*d_parameters, *(p for p in self.g_parameters if p.requires_grad)]
         now = [p.detach().clone() for p in d_parameters] if self.extrapolation else []
         before = [self.previous_weights.get(p, p.detach()) for p in d_parameters] if self.extrapolation else []
+        self.d_optimizer.zero_grad()
+        self.g_optimizer.zero_grad()
         with extrapolated(d_parameters, before, self.extrapolation):
-            with without_weight_gradients(d_parameters):
-                g_terms = self._g_terms(inputs)
-            d_turn, g_turn = turn_losses.both_turns(
-                self.discriminator, self.objective, inputs.real, inputs.fake, inputs.labels
-            )
-            d_terms = self._d_terms(inputs)
-            d_loss = sum_losses(d_turn.loss, d_terms)
-            g_loss = sum_losses(self.adversarial_weight * g_turn.loss, g_terms)
-            self.d_optimizer.zero_grad()
-            self.g_optimizer.zero_grad()
-            backward(d_loss + g_loss, inputs=[*d_parameters, *g_parameters])
-        norms = {"discriminator": self.updates.step(self.d_optimizer, d_loss, d_parameters, "discriminator")}
+            for part in parts:
+                with without_weight_gradients(d_parameters):
+                    g_terms = self._g_terms(part)
+                turns = turn_losses.both_turns(self.discriminator, self.objective, part.real, part.fake, part.labels)
+                d_plays.append(Play(turns[0], self._d_terms(part)))
+                g_plays.append(Play(turns[1], g_terms, self.adversarial_weight))
+                backward((d_plays[-1].loss + g_plays[-1].loss) / self.accumulate, inputs=inputs)
+                curves.append(part.fakes.curves)
+        d, g = joined(d_plays), joined(g_plays)
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d.loss, d_parameters, "discriminator")}
         self.previous_weights = dict(zip(d_parameters, now, strict=bool(now)))
-        self._after_d_update(d_turn, images)
-        norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
-        return StepOutputs(d_turn, g_turn, norms, d_terms | g_terms, inputs.fakes.curves)
+        self._after_d_update(d.turn, images)
+        norms["generator"] = self.updates.step(self.g_optimizer, g.loss, self.g_parameters, "generator")
+        return StepOutputs(d.turn, g.turn, norms, d.terms | g.terms, mean_of(curves))
 
     def _after_d_update(self, d_turn: Turn, images: int) -> None:
         if self.objective.clip is not None:

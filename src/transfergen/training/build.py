@@ -65,6 +65,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         "d_steps": config.optimizer.d_steps,
         "extrapolation": config.optimizer.extrapolation,
         "simultaneous": config.optimizer.simultaneous,
+        "accumulate": config.optimizer.accumulate,
     }
     module: GenerativeModule
     if isinstance(objective, Elbo):
@@ -79,6 +80,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         raise ValueError("encoder: a GAN has none; set encoder=none, or objective=elbo or vae_gan")
     else:
         module = GAN(generator, objective=objective, **game, **average)
+    generator.checkpointing = config.generator_checkpointing
     if config.channels_last:
         module.to(memory_format=torch.channels_last)
     return module

@@ -56,20 +56,34 @@ def check_game(
         )
 
 
-def check_batch_size(transfer: Strategy, images: int) -> None:
-    """Refuse a batch of fewer images than the losses of a transfer strategy compare.
+def check_batch_size(transfer: Strategy, images: int, *, ranks: int = 1, parts: int = 1) -> None:
+    """Refuse a batch that cannot be split, or of fewer images than the losses of a transfer strategy compare.
+
+    Args:
+        transfer: the strategy.
+        images: in a batch, over all ranks.
+        ranks: number of them.
+        parts: number of parts that each rank computes its share of a batch in.
 
     Raises:
         ValueError: names the settings.
     """
-    if images < transfer.min_images:
+    if parts > 1 and (images % (ranks * parts) or images < 2 * ranks * parts):
         raise ValueError(
-            f"data.batch_size={images}: this transfer compares {transfer.min_images} images or more; set at least that "
-            "many"
+            f"optimizer.accumulate={parts}: data.batch_size={images} over {ranks} device(s) does not split into as "
+            "many parts of 2 images or more; set optimizer.accumulate=1, or another data.batch_size"
+        )
+    if images // parts < transfer.min_images:
+        in_parts = f" in each of optimizer.accumulate={parts} parts" if parts > 1 else ""
+        raise ValueError(
+            f"data.batch_size={images}: this transfer compares {transfer.min_images} images or more{in_parts}; set at "
+            "least that many"
         )
 
 
-def check_no_game(*, discriminator: Any, augment: Augmentation, transfer: Strategy, **_others: Any) -> None:
+def check_no_game(
+    *, discriminator: Any, augment: Augmentation, transfer: Strategy, accumulate: int, **_others: Any
+) -> None:
     """Refuse settings that a plain variational autoencoder would ignore.
 
     Raises:
@@ -80,8 +94,9 @@ def check_no_game(*, discriminator: Any, augment: Augmentation, transfer: Strate
         "augment": not augment.is_identity,
         "transfer": transfer.has_terms,
         "transfer.generator": transfer.generator != "all",
+        "optimizer.accumulate": accumulate > 1,
     }
-    defaults = {"transfer": "feature_extraction", "transfer.generator": "all"}
+    defaults = {"transfer": "feature_extraction", "transfer.generator": "all", "optimizer.accumulate": 1}
     for setting, is_set in ignored.items():
         if is_set:
             default = defaults.get(setting, "none")

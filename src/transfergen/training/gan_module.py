@@ -11,12 +11,13 @@ from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import class_tables, resize_mixtures
-from transfergen.training.adversarial_step import AdversarialStep, Fakes, StepOutputs
+from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.training.freeze_schedule import FreezeSchedule
 from transfergen.training.real_features import RealFeatures
+from transfergen.training.step_records import Fakes, Generate, StepOutputs
 from transfergen.transfer.strategy import Strategy
 
 CALIBRATION_IMAGES = 128
@@ -31,7 +32,7 @@ class GAN(GenerativeModule):
         augment: what reals and fakes go through before the discriminator sees them.
         d_optimizer, g_optimizer: functions from parameters to an optimizer.
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
-        d_steps, extrapolation, simultaneous: see AdversarialStep.
+        d_steps, extrapolation, simultaneous, accumulate: see AdversarialStep.
         ema_halflife_images, ema_rampup, seed: see GenerativeModule.
 
     Raises:
@@ -51,6 +52,7 @@ class GAN(GenerativeModule):
         d_steps: int = 1,
         extrapolation: float = 0.0,
         simultaneous: bool = False,
+        accumulate: int = 1,
         ema_halflife_images: float = 10_000,
         ema_rampup: float = 0.05,
         seed: int = 0,
@@ -61,7 +63,8 @@ class GAN(GenerativeModule):
         super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
-        self.d_steps, self.extrapolation, self.simultaneous = d_steps, extrapolation, simultaneous
+        self.d_steps, self.extrapolation = d_steps, extrapolation
+        self.simultaneous, self.accumulate = simultaneous, accumulate
         # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
         # later start as trainable, and the schedule freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
@@ -83,7 +86,7 @@ class GAN(GenerativeModule):
         """Build the step and the trunk's schedule; in a new run, let the discriminator measure real images."""
         super().on_train_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        check_batch_size(self.transfer, data.batch_size)
+        check_batch_size(self.transfer, data.batch_size, ranks=self.trainer.world_size, parts=self.accumulate)
         real_features = RealFeatures(
             data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
         )
@@ -106,6 +109,7 @@ class GAN(GenerativeModule):
             d_steps=self.d_steps,
             extrapolation=self.extrapolation,
             simultaneous=self.simultaneous,
+            accumulate=self.accumulate,
         )
         if self.resumed:
             self._step.load_state_dict(self.resumed["extra"])
@@ -141,10 +145,10 @@ class GAN(GenerativeModule):
         """Weight of the adversarial loss in the generator's."""
         return self.transfer.adversarial
 
-    def draw_fakes(self, batch: Batch, labels: Tensor | None) -> Fakes:
+    def draw_fakes(self, batch: Batch, labels: Tensor | None, generate: Generate) -> Fakes:
         """As many images as there are reals, each from a latent of its own."""
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
-        return Fakes(z, self.generator(z, labels))
+        return Fakes(z, generate(z, labels))
 
     def from_files(self) -> list[str]:
         """Names of the trunks' frozen blocks, where these were read from files."""

@@ -19,7 +19,7 @@ class Turn(NamedTuple):
     """The loss of one player's turn, and the logits it was computed from."""
 
     loss: Tensor
-    """A scalar, with its graph."""
+    """A scalar, with its graph while the turn lasts."""
     real_logits: Tensor | None
     """(B, N), detached; None where the loss did not need them."""
     fake_logits: Tensor

@@ -15,10 +15,10 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
-from transfergen.training.adversarial_step import Fakes
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.ema import EMA
 from transfergen.training.gan_module import GAN
+from transfergen.training.step_records import Fakes, Generate
 
 
 class Coding(NamedTuple):
@@ -199,12 +199,12 @@ class VAEGAN(Autoencoding, GAN):
             )
         self._take_encoder(encoder, elbo, backbone)
 
-    def draw_fakes(self, batch: Batch, labels: Tensor | None) -> Fakes:
+    def draw_fakes(self, batch: Batch, labels: Tensor | None, generate: Generate) -> Fakes:
         """Images decoded from the latents of the first half of the reals, and as many from N(0, 1)."""
         coding = self._encode_and_decode(batch)
         half = len(batch.pixels) // 2
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
-        sampled = self.generator(z[half:], None if labels is None else labels[half:])
+        sampled = generate(z[half:], None if labels is None else labels[half:])
         images = torch.cat([coding.decoded[:half], sampled])
         if not torch.is_grad_enabled():  # the generator is not updated on this batch
             return Fakes(z, images)

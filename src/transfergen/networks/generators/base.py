@@ -1,9 +1,12 @@
 """The base of all generators, and how images are sampled from them."""
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from transfergen.networks.layers.checkpointing import checkpointed
 
 
 class Generator(nn.Module):
@@ -15,6 +18,8 @@ class Generator(nn.Module):
     """R, in pixels."""
     num_classes: int = 0
     """Number of classes; 0 if the generator is unconditional."""
+    checkpointing: bool = False
+    """Whether the backward pass computes each block once more, for whose gradients less is kept then."""
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """The blocks in their order, each with all that follows it before the next one; the last makes the pixels.
@@ -22,6 +27,10 @@ class Generator(nn.Module):
         No stage holds what comes before the first block, nor an embedding of classes that blocks share.
         """
         return ()
+
+    def apply_block(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """`block(*inputs)`, by `checkpointed` if `checkpointing` is set. To be used for all that takes much memory."""
+        return checkpointed(block, *inputs) if self.checkpointing else cast(Tensor, block(*inputs))
 
     def regularization(self) -> Tensor | None:
         """A scalar to be added to the generator's loss, or None."""

@@ -40,8 +40,11 @@ class DCGAN(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. `y` is ignored."""
-        images: Tensor = self.layers(z)
-        return images
+        blocks = [self.layers[:3], *(block for (block,) in self.stages())] if self.checkpointing else [self.layers]
+        maps = z
+        for block in blocks:
+            maps = self.apply_block(block, maps)
+        return maps
 
     def stages(self) -> list[list[nn.Module]]:
         """The transposed convolutions from 4x4 on, each with its batch normalisation or the tanh."""

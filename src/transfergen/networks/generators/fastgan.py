@@ -81,7 +81,7 @@ class FastGAN(Generator):
         maps = self.start(z)
         maps_of_size = {4: maps}
         for block in self.blocks:
-            maps = block(maps)
+            maps = self.apply_block(block, maps)
             size = maps.shape[-1]
             if size in self.skips:
                 maps = maps * self.excitations[str(size)](maps_of_size[self.skips[size]])

@@ -111,11 +111,10 @@ class ResNet(Generator):
         start, conditions = self._conditions(z, y)
         maps = self.linear(start).unflatten(1, (-1, 4, 4))
         for block, condition in zip(self.blocks, conditions, strict=True):
-            maps = block(maps, condition)
+            maps = self.apply_block(block, maps, condition)
             if self.attention is not None and maps.shape[-1] == self.attention_size:
-                maps = self.attention(maps)
-        images: Tensor = self.to_rgb(maps)
-        return images
+                maps = self.apply_block(self.attention, maps)
+        return self.apply_block(self.to_rgb, maps)
 
     def stages(self) -> list[list[nn.Module]]:
         """The residual blocks, one with the self-attention, the last with the layers that make the pixels."""

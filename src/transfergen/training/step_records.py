@@ -1,0 +1,85 @@
+"""What goes into a batch of the game, and what comes out of it."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from transfergen.data.store import Batch
+from transfergen.training.turn_losses import Features, Turn, sum_losses
+from transfergen.transfer.strategy import Pairs
+
+Generate = Callable[[Tensor, Tensor | None], Tensor]
+"""Latents (B, Z), and classes (B,) or None -> images (B, 3, R, R): a generator."""
+
+
+class Fakes(NamedTuple):
+    """A batch of generated images, and what else the generator is trained by on it."""
+
+    z: Tensor
+    """Latents (B, Z)."""
+    images: Tensor
+    """(B, 3, R, R) in [-1, 1], with their graph if the generator is to be updated."""
+    terms: dict[str, Tensor] = {}
+    """Weighted scalars by name, added to the generator's loss."""
+    curves: dict[str, Tensor] = {}
+    """Scalars to log by name."""
+
+
+class StepInputs(NamedTuple):
+    """A batch of reals and a batch of fakes, as both players see them."""
+
+    batch: Batch
+    update: int
+    """Updates of the discriminator before this one."""
+    labels: Tensor | None
+    """Classes (B,) of the reals, and so of the fakes; None for an unconditional generator."""
+    real: Features
+    fake: Features
+    shown: Tensor
+    """The augmented fakes (B, 3, R, R), detached."""
+    fakes: Fakes
+    pairs: Pairs | None
+    """What a transfer strategy's own losses are computed on; None if it has none."""
+
+
+class StepOutputs(NamedTuple):
+    """The losses of one batch, the logits that they came from, and the norms of the gradients; without their graphs."""
+
+    d: Turn
+    g: Turn | None
+    """None where the generator was not updated."""
+    gradient_norms: dict[str, Tensor]
+    terms: dict[str, Tensor]
+    """Weighted scalars, added to the two losses."""
+    curves: dict[str, Tensor]
+
+
+class Play(NamedTuple):
+    """One player's turn on a part of a batch."""
+
+    turn: Turn
+    terms: dict[str, Tensor]
+    """Weighted scalars, added to the turn's loss."""
+    weight: float = 1.0
+    """Of the turn's loss."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted loss and the terms, a scalar."""
+        return sum_losses(self.weight * self.turn.loss, self.terms)
+
+
+def joined(parts: Sequence[Play]) -> Play:
+    """The turn on a whole batch, from those on its equally large parts; without graphs."""
+    turns = [part.turn for part in parts]
+    real = [turn.real_logits for turn in turns if turn.real_logits is not None]
+    loss = torch.stack([turn.loss.detach() for turn in turns]).mean()
+    turn = Turn(loss, torch.cat(real) if real else None, torch.cat([turn.fake_logits for turn in turns]))
+    return Play(turn, mean_of([part.terms for part in parts]), parts[0].weight)
+
+
+def mean_of(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each scalar over the parts of a batch, which all have the same names; without graphs."""
+    return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}
