@@ -116,6 +116,9 @@ def test_what_a_generator_does_not_have_is_refused_with_the_override():
     ):
         select_weights(GENERATORS["dcgan"](), "last_k", 5)
     bare = GENERATORS["dcgan"]()
+    bare.stages = tuple
+    with pytest.raises(ValueError, match=r"^transfer\.generator_last_k=1: .* 0 block.*; set transfer\.generator=all$"):
+        select_weights(bare, "last_k", 1)
     bare.layers = nn.Sequential(*(layer for layer in bare.layers if not isinstance(layer, nn.BatchNorm2d)))
     with pytest.raises(ValueError, match=r"^transfer\.generator=norms: this generator has none"):
         select_weights(bare, "norms", 1)

@@ -37,10 +37,12 @@ def select_weights(generator: Generator, selection: Selection, blocks: int) -> N
         train_singular_values(generator)
         _train_only(generator, selection, singular_values(generator))
     elif selection == "last_k":
-        if blocks > len(generator.stages()):
+        most = len(generator.stages())
+        if blocks > most:
+            fewer = f"transfer.generator_last_k={most} or " if most else ""
             raise ValueError(
-                f"transfer.generator_last_k={blocks}: this generator has {len(generator.stages())} block(s); set "
-                f"transfer.generator_last_k={len(generator.stages())} or transfer.generator=all"
+                f"transfer.generator_last_k={blocks}: this generator has {most} block(s); set {fewer}"
+                "transfer.generator=all"
             )
         _train_only(generator, selection, _last_blocks(generator, blocks))
 
