@@ -5,6 +5,7 @@ import shlex
 import shutil
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from runs import ROOT, SMALL, called, command, train
@@ -139,6 +140,9 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, a
         monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *_, **__: None)
     monkeypatch.chdir(tmp_path)
     shutil.copy(pictures / "0.png", "mine.jpg")
+    if "real=stats.npz" in arguments:
+        np.savez("stats.npz", mu=np.zeros(1280), sigma=np.eye(1280))
+        np.savez("samples.npz", np.zeros((8, 32, 32, 3), np.uint8))
     ours = {
         "RUN_DIR": source_run,
         "outputs/DATE/TIME": source_run,

@@ -9,7 +9,19 @@ from typing import Any, Literal, Union, get_args, get_origin
 from omegaconf import DictConfig, ListConfig
 
 PATHS = {
-    *("run", "fake", "real", "out", "invert", "sweep", "resume", "data.path", "data.cache_dir", "init_from.generator"),
+    *(
+        "run",
+        "fake",
+        "real",
+        "save_stats",
+        "out",
+        "invert",
+        "sweep",
+        "resume",
+        "data.path",
+        "data.cache_dir",
+        "init_from.generator",
+    ),
     *("init_from.discriminator", "backbone.weights", "metrics.weights", "transfer.teacher", "transfer.source"),
     *("hydra.run.dir", "hydra.sweep.dir"),
 }
@@ -23,16 +35,16 @@ TAKEN_BY = {
 """Groups without a `_target_`, and whose arguments their settings become."""
 
 _TYPES: dict[Any, str] = {
-    int: "seed num count batch_size devices frames fps steps neighbours references port trials checkpoint_every_images "
-    "optimizer.d_steps optimizer.accumulate",
+    int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
+    "checkpoint_every_images optimizer.d_steps optimizer.accumulate",
     int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution",
     float: "lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing overwrite browser optimizer.simultaneous",
-    str | None: "run fake real out invert sweep resume init_from.generator init_from.discriminator data.path "
-    "data.cache_dir",
+    str | None: "run fake real save_stats out invert sweep resume init_from.generator init_from.discriminator "
+    "data.path data.cache_dir",
     Sequence[int]: "classes interpolate",
-    Sequence[str]: "runs trust",
+    Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
     Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv",
     Literal["last", "best"]: "checkpoint",
@@ -56,9 +68,10 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "0 or more",
         lambda value: value >= 0,
-        "lr neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers num_classes "
-        "class_dim orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual adversarial "
-        "output mmd coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale discriminator.count taps",
+        "lr directions neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers "
+        "num_classes class_dim orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual "
+        "adversarial output mmd coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale "
+        "discriminator.count taps",
     ),
     (
         "above 0",

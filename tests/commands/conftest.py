@@ -14,12 +14,22 @@ from transfergen.runs.generator_files import save_generator
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory):
     """A run directory with a config and a generator, such as a training of a small DCGAN leaves."""
-    folder = tmp_path_factory.mktemp("run")
+    return write_run(tmp_path_factory.mktemp("run"), "dcgan")
+
+
+@pytest.fixture(scope="session")
+def conditional_run(tmp_path_factory):
+    """A run directory of a small BigGAN of ten classes."""
+    return write_run(tmp_path_factory.mktemp("run"), "biggan", "generator.num_classes=10")
+
+
+def write_run(folder, model, *overrides):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = cli.plain(compose("train", [*ANY_MODEL, *SMALL_MODELS["dcgan"]]))
+        config = cli.plain(compose("train", [*ANY_MODEL, *SMALL_MODELS[model], *overrides]))
     OmegaConf.save(config, folder / artefacts.CONFIG, resolve=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        generator = varied(instantiate(config.generator))
+        classes = [torch.arange(256) % config.generator.num_classes] if "num_classes" in config.generator else []
+        generator = varied(instantiate(config.generator), *classes)
     save_generator(folder, generator, OmegaConf.to_container(config.generator, resolve=True), ema=True, images_seen=16)
     return folder

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from runs import called, train
 
+from transfergen import Generator
 from transfergen.commands.evaluate import main
 from transfergen.commands.report import read_run
 from transfergen.data.shapes import shapes
+from transfergen.evaluation.compare_run import read_data
+from transfergen.evaluation.distances import frechet
+from transfergen.evaluation.extractors import PixelFeatures
+from transfergen.evaluation.feature_extraction import chosen
+from transfergen.images import to_float
 from transfergen.sampling.image_files import image_zip
 
 
@@ -227,6 +234,84 @@ def test_hidden_files_are_ignored_as_in_training(folders, tmp_path):
     assert json.loads(out)["metrics"][0]["generated"] == 12
 
 
+def compared(tmp_path, *arguments):
+    """The metrics of pixels by name, and what was printed on stderr."""
+    settings = ["metrics=pixels", "format=json", f"out={tmp_path / 'e.json'}"]
+    code, out, err = evaluate(*arguments, *settings)
+    assert code == 0, err
+    return by_name(json.loads(out.splitlines()[-1]))
+
+
+def close_to(values):
+    return {name: pytest.approx(value, rel=1e-6) for name, value in values.items()}
+
+
+def test_kept_features_of_real_pictures_give_all_metrics_and_statistics_the_distance(folders, tmp_path, caplog):
+    real, fake, kept = f"real={folders / 'shapes'}", f"fake={folders / 'others'}", tmp_path / "stats.npz"
+    code, out, err = evaluate(real, f"save_stats={kept}", "metrics=pixels")
+    assert code == 0, err
+    assert out == f"features of 12 real images, and their statistics: {kept}\n"
+    expected = compared(tmp_path, fake, real)
+    assert compared(tmp_path, fake, f"real={kept}") == close_to(expected)
+    assert "does not say" not in caplog.text
+    with np.load(kept) as file:
+        np.savez(tmp_path / "fid.npz", mu=file["mu"], sigma=file["sigma"])
+    found = compared(tmp_path, fake, f"real={tmp_path / 'fid.npz'}")
+    assert found == {"frechet_distance": pytest.approx(expected["frechet_distance"], rel=1e-6)}
+    assert "so there is no kernel_distance, sliced_wasserstein, precision" in caplog.text
+    code, out, err = evaluate(fake, f"real={tmp_path / 'fid.npz'}", "metrics=pixels", f"out={tmp_path / 'e.json'}")
+    assert code == 0, err
+    assert "12 generated, real images" in out
+    assert "cannot be shown" in out
+
+
+def test_arrays_are_compared_as_the_files_of_their_pictures_are(folders, tmp_path):
+    pixels = {
+        name: np.stack([np.asarray(Image.open(folders / name / f"{i}.png")) for i in range(12)])
+        for name in ("shapes", "noise")
+    }
+    np.save(tmp_path / "shapes.npy", pixels["shapes"])
+    np.savez(tmp_path / "noise.npz", pixels["noise"], np.zeros(12))
+    expected = compared(tmp_path, f"fake={folders / 'noise'}", f"real={folders / 'shapes'}")
+    found = compared(tmp_path, f"fake={tmp_path / 'noise.npz'}", f"real={tmp_path / 'shapes.npy'}")
+    assert found == close_to(expected)
+    nearest = json.loads((tmp_path / "e.json").read_text())["neighbours"]["samples"][0]
+    assert nearest["sample"].startswith("image ")
+
+
+def test_a_run_is_compared_with_what_real_names(run_dir, folders, tmp_path):
+    kept = tmp_path / "stats.npz"
+    own = compared(tmp_path, f"run={run_dir}", "neighbours=0", f"save_stats={kept}")
+    assert compared(tmp_path, f"run={run_dir}", f"real={kept}") == close_to(own)
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert (result["real"], result["resolution"], result["metrics"][0]["generated"]) == (str(kept), 32, 16)
+    others = compared(tmp_path, f"run={run_dir}", f"real={folders / 'noise'}", "neighbours=1")
+    assert others["kernel_distance"] < own["kernel_distance"] / 10  # an untrained generator's grey is noise's average
+    assert read_run(run_dir, "run").problems == []
+
+
+def test_further_metrics_are_measured_where_they_are_asked_for(run_dir, tmp_path):
+    plain = compared(tmp_path, f"run={run_dir}", "neighbours=0", "split=train")
+    names = ["frechet_infinity", "authenticity"]
+    found = compared(tmp_path, f"run={run_dir}", "neighbours=0", "split=train", f"extra=[{','.join(names)}]")
+    assert list(found) == [*plain, *names]
+    assert 0 <= found["authenticity"] <= 1
+    assert found["frechet_infinity"] < found["frechet_distance"]
+
+
+def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_asked_for(conditional_run, tmp_path):
+    found = compared(tmp_path, f"run={conditional_run}", "split=train", "neighbours=0", "extra=[class_frechet]")
+    _, data = read_data(conditional_run, OmegaConf.create({"path": None, "cache_dir": None}))
+    labels = data.train_set.labels[chosen(data.train_set, 64)]
+    generator, extractor, distances = Generator.from_pretrained(conditional_run), PixelFeatures(), []
+    for label in range(10):
+        real = data.train_set[chosen(data.train_set, 64)[labels == label]].pixels
+        seeds = [seed for seed in range(2_000_000, 2_000_064) if labels[seed % 64] == label]
+        fake = generator.pixels(seeds, classes=[label])
+        distances.append(frechet(extractor(to_float(real, 32)), extractor(to_float(fake))))
+    assert found["class_frechet"] == pytest.approx(float(torch.stack(distances).mean()), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -250,6 +335,14 @@ def test_hidden_files_are_ignored_as_in_training(folders, tmp_path):
         (["fake=FOLDERS/mixed", "real=FOLDERS/noise"], ["subfolders", "mixed/images"]),
         (["fake=FOLDERS/broken", "real=FOLDERS/noise"], ["0.png"]),
         (["fake=FOLDERS/single", "real=FOLDERS/noise"], ["1 samples"]),
+        (["real=FOLDERS/noise"], ["save_stats=FILE.npz"]),
+        (["real=FOLDERS/noise", "save_stats=stats"], ["save_stats=stats", ".npz"]),
+        (["real=FOLDERS/noise", "save_stats=FOLDERS/folder.npz"], ["save_stats=", "is a folder"]),
+        (["fake=FOLDERS/fid.npz", "real=FOLDERS/noise"], ["fid.npz", "(12,)", "768 dimensions"]),
+        (["fake=FOLDERS/fid.npz", "real=FOLDERS/noise", "metrics.size=2"], ["fid.npz", "mean and a covariance only"]),
+        (["fake=FOLDERS/noise", "real=FOLDERS/float.npy"], ["real=", "uint8", "float64"]),
+        (["run=RUN", "extra=[fid]"], ["extra=['fid']", "frechet_infinity"]),
+        (["run=RUN", "extra=[class_frechet]"], ["class_frechet", "classes"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -263,7 +356,10 @@ def test_mistake_gets_one_line(run_dir, folders, arguments, words):
     }.items():
         (folders / name).parent.mkdir(parents=True, exist_ok=True)
         (folders / f"{name}.png").write_bytes(content)
-    (folders / "empty").mkdir(exist_ok=True)
+    for name in ("empty", "folder.npz"):
+        (folders / name).mkdir(exist_ok=True)
+    np.savez(folders / "fid.npz", mu=np.zeros(12), sigma=np.eye(12))
+    np.save(folders / "float.npy", np.zeros((2, 8, 8, 3)))
     given = [a.replace("RUN", str(run_dir)).replace("FOLDERS", str(folders)) for a in arguments]
     default = [] if any(a.startswith("metrics=") for a in given) else ["metrics=pixels"]
     code, _, err = evaluate(*given, *default)

@@ -12,7 +12,17 @@ from torchmetrics.image.kid import poly_mmd
 
 from transfergen.data.shapes import shapes
 from transfergen.evaluation import distances
-from transfergen.evaluation.distances import diversity, frechet, inception_score, kernel, sliced_wasserstein
+from transfergen.evaluation.distances import (
+    Gaussian,
+    class_frechet,
+    diversity,
+    fit_gaussian,
+    frechet,
+    frechet_infinity,
+    inception_score,
+    kernel,
+    sliced_wasserstein,
+)
 
 
 class Given(nn.Module):
@@ -118,6 +128,44 @@ def test_frechet_of_equal_sets_is_zero_and_of_a_shift_its_square():
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_frechet_of_gaussians_is_that_of_their_features():
+    real, fake = correlated(60), correlated(20, seed=1)
+    expected = frechet(real, fake).item()
+    for pair in ((fit_gaussian(real), fake), (real, fit_gaussian(fake)), (fit_gaussian(real), fit_gaussian(fake))):
+        assert frechet(*pair).item() == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="24 and of 25 dimensions"):
+        frechet(fit_gaussian(real), correlated(20, dimensions=25))
+    with pytest.raises(ValueError, match="sets of 1 images"):
+        frechet(fit_gaussian(real), fake[:1])
+
+
+def test_frechet_infinity_is_free_of_the_bias_of_few_samples():
+    exact = Gaussian(torch.zeros(16, dtype=torch.double), torch.eye(16, dtype=torch.double))
+    samples = torch.randn(10, 400, 16, generator=torch.Generator().manual_seed(0))
+    biased = torch.stack([frechet(exact, fake) for fake in samples]).mean()
+    found = torch.stack([frechet_infinity(exact, fake) for fake in samples]).mean()
+    assert biased > 0.1
+    assert abs(found) < biased / 5  # the samples are of that Gaussian
+
+
+def test_frechet_infinity_is_the_end_of_the_line_through_the_distances(monkeypatch):
+    monkeypatch.setattr(distances, "frechet", lambda real, fake: torch.tensor(3 + 70 / len(fake), dtype=torch.double))
+    assert frechet_infinity(correlated(30), correlated(500)).item() == pytest.approx(3, abs=1e-9)
+    with pytest.raises(ValueError, match="19 samples"):
+        frechet_infinity(correlated(30), correlated(19))
+
+
+def test_class_frechet_is_the_mean_over_classes_and_sees_classes_that_are_exchanged():
+    real = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
+    labels = torch.tensor([0, 0, 3, 3])
+    fake, order = torch.tensor([[13.0], [3.0], [11.0], [5.0]]), torch.tensor([3, 0, 3, 0])
+    assert class_frechet(real, labels, fake, order).item() == pytest.approx((3**2 + 1**2) / 2)
+    assert frechet(real, real).item() == pytest.approx(0)
+    assert class_frechet(real, labels, real, 3 - labels).item() == pytest.approx(10**2)
+    with pytest.raises(ValueError, match=r"class 3: .*two or more"):
+        class_frechet(real, labels, fake[1:], torch.tensor([0, 3, 0]))
+
+
 def test_kernel_agrees_with_torchmetrics():
     a, b = correlated(110), correlated(110, seed=1)
     assert kernel(a, b).item() == pytest.approx(poly_mmd(a.double(), b.double()).item(), rel=1e-6)

@@ -1,10 +1,12 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import timm
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -147,6 +149,23 @@ def test_inception_agrees_with_torch_fidelity_resizing_included(tmp_path):
     torch.save(state, file)
     with pytest.raises(ValueError, match=r"^weights=.*1 of .* missing, Mixed_7c\.branch_pool\.bn\.running_var"):
         InceptionFeatures(weights=str(file))
+
+
+def test_clean_inception_sees_each_channel_resized_by_pillow_in_floats(tmp_path):
+    net = InceptionV3().eval()
+    vary(net)
+    torch.save(net.state_dict(), tmp_path / "inception.pth")
+    weights = str(tmp_path / "inception.pth")
+    clean, usual = InceptionFeatures(weights=weights, resize="clean"), InceptionFeatures(weights=weights)
+    for size in (40, 320):  # enlarged and reduced
+        images = pictures(count=1, size=size)
+        channels = [Image.fromarray(c.numpy().astype(np.float32)) for c in to_uint8(images)[0]]
+        resized = [np.asarray(c.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255) for c in channels]
+        with torch.no_grad():
+            expected = net(torch.from_numpy(np.stack(resized))[None])
+        torch.testing.assert_close(clean(images), expected, rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(usual(images), expected, rtol=1e-2, atol=1e-2)
+    assert clean.name == f"{usual.name}, clean"
 
 
 def test_networks_of_the_same_weights_have_one_id(vgg_weights):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from transfergen.evaluation.comparison import EXTRA
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.measure import LARGER_IS_BETTER, measurable, measure, metric_records, to_table
 
@@ -18,7 +19,7 @@ class Classes(PixelFeatures):
 def test_all_metrics_are_measured_and_recorded_with_what_they_depend_on():
     extractor, (real, fake) = Classes(), torch.randn(2, 40, 768)
     values = measure(extractor, real, fake)
-    assert list(values) == [name for name in LARGER_IS_BETTER if name != "nearest_distance_ratio"]
+    assert list(values) == [name for name in LARGER_IS_BETTER if name not in {"nearest_distance_ratio", *EXTRA}]
     assert set(measurable(PixelFeatures(), 40, 40)) == set(values) - {"inception_score"}
     records = metric_records(
         values, extractor=extractor, generated=40, real=40, split="test", seed=7, shared_weights="vgg19.tv_in1k"

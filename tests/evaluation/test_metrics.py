@@ -13,9 +13,12 @@ from torchmetrics import MetricCollection
 from transfergen.evaluation import distances, neighbours
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.metrics import (
+    Authenticity,
+    ClassFrechetDistance,
     DensityCoverage,
     Diversity,
     FrechetDistance,
+    FrechetInfinity,
     InceptionScore,
     KernelDistance,
     PrecisionRecall,
@@ -30,6 +33,8 @@ CASES = [
     (PrecisionRecall, {"k": 2}, lambda real, fake: neighbours.precision_recall(real, fake, k=2)),
     (DensityCoverage, {"k": 2}, lambda real, fake: neighbours.density_coverage(real, fake, k=2)),
     (Diversity, {}, distances.diversity),
+    (FrechetInfinity, {}, distances.frechet_infinity),
+    (Authenticity, {}, neighbours.authenticity),
 ]
 
 
@@ -71,6 +76,26 @@ def test_batches_give_what_the_function_gives_for_all_features(kind, settings, f
         assert tuple(found) == metric.names
         assert list(found.values()) == list(expected if isinstance(expected, tuple) else [expected])
         metric.reset()
+
+
+def test_published_statistics_take_the_place_of_real_images():
+    real, fake = features()
+    for kind in (FrechetDistance, FrechetInfinity):
+        metric = kind(reference=distances.fit_gaussian(real))
+        metric.update(fake, real=False)
+        assert float(metric.compute()) == pytest.approx(float(updated(kind(), real, fake).compute()), rel=1e-9)
+
+
+def test_classes_come_with_the_batches():
+    real, fake = features()
+    classes = torch.arange(40) % 3
+    collection = MetricCollection([FrechetDistance(), ClassFrechetDistance()])
+    for start in range(0, 40, 20):
+        end = start + 20
+        collection.update(real[start:end], real=True, labels=classes[start:end])
+        collection.update(fake[start:end], real=False, labels=classes[:30][start:end])
+    expected = distances.class_frechet(real, classes, fake, classes[:30])
+    assert collection.compute() == {"FrechetDistance": distances.frechet(real, fake), "ClassFrechetDistance": expected}
 
 
 def test_images_go_through_the_extractor():

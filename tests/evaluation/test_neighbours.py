@@ -6,7 +6,7 @@ from torchvision.transforms.functional import gaussian_blur
 from transfergen.data.shapes import shapes
 from transfergen.evaluation import neighbours
 from transfergen.evaluation.extractors import PixelFeatures
-from transfergen.evaluation.neighbours import density_coverage, nearest, precision_recall
+from transfergen.evaluation.neighbours import authenticity, density_coverage, nearest, precision_recall
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,15 @@ def test_two_outliers_raise_precision_to_one_but_hardly_density():
     fake = 10 + torch.rand(100, 2)
     assert values(precision_recall(real, fake, k=5)) == (1, 0)
     assert values(density_coverage(real, fake, k=5))[0] == pytest.approx(1 / 5)  # those right of 0 are in one of them
+
+
+def test_authentic_is_what_lies_further_from_a_training_image_than_that_from_the_next():
+    training = torch.tensor([[0.0], [1.0], [10.0]])  # 1, 1 and 9 from the next one
+    for value, authentic in ((0.5, 0), (2.0, 0), (2.1, 1), (-2.0, 1), (10.0, 0), (18.0, 0), (20.0, 1)):
+        assert authenticity(training, torch.tensor([[value]])) == authentic
+    assert authenticity(training, torch.tensor([[0.5], [-2.0], [20.0], [1.0]])) == 0.5
+    with pytest.raises(ValueError, match="1 training images"):
+        authenticity(training[:1], training)
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

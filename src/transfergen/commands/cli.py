@@ -136,17 +136,17 @@ def run_directory() -> Path:
     return path
 
 
-def check_file(out: Path) -> None:
-    """Check before any work that a file can be written.
+def check_file(out: Path, setting: str = "out") -> None:
+    """Check before any work that the file of a setting can be written.
 
     Raises:
         ValueError: it is a folder, or in one that cannot be written to.
     """
     if out.is_dir():
-        raise ValueError(f"out={out}: is a folder; give a file")
+        raise ValueError(f"{setting}={out}: is a folder; give a file")
     folder = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to; set out=FILE in another folder")
+        raise ValueError(f"{folder} cannot be written to; set {setting}=FILE in another folder")
 
 
 def is_sweep() -> bool:

@@ -5,13 +5,16 @@ import logging
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from transfergen.commands import cli
 from transfergen.runs import artefacts
+
+if TYPE_CHECKING:
+    from transfergen.evaluation.comparison import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -22,30 +25,82 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         ValueError: a setting is wrong, or the images cannot be had.
     """
-    if (config.run is None) == (config.fake is None) or (config.fake is None) != (config.real is None):
-        raise ValueError("give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER")
-    if config.format not in ("table", "json"):
-        raise ValueError(f"format={config.format}: choose one of table, json")
+    _check(config)
     from transfergen.config import instantiate
     from transfergen.devices import choose_device
-    from transfergen.evaluation.compare_folders import compare_folders
+    from transfergen.evaluation.compare_folders import compare_folders, image_set, read_set
     from transfergen.evaluation.compare_run import compare_run
-    from transfergen.evaluation.comparison import Comparison
-    from transfergen.evaluation.measure import to_table
+    from transfergen.evaluation.features_file import save_features
 
     device = choose_device(config.device)
     extractor = instantiate(config.metrics).to(device)
     out = Path(config.out or (Path(config.run or ".") / artefacts.EVALUATION)).expanduser()
     cli.check_file(out)
-    compare = compare_run if config.run else compare_folders
-    comparison: Comparison = compare(config, extractor, device, cli.track)
-    result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": comparison.metrics()}
+    comparison: Comparison | None = None
+    if config.run is not None or config.fake is not None:
+        compare = compare_folders if config.run is None else compare_run
+        comparison = compare(config, extractor, device, cli.track)
+    if config.save_stats is not None:
+        if comparison:
+            real = comparison.real
+        else:
+            real = image_set("real", read_set("real", config, extractor), config, extractor, device, cli.track)
+        path = Path(config.save_stats).expanduser()
+        save_features(path, real.features, extractor)
+        if config.format == "table":
+            print(f"features of {real.count:,} real images, and their statistics: {path}")
+    if comparison:
+        _report(comparison, config, out)
+
+
+main = partial(cli.run, "evaluate", evaluate)
+
+
+def _check(config: DictConfig) -> None:
+    """Check the settings that belong together.
+
+    Raises:
+        ValueError: names one of them.
+    """
+    missing = (config.run, config.fake).count(None)  # both: nothing is compared
+    unmeasured = missing == 2 and config.save_stats is None
+    if missing == 0 or unmeasured or (config.run is None and config.real is None):
+        raise ValueError(
+            "give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER; or real=FOLDER and "
+            "save_stats=FILE.npz, which keeps the features of real images"
+        )
+    if config.format not in ("table", "json"):
+        raise ValueError(f"format={config.format}: choose one of table, json")
+    if config.save_stats is not None:
+        path = Path(config.save_stats).expanduser()
+        if path.suffix != ".npz":
+            raise ValueError(f"save_stats={config.save_stats}: give a file that ends in .npz")
+        cli.check_file(path, "save_stats")
+    from transfergen.evaluation.comparison import EXTRA
+
+    unknown = [name for name in config.extra if name not in EXTRA]
+    if unknown:
+        raise ValueError(f"extra={unknown}: choose of {', '.join(EXTRA)}")
+
+
+def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
+    """Measure, write the results, and print them."""
+    from transfergen.evaluation.measure import measurable, to_table
+
+    measured = comparison.metrics()
+    values = measured + comparison.further(config.extra)
+    result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": values}
     for warning in dict.fromkeys(record["warning"] for record in result["metrics"] if "warning" in record):
         log.warning(warning)
+    if comparison.real.count is None:
+        generated = len(comparison.fake.features)
+        possible = measurable(comparison.extractor, generated, generated)
+        missing = ", ".join(name for name in possible if name not in {record["name"] for record in measured})
+        log.warning(f"real={config.real} has no features of single images, so there is no {missing}")
     earlier = _earlier(out, result)
     artefacts.write_json(out, result | earlier)  # now, in case the search for neighbours fails
     sheet = out.parent / artefacts.NEIGHBOURS
-    if config.neighbours:
+    if config.neighbours and comparison.has_images:
         result |= comparison.neighbours(config.neighbours, sheet)
         result["metrics"] += comparison.novelty()
         artefacts.write_json(out, result | earlier)
@@ -54,11 +109,9 @@ def evaluate(config: DictConfig) -> None:
         return
     Console().print(to_table(result["metrics"]))
     if config.neighbours:
-        print(f"the samples nearest to {comparison.searched} images, beside them: {sheet}")
+        shown = f"beside them: {sheet}" if comparison.has_images else "cannot be shown: no pictures are given of them"
+        print(f"the samples nearest to {comparison.searched} images, {shown}")
     print(f"all results: {out}")
-
-
-main = partial(cli.run, "evaluate", evaluate)
 
 
 def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

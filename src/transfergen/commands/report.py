@@ -21,7 +21,7 @@ from transfergen.runs.saved_config import parse_yaml
 SHOWN = 9
 """Grids of a run's samples over time."""
 
-_RECORD: dict[str, type] = {"name": str, "value": float, "extractor": str, "generated": int, "real": int, "split": str}
+_RECORD: dict[str, type] = {"name": str, "value": float, "extractor": str, "generated": int, "split": str}
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
     """
     for record in result.get("metrics", []):
         record |= {key: kind(record[key]) for key, kind in _RECORD.items()}
+        record["real"] = None if record["real"] is None else int(record["real"])  # unknown of statistics
         if record.get("warning") is not None:
             record["warning"] = str(record["warning"])
     for key, kind in {"images_seen": int, "seconds": float}.items():
@@ -213,7 +214,8 @@ def _when(stem: str) -> str:
 
 def _measured_on(record: dict[str, Any]) -> str:
     which = f"{record['generator']} generator, " if "generator" in record else ""
-    return f"{which}{record['generated']:,} samples, {record['real']:,} reals ({record['split']})"
+    reals = "reals" if record["real"] is None else f"{record['real']:,} reals"
+    return f"{which}{record['generated']:,} samples, {reals} ({record['split']})"
 
 
 def _reservations(record: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Compares the pictures of two folders or archives."""
+"""Compares two sets of images: pictures of folders, archives or array files, or features that were saved."""
 
 from collections import Counter
 from contextlib import suppress
@@ -8,19 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from transfergen.data.archives import find_pictures
+from transfergen.data.array_file import read_pictures
 from transfergen.data.decoding import DamagedPictureError, open_picture
 from transfergen.data.pictures import Pictures
 from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison, ImageSet
+from transfergen.evaluation.distances import Gaussian
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, store_features
+from transfergen.evaluation.features_file import load_features
 from transfergen.images import to_float
+from transfergen.runs import artefacts
 
 
 def compare_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
-    """Compare the pictures of the folder or archive `config.fake` with those of `config.real`.
+    """Compare the images that `config.fake` names with those that `config.real` names, see `image_set`.
 
     Args:
         config: of the command `evaluate`.
@@ -29,43 +34,93 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
         track: shows progress.
 
     Raises:
-        ValueError: a folder does not exist, or no picture in it can be read.
+        ValueError: one of them cannot be read, or `config.fake` holds statistics only.
     """
-    sides = {name: _pictures(name, Path(config[name]).expanduser(), config.count) for name in ("fake", "real")}
-    resolution = config.data.resolution or _most_common_side(sides["fake"])
+    given = {setting: read_set(setting, config, extractor) for setting in ("fake", "real")}
+    fake = image_set("fake", given["fake"], config, extractor, device, track)
+    real = image_set("real", given["real"], config, extractor, device, track, resolution=fake.resolution)
+    about = {"resolution": fake.resolution or real.resolution, "fit": config.data.fit or "crop"}
+    subject = {"fake": str(config.fake), "real": str(config.real), **about}
+    return Comparison(subject, extractor, fake=fake, real=real, references=real, searched="real")
+
+
+def read_set(setting: str, config: DictConfig, extractor: Extractor) -> Pictures | Tensor | Gaussian:
+    """What a setting, `fake` or `real`, names: pictures of a folder, an archive or an array, or features of them.
+
+    At most `config.count` pictures or features are read: a random choice that is always the same.
+
+    Raises:
+        ValueError: it cannot be read, or its features are not those of the `extractor`. The message begins with the
+            setting.
+    """
+    path = Path(config[setting]).expanduser()
+    if path.suffix not in (".npy", ".npz"):
+        return _pictures(setting, path, config.count)
+    try:
+        features = load_features(path, extractor) if path.suffix == ".npz" else None
+        if isinstance(features, Gaussian):
+            return features
+        if features is not None:
+            return features[_choice(len(features), config.count)]
+        pictures = read_pictures(path)
+    except ValueError as error:
+        raise ValueError(f"{setting}={config[setting]}: {error}") from error
+    return pictures.subset(_choice(len(pictures), config.count), f"{config.count}")
+
+
+def image_set(
+    setting: str,
+    given: Pictures | Tensor | Gaussian,
+    config: DictConfig,
+    extractor: Extractor,
+    device: torch.device,
+    track: Track,
+    *,
+    resolution: int | None = None,
+) -> ImageSet:
+    """What `read_set` has read, with the features of pictures.
+
+    Args:
+        setting: `fake` or `real`.
+        given: what it names.
+        config: of the command `evaluate`.
+        extractor: on `device`.
+        device: computes features.
+        track: shows progress.
+        resolution: pixels to which pictures are resized; None: as `config.data` says, or the most common of them.
+
+    Raises:
+        ValueError: pictures cannot be read.
+    """
+    title = str(config[setting])
+    if not isinstance(given, Pictures):
+        return ImageSet(title, given)
+    resolution = config.data.resolution or resolution or _most_common_side(setting, given)
     fit: Any = config.data.fit or "crop"
     limits = {
         key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
     }
-    cache_dir = Path(config.data.cache_dir or "~/.cache/transfergen").expanduser()
-    stores = {
-        name: build_store(pictures, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
-        for name, pictures in sides.items()
-    }
-
-    def images(side: str) -> ImageSet:
-        order = chosen(stores[side], config.count)
-        features = store_features(
-            extractor,
-            stores[side],
-            what=f"{side} pictures",
-            count=config.count,
-            resolution=resolution,
-            cache_dir=cache_dir if side == "real" else None,
-            device=device,
-            batch_size=config.batch_size,
-            track=track,
-        )
-        return ImageSet(
-            str(config[side]),
-            features,
-            image=lambda i: to_float(stores[side][order[[i]]].pixels, resolution)[0],
-            name=lambda i: sides[side].name(int(stores[side].rows(order)[i])),
-        )
-
-    fake, real = images("fake"), images("real")
-    subject = {"fake": str(config.fake), "real": str(config.real), "resolution": resolution, "fit": fit}
-    return Comparison(subject, extractor, fake=fake, real=real, references=real, searched="real")
+    cache_dir = Path(config.data.cache_dir or artefacts.CACHE).expanduser()
+    store = build_store(given, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
+    order = chosen(store, config.count)
+    features = store_features(
+        extractor,
+        store,
+        what=f"{setting} pictures",
+        count=config.count,
+        resolution=resolution,
+        cache_dir=cache_dir if setting == "real" else None,
+        device=device,
+        batch_size=config.batch_size,
+        track=track,
+    )
+    return ImageSet(
+        title,
+        features,
+        image=lambda i: to_float(store[order[[i]]].pixels, resolution)[0],
+        name=lambda i: given.name(int(store.rows(order)[i])),
+        resolution=resolution,
+    )
 
 
 def _pictures(setting: str, folder: Path, count: int) -> Pictures:
@@ -83,16 +138,20 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
             f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={Path(folder, below[0]).parent}, "
             "or move them"
         )
-    selected = [names[i] for i in np.random.default_rng(0).permutation(len(names))[:count]]
+    selected = [names[i] for i in _choice(len(names), count)]
     return files.pictures(selected, "evaluate", labels=np.zeros(len(selected), np.int64))
 
 
-def _most_common_side(pictures: Pictures) -> int:
+def _choice(length: int, count: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(length)[:count]
+
+
+def _most_common_side(setting: str, pictures: Pictures) -> int:
     """The most common length of the pictures' shorter sides, in pixels."""
     sides: Counter[int] = Counter()
     for i in range(len(pictures)):
         with suppress(DamagedPictureError), open_picture(pictures, i) as picture:  # decoding tells of the damaged ones
             sides[min(picture.size)] += 1
     if not sides:
-        raise ValueError(f"fake: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
+        raise ValueError(f"{setting}: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
     return sides.most_common(1)[0][0]

@@ -4,19 +4,20 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.config import instantiate
 from transfergen.data.store import Store
+from transfergen.evaluation.compare_folders import image_set, read_set
 from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
 from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
 from transfergen.images import to_float
-from transfergen.networks.generators.base import sample
+from transfergen.networks.generators.base import Generator, sample
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator, read_metadata
 from transfergen.runs.saved_config import read_config
@@ -25,8 +26,17 @@ from transfergen.runs.splits import warn_of_other_splits
 log = logging.getLogger(__name__)
 
 
+class _Reals(NamedTuple):
+    """What samples are compared with."""
+
+    real: ImageSet
+    references: ImageSet
+    about: dict[str, Any]
+    """For JSON."""
+
+
 def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
-    """Compare samples of the generator of `config.run` with a split of its data.
+    """Compare samples of the generator of `config.run` with a split of its data, or with what `config.real` names.
 
     Args:
         config: of the command `evaluate`.
@@ -35,13 +45,70 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         track: shows progress.
 
     Raises:
-        ValueError: the run, its files or its data cannot be read.
+        ValueError: the run, its files, its data or what `config.real` names cannot be read.
     """
     run_dir = Path(config.run).expanduser()
     folder = run_dir / artefacts.BEST if config.checkpoint == "best" else run_dir
     if folder != run_dir and run_dir.is_dir() and not folder.is_dir():
         raise ValueError(f"checkpoint=best: run={run_dir} kept none; train with evaluation.every_images=N, or set last")
     generator = load_generator(folder).to(device)
+    how: dict[str, Any] = {"device": device, "track": track}
+    if config.real is None:
+        saved, reals = _of_the_run(run_dir, config, extractor, generator, **how)
+    else:
+        saved = read_config(run_dir)
+        given = read_set("real", config, extractor)
+        real = image_set("real", given, config, extractor, resolution=generator.resolution, **how)
+        reals = _Reals(real, real, {"real": str(config.real), "resolution": generator.resolution})
+    count = min(config.count, reals.real.count or config.count)
+    classes = range(generator.num_classes) if reals.real.labels is None else reals.real.labels.tolist()
+    fake = ImageSet(
+        "samples",
+        sample_features(
+            extractor,
+            generator,
+            count=count,
+            seed=config.seed,
+            classes=classes,
+            batch_size=config.batch_size,
+            **how,
+        ),
+        image=lambda i: sample(generator, [config.seed + i], device, classes=classes)[0].cpu(),
+        name=lambda i: config.seed + i,
+        labels=torch.tensor([classes[(config.seed + i) % len(classes)] for i in range(count)])
+        if generator.num_classes
+        else None,
+    )
+    shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
+    if shared is not None:
+        log.warning(shared_weights_warning(extractor, shared))
+    choice = _choice(folder, OmegaConf.select(saved, "evaluation.best")) if config.checkpoint == "best" else {}
+    for how_chosen in choice.values():
+        log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
+    about = {"run": str(run_dir), "checkpoint": config.checkpoint}
+    return Comparison(
+        subject=about | {"images_seen": read_metadata(folder)["images_seen"]} | reals.about | choice,
+        extractor=extractor,
+        fake=fake,
+        real=reals.real,
+        references=reals.references,
+        searched="training" if config.real is None else "real",
+        seed=config.seed,
+        shared=shared,
+        generator=generator,
+    )
+
+
+def _of_the_run(
+    run_dir: Path,
+    config: DictConfig,
+    extractor: Extractor,
+    generator: Generator,
+    *,
+    device: torch.device,
+    track: Track,
+) -> tuple[DictConfig, _Reals]:
+    """The run's config and its real images: those of the split, and of the training split as references."""
     saved, data = read_data(run_dir, config.data)
     if generator.num_classes not in (0, len(data.test_set.classes)):
         raise ValueError(
@@ -50,51 +117,34 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         )
     warn_of_other_splits(run_dir, data)
     where = Path(str(data.path)).expanduser()
-    how: dict[str, Any] = {"device": device, "batch_size": config.batch_size, "track": track}
 
     def images(store: Store, split: str, count: int) -> ImageSet:
-        where = {"what": f"{split} images", "resolution": data.resolution, "cache_dir": data.cache_dir}
         order = chosen(store, count)
+        features = store_features(
+            extractor,
+            store,
+            what=f"{split} images",
+            count=count,
+            resolution=data.resolution,
+            cache_dir=data.cache_dir,
+            device=device,
+            batch_size=config.batch_size,
+            track=track,
+        )
         return ImageSet(
             split,
-            store_features(extractor, store, count=count, **where, **how),
+            features,
             image=lambda i: to_float(store[order[[i]]].pixels, data.resolution)[0],
             name=lambda i: int(order[i]),
+            resolution=data.resolution,
+            labels=torch.from_numpy(store.labels[order]),
         )
 
-    measured = data.test_set if config.split == "test" else data.train_set
-    real = images(measured, config.split, config.count)
-    classes = measured.labels[chosen(measured, config.count)].tolist()
-    fake = ImageSet(
-        "samples",
-        sample_features(extractor, generator, count=len(real.features), seed=config.seed, classes=classes, **how),
-        image=lambda i: sample(generator, [config.seed + i], device, classes=classes)[0].cpu(),
-        name=lambda i: config.seed + i,
-    )
-    search_train = config.neighbours and config.split == "test"
-    shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
-    if shared is not None:
-        log.warning(shared_weights_warning(extractor, shared))
-    choice = _choice(folder, OmegaConf.select(saved, "evaluation.best")) if config.checkpoint == "best" else {}
-    for how_chosen in choice.values():
-        log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
-    return Comparison(
-        subject={
-            "run": str(run_dir),
-            "checkpoint": config.checkpoint,
-            "data_path": str(where.resolve()) if data.path and where.exists() else data.path,
-            "images_seen": read_metadata(folder)["images_seen"],
-            "resolution": data.resolution,
-            **choice,
-        },
-        extractor=extractor,
-        fake=fake,
-        real=real,
-        references=images(data.train_set, "train", config.references) if search_train else real,
-        searched="training",
-        seed=config.seed,
-        shared=shared,
-    )
+    real = images(data.test_set if config.split == "test" else data.train_set, config.split, config.count)
+    searched = config.split == "test" and (config.neighbours or "authenticity" in config.extra)
+    references = images(data.train_set, "train", config.references) if searched else real
+    path = str(where.resolve()) if data.path and where.exists() else data.path
+    return saved, _Reals(real, references, {"data_path": path, "resolution": data.resolution})
 
 
 def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:

@@ -1,6 +1,6 @@
 """The comparison of samples with real images: metrics, novelty, and the samples nearest to training images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transfergen.evaluation.distances import Gaussian, class_frechet, frechet_infinity
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records
-from transfergen.evaluation.neighbours import nearest
+from transfergen.evaluation.neighbours import authenticity, nearest
 from transfergen.images import to_grid
+from transfergen.networks.generators.base import Generator
 from transfergen.runs import artefacts
 
 NEIGHBOURS = 5
@@ -20,19 +22,39 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Features of a set of images, and access to the images by index.
+    """What is known of a set of images: features or their Gaussian, and perhaps the images, by index.
 
     Attributes:
         title: for reports.
-        features: (N, D).
-        image: index -> image (3, R, R) in [-1, 1].
+        known: features (N, D), or no more than their Gaussian.
+        image: index -> image (3, R, R) in [-1, 1]; None: the images are not known.
         name: index -> seed, number in a data set, or path.
+        resolution: R; None: unknown.
+        labels: classes (N,); None: unknown.
     """
 
     title: str
-    features: Tensor
-    image: Callable[[int], Tensor]
-    name: Callable[[int], int | str]
+    known: Tensor | Gaussian
+    image: Callable[[int], Tensor] | None = None
+    name: Callable[[int], int | str] = int
+    resolution: int | None = None
+    labels: Tensor | None = None
+
+    @property
+    def features(self) -> Tensor:
+        """Features (N, D).
+
+        Raises:
+            ValueError: no more than their Gaussian is known.
+        """
+        if isinstance(self.known, Gaussian):
+            raise ValueError(f"{self.title} holds a mean and a covariance only; give the images, or features of them")
+        return self.known
+
+    @property
+    def count(self) -> int | None:
+        """N; None if it is unknown."""
+        return None if isinstance(self.known, Gaussian) else len(self.known)
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,7 @@ class Comparison:
         searched: what to call the references.
         seed: of the first sample; None for images of unknown origin.
         shared: weights that the extractor shares with the training; None for none.
+        generator: of the samples; None if it is not known.
 
     Raises:
         ValueError: there are fewer than two samples or real images.
@@ -61,18 +84,24 @@ class Comparison:
     searched: str
     seed: int | None = None
     shared: str | None = None
+    generator: Generator | None = None
 
     def __post_init__(self) -> None:
-        fake, real = len(self.fake.features), len(self.real.features)
-        if min(fake, real) < 2:
+        fake, real = len(self.fake.features), self.real.count
+        if fake < 2 or (real is not None and real < 2):
             raise ValueError(
                 f"{fake} samples, {real} real images ({self.real.title}): a distance needs two or more of each; set "
                 "another split or folder"
             )
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the samples and the references can be shown."""
+        return None not in (self.fake.image, self.references.image)
+
     def metrics(self) -> list[dict[str, Any]]:
         """All metrics, as `metric_records` gives them."""
-        return self._records(measure(self.extractor, self.real.features, self.fake.features))
+        return self._records(measure(self.extractor, self.real.known, self.fake.features))
 
     def novelty(self) -> list[dict[str, Any]]:
         """The record of `nearest_distance_ratio`: 1 if samples are as new as unseen images, 0 if they are copies.
@@ -89,6 +118,14 @@ class Comparison:
             for record in self._records({"nearest_distance_ratio": float(fake / real)} if real > 0 else {})
         ]
 
+    def further(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """The records of some of the `EXTRA` metrics.
+
+        Raises:
+            ValueError: these images do not allow one of them.
+        """
+        return self._records({name: float(EXTRA[name](self)) for name in names})
+
     def neighbours(self, rows: int, picture: Path) -> dict[str, Any]:
         """Save the `rows` samples nearest to a reference, each a row with its nearest references to the right.
 
@@ -101,6 +138,8 @@ class Comparison:
         """
         references = self.references.features
         distances, indices = nearest(self.fake.features, references, k=min(NEIGHBOURS, len(references)))
+        assert self.fake.image
+        assert self.references.image
         closest = distances[:, 0].argsort()[:rows].tolist()
         images, samples = [], []
         for i in closest:
@@ -117,8 +156,23 @@ class Comparison:
             values,
             extractor=self.extractor,
             generated=len(self.fake.features),
-            real=len(self.real.features),
+            real=self.real.count,
             split=self.real.title,
             seed=self.seed,
             shared_weights=self.shared,
         )
+
+
+def _class_frechet(comparison: Comparison) -> Tensor:
+    real, fake = comparison.real, comparison.fake
+    if real.labels is None or fake.labels is None:
+        raise ValueError("class_frechet: needs a run whose generator knows classes, and its own data")
+    return class_frechet(real.features, real.labels, fake.features, fake.labels)
+
+
+EXTRA: dict[str, Callable[[Comparison], Tensor]] = {
+    "frechet_infinity": lambda its: frechet_infinity(its.real.known, its.fake.features),
+    "class_frechet": _class_frechet,
+    "authenticity": lambda its: authenticity(its.references.features, its.fake.features),
+}
+"""Metrics that are computed only where they are asked for, by name."""

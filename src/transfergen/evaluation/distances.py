@@ -4,6 +4,7 @@ Features are (N, D), of any float dtype, on one device. All but the sliced Wasse
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,11 +30,36 @@ def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: in
     return difference.square().mean().sqrt()
 
 
-def frechet(a: Tensor, b: Tensor) -> Tensor:
+class Gaussian(NamedTuple):
+    """A Gaussian distribution in D dimensions, all that a Fréchet distance needs to know of a set of features."""
+
+    mean: Tensor
+    """(D,), float64."""
+    factor: Tensor
+    """F (K, D), float64, such that F'F is the covariance."""
+
+
+def fit_gaussian(features: Tensor) -> Gaussian:
+    """The mean and covariance of features (N, D), N >= 2; of the covariance, the unbiased estimate."""
+    features = features.double()
+    mean = features.mean(dim=0)
+    centred = (features - mean) / (len(features) - 1) ** 0.5
+    if len(centred) <= centred.shape[1]:
+        return Gaussian(mean, centred)
+    return gaussian_of_moments(mean, centred.T @ centred)
+
+
+def gaussian_of_moments(mean: Tensor, covariance: Tensor) -> Gaussian:
+    """The Gaussian of a mean (D,) and a covariance (D, D), whose negative eigenvalues are taken for 0."""
+    variances, axes = torch.linalg.eigh(covariance.double())
+    return Gaussian(mean.double(), variances.clamp(min=0).sqrt()[:, None] * axes.T)
+
+
+def frechet(a: Tensor | Gaussian, b: Tensor | Gaussian) -> Tensor:
     """Fréchet distance between the Gaussians fitted to features (N, D) and (M, D), a float64 scalar >= 0.
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), A and B the covariances. Heusel 2017, arXiv:1706.08500, eq. 6.
-    Few samples bias it upwards, most of all fewer than D.
+    Few samples bias it upwards, most of all fewer than D. Instead of features, either may be the Gaussian itself.
 
     With A = F'F and B = G'G, the trace of the root is the sum of the singular values of F G'. So no root of a matrix is
     needed, and singular covariances, as of fewer samples than D, are no special case.
@@ -41,21 +67,64 @@ def frechet(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: a set has fewer than two samples, or the two differ in D.
     """
-    a, b = _check_sets(a, b)
-    shift = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    factor_a, factor_b = _covariance_factor(a), _covariance_factor(b)
+    _check_sets(a, b)
+    (mean_a, factor_a), (mean_b, factor_b) = (x if isinstance(x, Gaussian) else fit_gaussian(x) for x in (a, b))
     root: Tensor = torch.linalg.svdvals(factor_a @ factor_b.T).sum()
+    shift = (mean_a - mean_b).square().sum()
     return (shift + factor_a.square().sum() + factor_b.square().sum() - 2 * root).clamp(min=0)
 
 
-def _covariance_factor(features: Tensor) -> Tensor:
-    """Features (N, D) -> F (min(N, D), D) such that F'F is their covariance."""
-    centred: Tensor = (features - features.mean(dim=0)) / (len(features) - 1) ** 0.5
-    if len(centred) <= centred.shape[1]:
-        return centred
-    variances, axes = torch.linalg.eigh(centred.T @ centred)
-    factor: Tensor = variances.clamp(min=0).sqrt()[:, None] * axes.T
-    return factor
+def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, points: int = 15, seed: int = 0) -> Tensor:
+    """The Fréchet distance extrapolated to infinitely many generated samples, from M of them (M, D), a float64 scalar.
+
+    The distances of random subsets, of `points` sizes from M / 10 to M, lie near a line over 1 / size, and its value at
+    0 has no bias from the number of samples. That of the number of real images stays, so two generators compare at
+    equal real images. Chong and Forsyth 2020, arXiv:1911.07023, with M = 50,000 and 15 sizes. The line is straight for
+    sizes well above D; it may end a little below 0.
+
+    Args:
+        real: features (N, D) of real images, or their Gaussian.
+        fake: features of the samples.
+        points: number of sizes.
+        seed: of the subsets.
+
+    Raises:
+        ValueError: there are fewer than 20 samples, fewer than two real images, or the two differ in D.
+    """
+    if len(fake) < 20:
+        raise ValueError(f"{len(fake)} samples: an extrapolation from a tenth of them needs 20 or more")
+    _check_sets(real, fake)
+    known = real if isinstance(real, Gaussian) else fit_gaussian(real)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.linspace(len(fake) / 10, len(fake), points, dtype=torch.double).round()
+    subsets = (torch.randperm(len(fake), generator=generator)[: int(size)] for size in sizes)
+    values = torch.stack([frechet(known, fake[subset.to(fake.device)]) for subset in subsets])
+    line = torch.stack([torch.ones_like(sizes), 1 / sizes], dim=1).to(values.device)
+    at_zero: Tensor = torch.linalg.lstsq(line, values[:, None]).solution[0, 0]
+    return at_zero
+
+
+def class_frechet(real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
+    """Mean over the classes of the Fréchet distance between real and generated images of one class, a float64 scalar.
+
+    It sees what `frechet` does not: images of a class that belong to another. Miyato and Koyama 2018, arXiv:1802.05637
+    (intra FID).
+
+    Args:
+        real: features (N, D) of real images.
+        real_labels: their classes (N,).
+        fake: features (M, D) of samples.
+        fake_labels: the classes (M,) that they were to be.
+
+    Raises:
+        ValueError: a class of real images has fewer than two of them, or of samples.
+    """
+    classes = sorted(set(real_labels.tolist()))
+    sets = [(real[real_labels == label], fake[fake_labels == label]) for label in classes]
+    few = [label for label, pair in zip(classes, sets, strict=True) if min(map(len, pair)) < 2]
+    if few:
+        raise ValueError(f"class {few[0]}: a distance within it needs two or more real images and samples of it")
+    return torch.stack([frechet(*pair) for pair in sets]).mean()
 
 
 def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -67,7 +136,8 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
     Raises:
         ValueError: a set has fewer than two samples, or the two differ in D.
     """
-    a, b = _check_sets(a, b)
+    _check_sets(a, b)
+    a, b = a.double(), b.double()
     sums = [_polynomial(rows, b).sum() for rows in torch.split(a, _block_rows(b))]
     between = torch.stack(sums).sum() / (len(a) * len(b))
     return _mean_kernel(a) + _mean_kernel(b) - 2 * between
@@ -121,10 +191,11 @@ def inception_score(logits: Tensor, *, splits: int = 10) -> tuple[Tensor, Tensor
     return values.mean(), values.std(correction=0)
 
 
-def _check_sets(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets in float64, if a distance between them is defined."""
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions cannot be compared")
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"sets of {len(a)} and {len(b)} images: a distance needs two or more in each")
-    return a.double(), b.double()
+def _check_sets(a: Tensor | Gaussian, b: Tensor | Gaussian) -> None:
+    """Check that a distance between two sets is defined."""
+    dimensions = [len(x.mean) if isinstance(x, Gaussian) else x.shape[1] for x in (a, b)]
+    counts = [len(x) for x in (a, b) if isinstance(x, Tensor)]
+    if dimensions[0] != dimensions[1]:
+        raise ValueError("features of {} and of {} dimensions cannot be compared".format(*dimensions))
+    if min(counts, default=2) < 2:
+        raise ValueError(f"sets of {' and '.join(map(str, counts))} images: a distance needs two or more in each")

@@ -181,24 +181,31 @@ class InceptionFeatures(Extractor):
     Args:
         weights: `imagenet` (those of TensorFlow's inception-2015-12-05, downloaded once), `random`, or a
             `.safetensors` or `.pth` file with pytorch-fid's names.
+        resize: `tensorflow` (bilinear without antialiasing, as most published distances have it) or `clean` (bicubic
+            with antialiasing, as clean-fid has it; Parmar 2022, arXiv:2104.11222). Their distances are not comparable.
 
     Raises:
         ValueError: the weights cannot be read or do not fit.
     """
 
-    def __init__(self, *, weights: str = "imagenet") -> None:
+    def __init__(self, *, weights: str = "imagenet", resize: Literal["tensorflow", "clean"] = "tensorflow") -> None:
         net = InceptionV3()
         source = None
         if weights != "random":
             path = WEIGHTS.fetch() if weights == "imagenet" else Path(weights).expanduser()
             load_weights(net, read_state_dict(path), str(path))
             source = "inception-2015-12-05"
-        name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px"
+        name = f"{source or 'inception of random weights'}, {INPUT_SIZE} px{', clean' if resize == 'clean' else ''}"
+        self.resize = resize
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, R, R) -> features (B, 2048)."""
-        return cast(Tensor, self.net(to_uint8(images).float()))
+        pixels = to_uint8(images).float()
+        if self.resize == "clean":  # rounded before, and not after
+            size = (INPUT_SIZE, INPUT_SIZE)
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255)
+        return cast(Tensor, self.net(pixels))
 
     def score_logits(self, features: Tensor) -> Tensor:
         """Features (B, 2048) -> class logits (B, 1008)."""

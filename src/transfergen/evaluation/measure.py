@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 
 from transfergen.distributed import all_gather_objects, rank_and_world_size
 from transfergen.evaluation import metrics
+from transfergen.evaluation.distances import Gaussian
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 
 LARGER_IS_BETTER = {name: bool(m.higher_is_better) for m in metrics.ALL for name in m.names} | {
@@ -25,20 +26,21 @@ def measurable(extractor: Extractor, real: int, fake: int) -> list[str]:
     return [name for name in LARGER_IS_BETTER if name in names]
 
 
-def measure(extractor: Extractor, real: Tensor, fake: Tensor) -> dict[str, float]:
+def measure(extractor: Extractor, real: Tensor | Gaussian, fake: Tensor) -> dict[str, float]:
     """All metrics that features (N, D) of real images and (M, D) of samples allow, by name.
 
     To be called with the same features on all ranks: each rank computes some metrics, and all return the same dict.
 
     Args:
         extractor: of the features. `sliced_wasserstein` is for pixels only, `inception_score` for classifiers only.
-        real: features of real images.
+        real: features of real images. With no more than their Gaussian, what needs each of them is left out.
         fake: features of samples.
     """
     rank, world_size = rank_and_world_size()
-    share = _metrics(extractor, len(real), len(fake))[rank::world_size]
+    share = _metrics(extractor, real if isinstance(real, Gaussian) else len(real), len(fake))[rank::world_size]
     ours = MetricCollection({metric.names[0]: metric for metric in share}, compute_groups=False)
-    ours.update(real, real=True)
+    if isinstance(real, Tensor):
+        ours.update(real, real=True)
     ours.update(fake, real=False)
     values: dict[str, float] = {}
     for part in all_gather_objects({name: float(value) for name, value in ours.compute().items()}):
@@ -46,14 +48,19 @@ def measure(extractor: Extractor, real: Tensor, fake: Tensor) -> dict[str, float
     return {name: values[name] for name in LARGER_IS_BETTER if name in values}
 
 
-def _metrics(extractor: Extractor, real: int, fake: int) -> list[metrics.FeatureMetric]:
-    """The metrics that these numbers of images allow, the slowest ones first."""
-    fewest = min(real, fake)
+def _metrics(extractor: Extractor, real: int | Gaussian, fake: int) -> list[metrics.FeatureMetric]:
+    """The metrics that these numbers of images, or statistics of the real ones, allow, the slowest ones first."""
     here: dict[str, Any] = {"sync_on_compute": False}  # all ranks have all features
-    of_neighbours = (metrics.PrecisionRecall(**here), metrics.DensityCoverage(**here))
-    allowed: list[metrics.FeatureMetric] = [metric for metric in of_neighbours if fewest > metric.k]
+    allowed: list[metrics.FeatureMetric] = []
+    if isinstance(real, Gaussian):
+        fewest, reference = 0, real
+    else:
+        fewest, reference = min(real, fake), None
+    allowed += [m for m in (metrics.PrecisionRecall(**here), metrics.DensityCoverage(**here)) if fewest > m.k]
+    if fake >= 2 and (fewest >= 2 or reference):
+        allowed.append(metrics.FrechetDistance(reference=reference, **here))
     if fewest >= 2:
-        allowed += [metrics.FrechetDistance(**here), metrics.KernelDistance(**here), metrics.Diversity(**here)]
+        allowed += [metrics.KernelDistance(**here), metrics.Diversity(**here)]
     if fewest >= 2 and isinstance(extractor, PixelFeatures):
         allowed.append(metrics.SlicedWasserstein(**here))
     score = metrics.InceptionScore(to_logits=lambda features: _logits(extractor, features), **here)
@@ -75,7 +82,7 @@ def metric_records(
     *,
     extractor: Extractor,
     generated: int,
-    real: int,
+    real: int | None,
     split: str,
     seed: int | None,
     shared_weights: str | None,
@@ -86,7 +93,7 @@ def metric_records(
         values: metrics by name.
         extractor: of the features that they were computed on.
         generated: number of samples.
-        real: number of real images.
+        real: number of real images; None if it is unknown.
         split: of the real images.
         seed: of the first sample; None for images of unknown origin.
         shared_weights: pretrained weights that extractor and training share; None for none.
@@ -104,8 +111,9 @@ def metric_records(
             "seed": seed,
             "shares_weights_with_discriminator": shared_weights,
         }
-        if name == "frechet_distance" and min(generated, real) < extractor.dimensions:
-            record["warning"] = small_sample_warning(extractor, min(generated, real))
+        fewest = min(filter(None, (generated, real)))
+        if name == "frechet_distance" and fewest < extractor.dimensions:
+            record["warning"] = small_sample_warning(extractor, fewest)
         records.append(record)
     return records
 
@@ -121,7 +129,8 @@ def small_sample_warning(extractor: Extractor, images: int) -> str:
 def to_table(records: list[dict[str, Any]]) -> Group:
     """Records of one extractor -> a table for the screen, with what they depend on below it."""
     first = records[0]
-    about = f"{first['extractor']}; {first['generated']:,} generated, {first['real']:,} real images ({first['split']})"
+    real = "real images" if first["real"] is None else f"{first['real']:,} real images"
+    about = f"{first['extractor']}; {first['generated']:,} generated, {real} ({first['split']})"
     notes = [about, *(record["warning"] for record in records if "warning" in record)]
     if first["shares_weights_with_discriminator"]:
         notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")

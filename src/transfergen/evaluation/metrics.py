@@ -18,8 +18,17 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from transfergen.evaluation.distances import diversity, frechet, inception_score, kernel, sliced_wasserstein
-from transfergen.evaluation.neighbours import density_coverage, precision_recall
+from transfergen.evaluation.distances import (
+    Gaussian,
+    class_frechet,
+    diversity,
+    frechet,
+    frechet_infinity,
+    inception_score,
+    kernel,
+    sliced_wasserstein,
+)
+from transfergen.evaluation.neighbours import authenticity, density_coverage, precision_recall
 
 
 class FeatureMetric(Metric):
@@ -65,11 +74,29 @@ class FeatureMetric(Metric):
 
 
 class FrechetDistance(FeatureMetric):
-    """See `distances.frechet`."""
+    """See `distances.frechet`.
+
+    Args:
+        extractor, settings: see `FeatureMetric`.
+        reference: the Gaussian of the real images, which are then not needed.
+    """
 
     names = ("frechet_distance",)
     higher_is_better = False
-    _measure = staticmethod(frechet)
+    _measure: Callable[[Tensor | Gaussian, Tensor], Tensor] = staticmethod(frechet)
+
+    def __init__(
+        self, extractor: nn.Module | None = None, *, reference: Gaussian | None = None, **settings: Any
+    ) -> None:
+        super().__init__(extractor, **settings)
+        self.reference = reference
+
+    def compute(self) -> Tensor:
+        """The distance of all images so far, a scalar."""
+        if self.reference is None:
+            return self._measure(dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features))
+        fake = dim_zero_cat(self.fake_features)
+        return self._measure(Gaussian(*(part.to(fake.device) for part in self.reference)), fake)
 
 
 class KernelDistance(FeatureMetric):
@@ -150,5 +177,44 @@ class Diversity(FeatureMetric):
     _measure = staticmethod(diversity)
 
 
-ALL: tuple[type[FeatureMetric], ...] = tuple(FeatureMetric.__subclasses__())
+class FrechetInfinity(FrechetDistance):
+    """See `distances.frechet_infinity`."""
+
+    names = ("frechet_infinity",)
+    _measure = staticmethod(frechet_infinity)
+
+
+class ClassFrechetDistance(FeatureMetric):
+    """See `distances.class_frechet`. Batches come with the classes of their images."""
+
+    names = ("class_frechet",)
+    higher_is_better = False
+    real_labels: list[Tensor]
+    fake_labels: list[Tensor]
+
+    def __init__(self, extractor: nn.Module | None = None, **settings: Any) -> None:
+        super().__init__(extractor, **settings)
+        self.add_state("real_labels", [], dist_reduce_fx="cat")
+        self.add_state("fake_labels", [], dist_reduce_fx="cat")
+
+    def update(self, images: Tensor, *, real: bool, labels: Tensor) -> None:  # type: ignore[override]
+        """Add images (B, 3, R, R) in [-1, 1], or features (B, D) where there is no extractor, of classes (B,)."""
+        super().update(images, real=real)
+        (self.real_labels if real else self.fake_labels).append(labels)
+
+    def compute(self) -> Tensor:
+        """The distance of all images so far, a scalar."""
+        real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
+        return class_frechet(real, dim_zero_cat(self.real_labels), fake, dim_zero_cat(self.fake_labels))
+
+
+class Authenticity(FeatureMetric):
+    """See `neighbours.authenticity`. The real images are those that the generator was trained on."""
+
+    names = ("authenticity",)
+    higher_is_better = True
+    _measure = staticmethod(authenticity)
+
+
+ALL: tuple[type[FeatureMetric], ...] = (*FeatureMetric.__subclasses__(), *FrechetDistance.__subclasses__())
 """All metrics of this module, in the order of the report."""

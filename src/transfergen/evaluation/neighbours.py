@@ -50,6 +50,20 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = 5) -> tuple[Tensor,
     return held / (k * len(fake)), covered.double().mean()
 
 
+def authenticity(training: Tensor, fake: Tensor) -> Tensor:
+    """The fraction of generated samples (M, D) that are no copies of training images (N, D), a scalar in [0, 1].
+
+    A sample is taken for a copy if it is at most as far from the nearest training image as that is from the next one.
+    Alaa 2022, arXiv:2102.08921; AuthPct, in percent, in Stein 2023, arXiv:2306.04675.
+
+    Raises:
+        ValueError: there are fewer than two training images.
+    """
+    radii = _squared_radii(training, 1, "training").sqrt()
+    distances, indices = nearest(fake, training)
+    return (distances > radii[indices]).double().mean()
+
+
 def nearest(queries: Tensor, references: Tensor, *, k: int = 1) -> tuple[Tensor, Tensor]:
     """Distances and indices, (N, k) each, of the k references (M, D) nearest to each query (N, D), nearest first.
 
