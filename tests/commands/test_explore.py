@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from runs import called
 
 from transfergen import Generator
-from transfergen.commands.explore import between, enlarged, main, page, samples, training_pictures
+from transfergen.commands.explore import between, enlarged, main, moved, page, samples, training_pictures
+from transfergen.networks.generators.base import Generator as Network
 
 
 def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):
@@ -35,6 +36,28 @@ def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     large = enlarged(middle)
     assert large.size == (480, 480)
     np.testing.assert_array_equal(np.asarray(large)[::15, ::15], middle)
+
+
+def test_each_slider_of_a_direction_changes_the_picture(run_dir):
+    generator = Generator.from_pretrained(run_dir)
+    still, first, second = (moved(generator, 5, None, *steps) for steps in ((0, 0), (3, 0), (0, 3)))
+    assert np.abs(np.asarray(still).astype(int) - np.asarray(generator([5])[0])).max() <= 1
+    assert len({image.tobytes() for image in (still, first, second)}) == 3
+
+
+def test_a_generator_that_has_no_directions_says_so_instead_of_sliders(run_dir, monkeypatch):
+    pytest.importorskip("gradio")
+    generator = Generator.from_pretrained(run_dir)
+
+    def shown(kind, key):
+        return [p["props"][key] for p in page(generator, "").get_config_file()["components"] if p["type"] == kind]
+
+    assert [label for label in shown("slider", "label") if "direction" in label] == [
+        f"direction {i}" for i in range(1, 7)
+    ]
+    monkeypatch.setattr(type(generator.network), "latent_weight", Network.latent_weight)
+    assert not any("direction" in label for label in shown("slider", "label"))
+    assert "DCGAN does not say which of its weights take the latent" in shown("textbox", "value")
 
 
 def test_nearest_training_pictures_are_shown_or_the_page_says_why_not(run_dir, tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 from runs import called
 from safetensors.torch import load_file
 
+from transfergen import Generator
 from transfergen.commands.generate import main
 from transfergen.runs import artefacts
 
@@ -155,6 +156,21 @@ def test_interpolation_is_written_as_gif_and_film(run_dir, tmp_path):
         assert gif.n_frames == 9 + 7  # forwards and backwards
     assert (tmp_path / "interpolation.mp4").stat().st_size > 1000
     assert "give at least two seeds" in refusal(tmp_path, run=run_dir, interpolate="[1]")
+
+
+def test_directions_are_strips_with_the_image_of_the_seed_in_the_middle(run_dir, tmp_path):
+    code, out, err = called(main, f"run={run_dir}", "directions=2", "seed=7", f"out={tmp_path}")
+    assert code == 0, err
+    assert out == f"seed 7 from -3 to 3 standard deviations along each direction: {tmp_path / 'directions.png'}\n"
+    sheet = np.asarray(Image.open(tmp_path / "directions.png")).astype(int)
+    assert sheet.shape == (2 * 34 + 2, 7 * 34 + 2, 3)
+    strips = sheet[2:, 2:].reshape(2, 34, 7, 34, 3)[:, :32, :, :32]
+    generator = Generator.from_pretrained(run_dir)
+    expected = np.asarray(generator([7])[0]).astype(int)
+    assert np.abs(strips[:, :, 3] - expected).max() <= 1
+    last = generator.vary(7, -3 * generator.directions(2)[1:])[0].permute(1, 2, 0).numpy()
+    assert np.abs(strips[1, :, 0] - last).max() <= 1
+    assert "101 directions: choose 1 to 100" in refusal(tmp_path, run=run_dir, directions=101)
 
 
 def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir, tmp_path):

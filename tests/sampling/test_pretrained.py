@@ -122,6 +122,16 @@ def test_interpolation_passes_through_the_images_of_its_seeds(folder):
     assert not torch.equal(between[2], between[0])
 
 
+def test_directions_lead_from_the_image_of_a_seed_to_others(folder):
+    generator = Generator.from_pretrained(folder)
+    directions = generator.directions(3)
+    moved = generator.vary(5, 3 * torch.cat([torch.zeros_like(directions[:1]), directions, -directions]))
+    assert (moved[0].int() - generator.pixels([5])[0].int()).abs().max() <= 1
+    assert len({image.numpy().tobytes() for image in moved}) == 7
+    with pytest.raises(ValueError, match="directions: choose 1 to"):
+        generator.directions(0)
+
+
 def test_a_path_is_never_looked_for_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"run=owner/model: there is no such folder$"):

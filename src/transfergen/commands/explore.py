@@ -20,6 +20,8 @@ SHOWN_HEIGHT = 480
 """Pixels that an image on the page is about as high as."""
 NEAREST = 5
 """Training pictures shown beside an image."""
+DIRECTIONS = 6
+"""Directions in the latent space that have a slider."""
 NO_TRUNCATION = 2.0
 """Position of the slider at which latents are not truncated."""
 
@@ -77,6 +79,16 @@ def between(generator: "PretrainedGenerator", first: int, second: int, part: flo
     return to_pil(frames[round(part * 20)])
 
 
+def moved(generator: "PretrainedGenerator", seed: int, label: int | None, *steps: float) -> "Image.Image":
+    """The image of a seed's latent that is moved along each direction, by so many standard deviations."""
+    import torch
+
+    from transfergen.images import to_pil
+
+    offset = torch.tensor([steps], dtype=torch.float) @ generator.directions(len(steps))
+    return to_pil(generator.vary(seed, offset, label=label or 0)[0])
+
+
 def enlarged(picture: "Image.Image") -> "Image.Image":
     """A small picture at a whole multiple of its size, so that its pixels stay sharp."""
     times = max(1, SHOWN_HEIGHT // picture.height)
@@ -119,7 +131,7 @@ def training_pictures(
 
 
 def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image] | str") -> Any:
-    """Gradio's page with three tabs.
+    """Gradio's page with four tabs.
 
     Args:
         generator: makes the images.
@@ -149,6 +161,20 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
             blend = lambda *values: enlarged(between(generator, *values))  # noqa: E731
             for control in settings:
                 control.change(blend, settings, middle, api_visibility="private")
+        with gr.Tab("Directions"):
+            try:
+                known = len(generator.directions(min(DIRECTIONS, generator.z_dim)))
+                settings = [gr.Number(0, label="seed", precision=0), _class_choice(generator)]
+                settings += [
+                    gr.Slider(-3, 3, 0, step=0.1, label=f"direction {i + 1}", elem_id=f"direction{i + 1}")
+                    for i in range(known)
+                ]
+                image = _image("moved")
+                move = lambda *values: enlarged(moved(generator, *values))  # noqa: E731
+                for control in settings:
+                    control.change(move, settings, image, api_visibility="private")
+            except ValueError as error:
+                _text(str(error))
         with gr.Tab("Nearest training pictures"):
             if isinstance(search, str):
                 _text(search)

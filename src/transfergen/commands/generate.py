@@ -15,12 +15,14 @@ from transfergen.runs import artefacts
 if TYPE_CHECKING:
     from transfergen.sampling.pretrained import PretrainedGenerator
 
+STEPS = 3
+"""Images to each side of a seed's own that are shown along a direction, a standard deviation of the latents apart."""
 SETTINGS = "generate.json"
 """In the folder of images: the settings that they were made with. An archive has them as its comment."""
 
 
 def generate(config: DictConfig) -> None:
-    """Write images, an interpolation between images, or the image nearest to a picture.
+    """Write images, an interpolation between images, images along directions, or the image nearest to a picture.
 
     Raises:
         ValueError: a setting is missing or out of range, or the generator cannot be loaded.
@@ -42,6 +44,8 @@ def generate(config: DictConfig) -> None:
         _invert(generators[0], config, out)
     elif config.interpolate:
         _interpolate(generators[0], config, out)
+    elif config.directions:
+        _directions(generators[0], config, out)
     else:
         _images(generators, config, out)
 
@@ -101,6 +105,20 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
     write_gif(gif, pixels, fps=config.fps)
     write_mp4(mp4, pixels, fps=config.fps)
     print(f"{len(pixels)} frames: {gif}, {mp4}")
+
+
+def _directions(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
+    import torch
+
+    from transfergen.images import to_grid
+
+    found = generator.directions(config.directions)
+    offsets = STEPS * torch.linspace(-1, 1, 2 * STEPS + 1)[:, None] * found[:, None]
+    label = config.classes[0] if config.classes else 0
+    pixels = generator.vary(config.seed, offsets.flatten(0, 1), label=label, truncation=config.truncation)
+    sheet = out / "directions.png"
+    artefacts.write_picture(sheet, to_grid(pixels, columns=offsets.shape[1]))
+    print(f"seed {config.seed} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
 
 
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
-from transfergen.networks.generators.base import latents, sample
+from transfergen.networks.generators.base import latent_directions, latents, sample
 from transfergen.networks.weights import HUB_NAME, download_from_hub
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator, read_metadata, save_generator
@@ -117,7 +117,6 @@ class PretrainedGenerator(ModelHubMixin):
         """The images of these seeds in one grid; the options are those of `pixels`."""
         return to_grid(self.pixels(seeds, **options))
 
-    @torch.inference_mode()
     def interpolate(
         self, seeds: Iterable[SupportsIndex], *, frames: int = 30, label: int = 0, truncation: float | None = None
     ) -> Tensor:
@@ -142,6 +141,30 @@ class PretrainedGenerator(ModelHubMixin):
         ends = latents(numbers, self.z_dim, truncation=truncation)
         fractions = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
+        return self._pixels_of(z, label)
+
+    def directions(self, count: int) -> Tensor:
+        """The unit vectors (count, Z) in the latent space that change the images most, see `latent_directions`."""
+        return latent_directions(self.network, count)
+
+    def vary(self, seed: SupportsIndex, offsets: Tensor, *, label: int = 0, truncation: float | None = None) -> Tensor:
+        """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, 3, R, R) uint8, on the CPU.
+
+        Args:
+            seed: of the latent.
+            offsets: added to it, such as multiples of `directions`. Along each, latents have a standard deviation of 1.
+            label: class of a conditional generator.
+            truncation: see `pixels`.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
+        self._check("label", [label] if label or self.num_classes else [], truncation)
+        return self._pixels_of(latents([index(seed)], self.z_dim, truncation=truncation) + offsets.cpu(), label)
+
+    @torch.inference_mode()
+    def _pixels_of(self, z: Tensor, label: int) -> Tensor:
+        """Latents (N, Z) -> pixels (N, 3, R, R) uint8 of one class, on the CPU."""
         parts = [
             self.network(part, torch.full((len(part),), label, device=self.device))
             for part in torch.split(z.to(self.device), 64)

@@ -1,8 +1,12 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.networks.generators.base import Generator, latents, sample
+from transfergen.networks.generators.base import Generator, latent_directions, latents, sample
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.fastgan import FastGAN
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.networks.layers.resampling import ProjectAndReshape
 
 
@@ -31,6 +35,53 @@ def test_truncated_latents_stay_within_the_bound_and_depend_on_their_seed_alone(
 def test_classes_follow_the_seeds_whatever_the_batch():
     assert shown(range(8, 13)) == [8, 9, 0, 1, 2] == shown(range(8, 13), batch_size=2)
     assert shown(range(5), classes=[7, 2]) == [7, 2, 7, 2, 7]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        DCGAN(resolution=32, z_dim=6, width=4),
+        FastGAN(resolution=32, z_dim=6, width=4, hypersphere=True),
+        ResNet(resolution=32, z_dim=6, width=4, spectral_norm=True),
+        ResNet(resolution=32, z_dim=6, width=4, num_classes=3),
+        ResNet(resolution=32, z_dim=9, width=4, hierarchical=True),
+        ResNet(resolution=32, z_dim=9, width=4, hierarchical=True, num_classes=3, class_dim=5, spectral_norm=True),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+def test_directions_change_the_layers_that_take_the_latent_most_and_independently(network):
+    z = latents([0], network.z_dim)
+    found = latent_directions(network.eval(), network.z_dim)
+    torch.testing.assert_close(found @ found.T, torch.eye(network.z_dim))
+    assert all(direction[direction.abs().argmax()] > 0 for direction in found)
+    if getattr(network, "hypersphere", False):  # which scales latents before these layers
+        network.hypersphere = False
+    with torch.no_grad():
+        outputs = [taken(network, point) for point in (z, *(z + found[:, None]))]
+    changes = torch.stack(outputs[1:]) - outputs[0]
+    products = changes @ changes.T  # the eigenvalues, and nothing beside them
+    torch.testing.assert_close(products, products.diagonal().diag(), atol=1e-4, rtol=1e-4)
+    assert (products.diagonal().diff() <= 1e-4).all()
+    assert torch.equal(latent_directions(network, 2), found[:2])
+
+
+def taken(network, z):
+    """The outputs, one after the other, of all layers that get the latent or a part of it."""
+    outputs = []
+    kinds = (ProjectAndReshape, nn.Linear, nn.Embedding)
+    layers = [m for m in network.modules() if isinstance(m, kinds)]
+    hooks = [m.register_forward_hook(lambda _, __, output: outputs.append(output.flatten())) for m in layers]
+    network(z, torch.tensor([1]))
+    for hook in hooks:
+        hook.remove()
+    return torch.cat(outputs)
+
+
+def test_directions_of_what_does_not_say_which_weights_take_the_latent_are_refused():
+    with pytest.raises(ValueError, match="Told does not say which of its weights take the latent"):
+        latent_directions(Told(), 2)
+    with pytest.raises(ValueError, match="5 directions: choose 1 to 4"):
+        latent_directions(Told(), 5)
 
 
 def test_project_and_reshape_is_the_transposed_convolution_of_a_pixel():

@@ -36,6 +36,14 @@ class Generator(nn.Module):
         """A scalar to be added to the generator's loss, or None."""
         return None
 
+    def latent_weight(self) -> Tensor:
+        """The matrix (N, Z) that the latent is multiplied by first; that of several layers is stacked, row by row.
+
+        Raises:
+            ValueError: this generator does not say which weights take the latent.
+        """
+        raise ValueError(f"{type(self).__name__} does not say which of its weights take the latent")
+
 
 def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
     """Latents (number of seeds, Z) from N(0, 1). A seed always gives the same latent, whatever the other seeds are.
@@ -53,6 +61,30 @@ def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None
     for row, source in zip(z, sources, strict=True):
         nn.init.trunc_normal_(row, a=-truncation, b=truncation, generator=source)
     return z
+
+
+@torch.no_grad()
+def latent_directions(generator: Generator, count: int) -> Tensor:
+    """The unit vectors (count, Z) in the latent space along which the generator changes its images most, most first.
+
+    They are the eigenvectors of A'A with the largest eigenvalues, A being the matrix that takes the latent: a step of
+    length t changes the outputs of these layers by t times the root of the eigenvalue. Shen and Zhou 2021,
+    arXiv:2007.06600, sec. 3 (SeFa). Their code also scales each row of A to a length of 1, which the paper does not.
+    Of the two directions along a line, the one whose largest entry is positive is given.
+
+    Args:
+        generator: in eval mode.
+        count: number of directions, 1 to Z.
+
+    Raises:
+        ValueError: there are not as many, or the generator does not say which weights take the latent.
+    """
+    if not 1 <= count <= generator.z_dim:
+        raise ValueError(f"{count} directions: choose 1 to {generator.z_dim}, the dimensions of the latent")
+    weight = generator.latent_weight().double().cpu()
+    vectors: Tensor = torch.linalg.eigh(weight.T @ weight).eigenvectors.T.flip(0)[:count]  # that of the largest is last
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return (vectors * largest.sign()).float()
 
 
 @torch.no_grad()

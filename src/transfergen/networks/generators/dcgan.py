@@ -1,5 +1,7 @@
 """The fully convolutional generator of DCGAN. Radford 2016, arXiv:1511.06434."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from transfergen.networks.generators.base import Generator
@@ -49,3 +51,7 @@ class DCGAN(Generator):
     def stages(self) -> list[list[nn.Module]]:
         """The transposed convolutions from 4x4 on, each with its batch normalisation or the tanh."""
         return [[self.layers[i : i + 3]] for i in range(3, len(self.layers), 3)]
+
+    def latent_weight(self) -> Tensor:
+        """That of the first transposed convolution."""
+        return cast(ProjectAndReshape, self.layers[0]).matrix()

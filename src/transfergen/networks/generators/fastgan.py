@@ -1,5 +1,7 @@
 """The light generator with skip-layer excitation. Liu 2021, arXiv:2101.04775 (FastGAN)."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -98,6 +100,10 @@ class FastGAN(Generator):
             stages[int(size).bit_length() - 4].append(excitation)  # the first block's maps are 8x8
         stages[-1].append(self.to_rgb)
         return stages
+
+    def latent_weight(self) -> Tensor:
+        """That of the first transposed convolution."""
+        return cast(ProjectAndReshape, self.start[0]).matrix()
 
 
 class Excitation(nn.Module):

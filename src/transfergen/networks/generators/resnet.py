@@ -137,6 +137,16 @@ class ResNet(Generator):
         terms = [orthogonality(weight) for weight in weights]
         return self.orthogonal * torch.stack(terms).sum() if terms else None
 
+    def latent_weight(self) -> Tensor:
+        """That of the linear layer. Of a hierarchical latent, each chunk has a block of rows: those of its layers."""
+        parts = [self.linear.weight]
+        for block, chunk in zip(self.blocks, self.chunks[1:], strict=False):  # of one chunk, there is no more
+            norms = [module for module in block.modules() if isinstance(module, ConditionalBatchNorm2d)]
+            weights = [layer.weight for norm in norms for layer in (norm.gain, norm.bias)]
+            parts.append(torch.cat(weights)[:, -chunk:])  # the class embedding comes before
+        whole: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
+        return whole
+
     def _conditions(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
         """The input of the linear layer, and for each block the class or vector that conditions it, or None."""
         assert not self.num_classes or y is not None, "a conditional generator needs classes"

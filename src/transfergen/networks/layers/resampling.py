@@ -89,7 +89,11 @@ class ProjectAndReshape(nn.ConvTranspose2d):
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Latents (B, Z) -> maps (B, C, 4, 4)."""
-        return (z @ self.weight.flatten(1)).view(-1, self.out_channels, 4, 4)
+        return (z @ self.matrix().T).view(-1, self.out_channels, 4, 4)
+
+    def matrix(self) -> Tensor:
+        """The weight as the matrix (16 C, Z) that takes the latent."""
+        return self.weight.flatten(1).T
 
 
 class UpsampledConv2d(nn.Conv2d):
