@@ -343,6 +343,7 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["fake=FOLDERS/noise", "real=FOLDERS/float.npy"], ["real=", "uint8", "float64"]),
         (["run=RUN", "extra=[fid]"], ["extra=['fid']", "frechet_infinity"]),
         (["run=RUN", "extra=[class_frechet]"], ["class_frechet", "classes"]),
+        (["fake=FOLDERS/noise", "real=FOLDERS/noise", "extra=[path_length]"], ["path_length: needs a run"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

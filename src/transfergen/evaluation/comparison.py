@@ -12,8 +12,10 @@ from transfergen.evaluation.distances import Gaussian, class_frechet, frechet_in
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records
 from transfergen.evaluation.neighbours import authenticity, nearest
+from transfergen.evaluation.path_length import LPIPS, path_length
 from transfergen.images import to_grid
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
 
 NEIGHBOURS = 5
@@ -170,9 +172,21 @@ def _class_frechet(comparison: Comparison) -> Tensor:
     return class_frechet(real.features, real.labels, fake.features, fake.labels)
 
 
+def _path_length(comparison: Comparison) -> Tensor:
+    if comparison.generator is None or comparison.seed is None:
+        raise ValueError("path_length: needs a run, through whose latents it goes")
+    try:
+        distance = LPIPS()
+    except WeightsError as error:
+        raise ValueError(f"path_length: {error}") from error
+    count = len(comparison.fake.features)
+    return path_length(comparison.generator, distance, count=count, seed=comparison.seed)
+
+
 EXTRA: dict[str, Callable[[Comparison], Tensor]] = {
     "frechet_infinity": lambda its: frechet_infinity(its.real.known, its.fake.features),
     "class_frechet": _class_frechet,
     "authenticity": lambda its: authenticity(its.references.features, its.fake.features),
+    "path_length": _path_length,
 }
 """Metrics that are computed only where they are asked for, by name."""

@@ -15,7 +15,8 @@ from transfergen.evaluation.distances import Gaussian
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 
 LARGER_IS_BETTER = {name: bool(m.higher_is_better) for m in metrics.ALL for name in m.names} | {
-    "nearest_distance_ratio": True
+    "nearest_distance_ratio": True,
+    "path_length": False,
 }
 """Names of all reported metrics, in the order of the report."""
 
