@@ -162,19 +162,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
             for control in settings:
                 control.change(blend, settings, middle, api_visibility="private")
         with gr.Tab("Directions"):
-            try:
-                known = len(generator.directions(min(DIRECTIONS, generator.z_dim)))
-                settings = [gr.Number(0, label="seed", precision=0), _class_choice(generator)]
-                settings += [
-                    gr.Slider(-3, 3, 0, step=0.1, label=f"direction {i + 1}", elem_id=f"direction{i + 1}")
-                    for i in range(known)
-                ]
-                image = _image("moved")
-                move = lambda *values: enlarged(moved(generator, *values))  # noqa: E731
-                for control in settings:
-                    control.change(move, settings, image, api_visibility="private")
-            except ValueError as error:
-                _text(str(error))
+            _directions(generator, blocks)
         with gr.Tab("Nearest training pictures"):
             if isinstance(search, str):
                 _text(search)
@@ -185,6 +173,27 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
                 find = lambda seed: enlarged(search(seed))  # noqa: E731
                 button.click(find, query, beside, api_visibility="private")
     return blocks
+
+
+def _directions(generator: "PretrainedGenerator", page: Any) -> None:
+    """A slider for each direction beside the image, or why there are none."""
+    import gradio as gr
+
+    try:
+        count = len(generator.directions(min(DIRECTIONS, generator.z_dim)))
+    except ValueError as error:
+        _text(str(error))
+        return
+    with gr.Row():
+        with gr.Column():
+            settings = [gr.Number(0, label="seed", precision=0), _class_choice(generator)]
+            names = [f"direction {i}" for i in range(1, count + 1)]
+            settings += [gr.Slider(-3, 3, 0, step=0.1, label=name, elem_id=name.replace(" ", "")) for name in names]
+        with gr.Column():
+            image = _image("moved")
+    move = lambda *values: enlarged(moved(generator, *values))  # noqa: E731
+    for event in (page.load, *(control.change for control in settings)):
+        event(move, settings, image, api_visibility="private")
 
 
 def _class_choice(generator: "PretrainedGenerator") -> Any:
