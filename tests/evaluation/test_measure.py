@@ -37,8 +37,12 @@ def test_a_frechet_distance_on_fewer_images_than_dimensions_has_a_warning():
     extractor = PixelFeatures(size=2)
     settings = {"extractor": extractor, "split": "test", "seed": 0, "shared_weights": None}
     for images, biased in ((11, True), (12, False)):
-        (record,) = metric_records({"frechet_distance": 1.0}, generated=100, real=images, **settings)
-        assert ("warning" in record) == biased
+        values = {"frechet_distance": 1.0, "class_frechet": 1.0, "kernel_distance": 1.0}
+        records = metric_records(values, generated=100, real=images, **settings)
+        assert ["warning" in record for record in records] == [biased, biased, False]
+        assert metric_records(values, generated=images, real=None, **settings)[0].get("warning") == records[0].get(
+            "warning"
+        )
 
 
 def test_few_images_get_the_metrics_that_they_allow():

@@ -113,7 +113,7 @@ def metric_records(
             "shares_weights_with_discriminator": shared_weights,
         }
         fewest = min(filter(None, (generated, real)))
-        if name == "frechet_distance" and fewest < extractor.dimensions:
+        if "frechet" in name and fewest < extractor.dimensions:
             record["warning"] = small_sample_warning(extractor, fewest)
         records.append(record)
     return records
@@ -132,7 +132,7 @@ def to_table(records: list[dict[str, Any]]) -> Group:
     first = records[0]
     real = "real images" if first["real"] is None else f"{first['real']:,} real images"
     about = f"{first['extractor']}; {first['generated']:,} generated, {real} ({first['split']})"
-    notes = [about, *(record["warning"] for record in records if "warning" in record)]
+    notes = [about, *dict.fromkeys(record["warning"] for record in records if "warning" in record)]
     if first["shares_weights_with_discriminator"]:
         notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")
     table = Table("metric", Column("value", justify="right"), "better")
