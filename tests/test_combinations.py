@@ -20,7 +20,7 @@ def options(group, *without):
     return sorted({file.stem for file in (CONF_DIR / group).glob("[!_]*.yaml")} - set(without))
 
 
-GENERATORS = options("generator")
+GENERATORS = options("generator", "biggan_deep")  # whose images have 128 px at least
 DISCRIMINATORS = options("discriminator", "none", "projected_small")
 OBJECTIVES = options("objective", "elbo", "vae_gan")
 OPTIMIZERS = options("optimizer")

@@ -38,7 +38,7 @@ _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
     "checkpoint_every_images optimizer.d_steps optimizer.accumulate",
     int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution",
-    float: "lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
+    float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing overwrite browser optimizer.simultaneous",
     str | None: "run fake real save_stats out invert sweep resume init_from.generator init_from.discriminator "
@@ -51,6 +51,8 @@ _TYPES: dict[Any, str] = {
     Literal["train", "test"]: "split",
     Literal["auto", "gpu", "cpu", "cuda", "mps"]: "device",
     Literal["crop", "pad", "stretch", None]: "data.fit",
+    Literal["studiogan", "biggan_pytorch", "biggan_deep", None]: "init_from.layout",
+    Literal[128, 256, 512]: "init_from.resolution",
     Literal["error", "skip", None]: "data.damaged",
 }
 TYPES = {key: kind for kind, keys in _TYPES.items() for key in keys.split()}
@@ -62,7 +64,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value >= 1,
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
         "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
-        "accumulate last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution",
+        "accumulate last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution multiples",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (
@@ -71,7 +73,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "lr directions neighbours start_images extrapolation halflife_images rampup max_memory_mib num_workers "
         "num_classes class_dim orthogonal weight_decay interpolated r1 r2 beta free_bits warmup_images perceptual "
         "adversarial output mmd coral reversal consistency ewc freeze_d cache_mib fallback_lr_scale "
-        "discriminator.count taps",
+        "discriminator.count taps statistics",
     ),
     (
         "above 0",

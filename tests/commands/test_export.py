@@ -24,7 +24,8 @@ def run_of(folder, name):
     from omegaconf import OmegaConf
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        chosen = [f"generator={name}", "data.resolution=32", "generator.width=4"]
+        pixels = 128 if name == "biggan_deep" else 32
+        chosen = [f"generator={name}", f"data.resolution={pixels}", "generator.width=4"]
         config = OmegaConf.to_container(compose("train", chosen).generator, resolve=True)
     if config.get("num_classes", 0) is None:
         config["num_classes"] = 3

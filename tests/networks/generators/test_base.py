@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from transfergen.networks.generators.base import Generator, latent_directions, latents, sample
+from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.fastgan import FastGAN
 from transfergen.networks.generators.resnet import ResNet
@@ -44,6 +45,7 @@ def test_classes_follow_the_seeds_whatever_the_batch():
         FastGAN(resolution=32, z_dim=6, width=4, hypersphere=True),
         ResNet(resolution=32, z_dim=6, width=4, spectral_norm=True),
         ResNet(resolution=32, z_dim=6, width=4, num_classes=3),
+        BigGANDeep(z_dim=6, width=4, num_classes=3, class_dim=5),
         ResNet(resolution=32, z_dim=9, width=4, hierarchical=True),
         ResNet(resolution=32, z_dim=9, width=4, hierarchical=True, num_classes=3, class_dim=5, spectral_norm=True),
     ],

@@ -237,3 +237,28 @@ def test_all_of_it_trains():
 def test_settings_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         small(**settings)
+
+
+def test_biases_are_where_the_papers_table_has_them():
+    generator = ResNet(resolution=32, bias=True)
+    assert sum(p.numel() for p in generator.parameters()) == 4_276_739
+    assert not any(block.shortcut.bias.any() for block in generator.blocks)  # at the start
+    z = torch.randn(3, 128)
+    before = generator.eval()(z)
+    nn.init.ones_(generator.blocks[0].residual[2].bias)
+    assert not torch.equal(generator(z), before)
+
+
+def test_channels_may_be_other_multiples_of_the_width():
+    generator = small(resolution=64, multiples=[16, 8, 4, 2, 1])
+    assert [block.shortcut.in_channels for block in generator.blocks] == [64, 32, 16, 8]
+    assert generator(torch.randn(2, 10)).shape == (2, 3, 64, 64)
+    with pytest.raises(ValueError, match=r"multiples=\[4, 4\]: give 4 for 32 px"):
+        small(multiples=[4, 4])
+
+
+def test_eps_is_that_of_all_batch_normalisations():
+    for settings in ({}, {"num_classes": 3}, BIGGAN | {"num_classes": 3}):
+        norms = [m for m in small(eps=1e-3, **settings).modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {norm.eps for norm in norms} == {1e-3}
+        assert len(norms) == 7

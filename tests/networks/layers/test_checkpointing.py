@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.fastgan import FastGAN
 from transfergen.networks.generators.resnet import ResNet
@@ -13,6 +14,7 @@ BIGGAN = {"num_classes": 3, "class_dim": 6, "hierarchical": True, "attention": 1
 GENERATORS = {
     "dcgan": lambda: DCGAN(resolution=32, z_dim=8, width=4),
     "fastgan": lambda: FastGAN(resolution=32, z_dim=8, width=4),
+    "biggan_deep": lambda: BigGANDeep(z_dim=8, width=4, num_classes=3, class_dim=6),
     "biggan": lambda: ResNet(resolution=32, z_dim=8, width=4, **BIGGAN),
 }
 

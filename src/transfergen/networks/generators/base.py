@@ -44,6 +44,13 @@ class Generator(nn.Module):
         """
         raise ValueError(f"{type(self).__name__} does not say which of its weights take the latent")
 
+    def latents(self, seeds: Iterable[int], truncation: float | None = None) -> Tensor:
+        """Latents (number of seeds, Z), one for each seed; for the truncation, see the function `latents`."""
+        return latents(seeds, self.z_dim, truncation=truncation)
+
+    def truncate(self, truncation: float | None) -> None:
+        """Prepare for latents of this truncation, until the next call. None: latents that are not truncated."""
+
 
 def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None) -> Tensor:
     """Latents (number of seeds, Z) from N(0, 1). A seed always gives the same latent, whatever the other seeds are.
@@ -101,19 +108,19 @@ def sample(
 
     Args:
         generator: is left in the mode, training or eval, that it was in.
-        seeds: of the latents, see `latents`.
+        seeds: of the latents, see `Generator.latents`.
         device: where the generator is.
         batch_size: images at a time.
-        truncation: see `latents`.
+        truncation: see `Generator.latents`.
         classes: of a conditional generator; empty: all of its classes. Seed s gets classes[s % len(classes)].
     """
     was_training = generator.training
-    generator.eval()
+    generator.eval().truncate(truncation)
     try:
-        z = latents(seeds, generator.z_dim, truncation=truncation).to(device)
+        z = generator.latents(seeds, truncation).to(device)
         wanted = classes or range(generator.num_classes or 1)  # an unconditional generator ignores classes
         y = torch.tensor([wanted[seed % len(wanted)] for seed in seeds]).to(device)
         parts = zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)
         return torch.cat([generator(*part) for part in parts])
     finally:
-        generator.train(was_training)
+        generator.train(was_training).truncate(None)

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations
 
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
-from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
+from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d, ConditionalSequential
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
 from transfergen.networks.resolutions import check_resolution
@@ -55,10 +55,13 @@ class ResNet(Generator):
         hierarchical: split the latent into equal chunks, one for the linear layer and one for each block.
         orthogonal_init: start with orthogonal weights instead.
         orthogonal: weight of the orthogonal regularization (arXiv:1809.11096, equation 3).
+        multiples: channels at 4x4 and after each block, in units of `width`; None: those of the papers.
+        bias: whether all convolutions have a bias, as in the codes of BigGAN-PyTorch and StudioGAN.
+        eps: is added to the variance in batch normalisation.
 
     Raises:
-        ValueError: R is not one of these, no maps are of the size `attention`, or a hierarchical latent has too few
-            numbers or no class embedding to be joined to.
+        ValueError: R is not one of these, no maps are of the size `attention`, `multiples` are too many or too few, or
+            a hierarchical latent has too few numbers or no class embedding to be joined to.
     """
 
     def __init__(
@@ -74,10 +77,16 @@ class ResNet(Generator):
         hierarchical: bool = False,
         orthogonal_init: bool = False,
         orthogonal: float = 0.0,
+        multiples: Sequence[int] | None = None,
+        bias: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         check_resolution(resolution)
-        widths = [multiple * width for multiple in MULTIPLES[resolution]]
+        multiples = multiples or MULTIPLES[resolution]
+        if len(multiples) != len(MULTIPLES[resolution]):
+            raise ValueError(f"multiples={list(multiples)}: give {len(MULTIPLES[resolution])} for {resolution} px")
+        widths = [multiple * width for multiple in multiples]
         sizes = [4 * 2**i for i in range(len(widths))]
         check_attention(attention, sizes[1:])
         if hierarchical and z_dim < len(widths):
@@ -92,11 +101,12 @@ class ResNet(Generator):
         shared = class_dim if num_classes else 0
         self.embedding = nn.Embedding(num_classes, class_dim) if shared else None
         dims = [shared + chunk for chunk in self.chunks[1:]] or [shared] * (len(widths) - 1)
-        norms = [_normalization(num_classes, dim) for dim in dims]
-        self.blocks = nn.Sequential(*(UpBlock(*pair, norm) for pair, norm in zip(pairwise(widths), norms, strict=True)))
+        norms = [_normalization(num_classes, dim, eps) for dim in dims]
+        pairs = zip(pairwise(widths), norms, strict=True)
+        self.blocks = nn.Sequential(*(UpBlock(*pair, norm, bias=bias) for pair, norm in pairs))
         self.attention = SelfAttention(widths[sizes.index(attention)]) if attention else None
         last = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        self.to_rgb = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), last, nn.Tanh())
+        self.to_rgb = nn.Sequential(nn.BatchNorm2d(widths[-1], eps=eps), nn.ReLU(inplace=True), last, nn.Tanh())
         for layer in (self.linear, last, self.embedding):
             if layer is not None:
                 glorot_init(layer)
@@ -162,23 +172,21 @@ class ResNet(Generator):
 class UpBlock(nn.Module):
     """Maps (B, C, h, w) -> (B, C', 2h, 2w): a residual block with normalisation and activation before convolution."""
 
-    def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, c_in: int, c_out: int, norm: Callable[[int], nn.Module], *, bias: bool) -> None:
         super().__init__()
-        first = UpsampledConv2d(c_in, c_out, bias=False)
-        second = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
-        self.residual = nn.Sequential(
+        first = UpsampledConv2d(c_in, c_out, bias=bias)
+        second = nn.Conv2d(c_out, c_out, 3, padding=1, bias=bias)
+        self.residual = ConditionalSequential(
             *(norm(c_in), nn.ReLU(inplace=True), first),
             *(norm(c_out), nn.ReLU(inplace=True), second),
         )
-        self.shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1, bias=bias)
         for convolution, gain in ((first, math.sqrt(2)), (second, math.sqrt(2)), (self.shortcut, 1)):
             glorot_init(convolution, gain)
 
     def forward(self, maps: Tensor, condition: Tensor | None) -> Tensor:
         """Maps (B, C, h, w), and classes (B,) or vectors (B, D) if it is conditional -> (B, C', 2h, 2w)."""
-        residual = maps
-        for layer in self.residual:
-            residual = layer(residual, condition) if isinstance(layer, ConditionalBatchNorm2d) else layer(residual)
+        residual: Tensor = self.residual(maps, condition)
         # A 1x1 convolution gives the same before upsampling as after it, for a quarter of the work.
         return residual + F.interpolate(self.shortcut(maps), scale_factor=2.0)
 
@@ -195,8 +203,10 @@ def orthogonality(weight: Tensor) -> Tensor:
         return products.square().sum() - filters.square().sum(1).square().sum()
 
 
-def _normalization(num_classes: int, condition_dim: int) -> Callable[[int], nn.Module]:
+def _normalization(num_classes: int, condition_dim: int, eps: float) -> Callable[[int], nn.Module]:
     """From a number of channels to a batch normalisation: conditional on vectors, on classes, or plain."""
     if condition_dim:
-        return partial(ConditionalBatchNorm2d, condition_dim=condition_dim)
-    return partial(ConditionalBatchNorm2d, num_classes=num_classes) if num_classes else nn.BatchNorm2d
+        return partial(ConditionalBatchNorm2d, condition_dim=condition_dim, eps=eps)
+    if num_classes:
+        return partial(ConditionalBatchNorm2d, num_classes=num_classes, eps=eps)
+    return partial(nn.BatchNorm2d, eps=eps)

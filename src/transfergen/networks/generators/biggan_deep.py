@@ -1,0 +1,178 @@
+"""BigGAN-deep's generator. Brock 2019, arXiv:1809.11096, appendix B, figure 16 and tables 7 to 9."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from transfergen.networks.generators.base import Generator, latents
+from transfergen.networks.layers.attention import SelfAttention
+from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d, ConditionalSequential
+from transfergen.networks.layers.initialization import glorot_init
+from transfergen.networks.layers.resampling import UpsampledConv2d
+from transfergen.networks.layers.truncation_norm import TruncationBatchNorm2d, batch_norm
+
+MULTIPLES = {
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+"""Channels at 4x4 and at each size after it, in units of `width`."""
+ATTENTION = 8
+"""Blocks before the self-attention, which is on maps of 64x64."""
+BOUND = 2.0
+"""The normal distribution of truncated latents is cut off here, before it is scaled by the truncation."""
+
+
+class BigGANDeep(Generator):
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, 3, R, R) in [-1, 1].
+
+    The latent and an embedding of the class, as one vector, lead by a linear layer to maps of 4x4, and set the gains
+    and biases of all batch normalisations in the blocks. Each size up to R / 2 has two residual blocks with a
+    bottleneck, of which the second doubles it; maps of 64x64 get self-attention. All convolutions and linear layers
+    have spectral normalisation.
+
+    It follows the graph of the released generators where that differs from the paper. The last convolution has `width`
+    channels, of which the first three are the image. Truncated latents are those of a normal distribution truncated at
+    2 deviations, times the truncation, and batch normalisation has statistics of its own for each truncation.
+
+    Args:
+        resolution: R, in pixels: 128, 256 or 512.
+        z_dim: Z, size of the latent.
+        width: channels of the last block.
+        num_classes: number of classes; 0: unconditional, with one learnt embedding for all images.
+        class_dim: size of the embedding.
+        eps: is added to the variance in batch normalisation.
+        statistics: truncations, at equal distances from 0 to 1, for which batch normalisation keeps statistics; 0: it
+            is an ordinary one. Training changes none of them, so they are for a generator that is only used.
+
+    Raises:
+        ValueError: R is not one of these, or `width` is no multiple of 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int = 128,
+        z_dim: int = 128,
+        width: int = 128,
+        num_classes: int = 0,
+        class_dim: int = 128,
+        eps: float = 1e-4,
+        statistics: int = 0,
+    ) -> None:
+        super().__init__()
+        if resolution not in MULTIPLES:
+            raise ValueError(f"resolution={resolution}: choose 128, 256 or 512 pixels")
+        if width % 4:
+            raise ValueError(f"width={width}: a quarter of it passes the bottlenecks; choose a multiple of 4")
+        self.resolution, self.z_dim, self.num_classes = resolution, z_dim, num_classes
+        widths = [multiple * width for multiple in MULTIPLES[resolution]]
+        condition_dim = z_dim + class_dim
+        self.embedding = nn.Embedding(max(1, num_classes), class_dim)
+        self.linear = nn.Linear(condition_dim, widths[0] * 4 * 4)
+        self.blocks = nn.Sequential(
+            *(
+                BottleneckBlock(c_in, out, condition_dim, doubled=doubled, eps=eps, statistics=statistics)
+                for c_in, c_out in pairwise(widths)
+                for out, doubled in ((c_in, False), (c_out, True))
+            )
+        )
+        self.attention = SelfAttention(widths[ATTENTION // 2])
+        norm = batch_norm(width, eps=eps, statistics=statistics)
+        self.to_rgb = nn.Sequential(norm, nn.ReLU(inplace=True), LeadingConv2d(width, width, 3, padding=1), nn.Tanh())
+        for layer in (self.embedding, self.linear, self.to_rgb[2]):
+            glorot_init(layer)
+        for module in list(self.modules()):
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                parametrizations.spectral_norm(module)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, Z), classes (B,) -> images (B, 3, R, R) in [-1, 1]. An unconditional generator ignores `y`."""
+        assert not self.num_classes or y is not None, "a conditional generator needs classes"
+        embedded = self.embedding(y) if self.num_classes else self.embedding.weight.expand(len(z), -1)
+        condition = torch.cat([z, embedded], dim=1)
+        maps = self.linear(condition).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        for i, block in enumerate(self.blocks):
+            if i == ATTENTION:
+                maps = self.apply_block(self.attention, maps)
+            maps = self.apply_block(block, maps, condition)
+        return self.apply_block(self.to_rgb, maps)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The blocks, one of them with the self-attention and the last with the layers that make the pixels."""
+        stages: list[list[nn.Module]] = [[block] for block in self.blocks]
+        stages[ATTENTION - 1].append(self.attention)
+        stages[-1].append(self.to_rgb)
+        return stages
+
+    def latent_weight(self) -> Tensor:
+        """That of the linear layer, and of all layers that compute gains and biases."""
+        norms = [module for module in self.modules() if isinstance(module, ConditionalBatchNorm2d)]
+        layers = [self.linear, *(layer for norm in norms for layer in (norm.gain, norm.bias))]
+        return torch.cat([layer.weight[:, : self.z_dim] for layer in layers])  # the class embedding comes after
+
+    def latents(self, seeds: Iterable[int], truncation: float | None = None) -> Tensor:
+        """Latents (number of seeds, Z), one for each seed.
+
+        Args:
+            seeds: one for each latent.
+            truncation: draw from N(0, 1) truncated to [-2, 2], and multiply by this. None: draw from N(0, 1).
+        """
+        if truncation is None:
+            return super().latents(seeds)
+        return truncation * latents(seeds, self.z_dim, truncation=BOUND)
+
+    def truncate(self, truncation: float | None) -> None:
+        """Use the statistics of a truncation, if there are any, until the next call. None: the running statistics."""
+        for module in self.modules():
+            if isinstance(module, TruncationBatchNorm2d):
+                module.truncation = truncation
+
+
+class BottleneckBlock(nn.Module):
+    """Maps (B, C, h, w) -> (B, C', h, w), or (B, C', 2h, 2w) if `doubled`; C' is at most C.
+
+    The residual branch has a quarter of C channels inside. The shortcut takes the first C' channels as they are.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, condition_dim: int, *, doubled: bool, eps: float, statistics: int
+    ) -> None:
+        super().__init__()
+        inner = c_in // 4
+        convolutions = (
+            nn.Conv2d(c_in, inner, 1),
+            UpsampledConv2d(inner, inner) if doubled else nn.Conv2d(inner, inner, 3, padding=1),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.Conv2d(inner, c_out, 1),
+        )
+        self.residual = ConditionalSequential()
+        for convolution in convolutions:
+            norm = ConditionalBatchNorm2d(
+                convolution.in_channels, condition_dim=condition_dim, eps=eps, statistics=statistics
+            )
+            glorot_init(convolution)
+            self.residual.extend([norm, nn.ReLU(inplace=True), convolution])
+        self.c_out, self.doubled = c_out, doubled
+
+    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
+        """Maps (B, C, h, w), vectors (B, D) -> (B, C', h, w) or (B, C', 2h, 2w)."""
+        residual: Tensor = self.residual(maps, condition)
+        shortcut = maps[:, : self.c_out]
+        return residual + (F.interpolate(shortcut, scale_factor=2.0) if self.doubled else shortcut)
+
+
+class LeadingConv2d(nn.Conv2d):
+    """`Conv2d` of which only the first three output channels are computed.
+
+    The others are weights that spectral normalisation sees: it divides by the largest singular value of all.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, C, h, w) -> (B, 3, h, w)."""
+        assert self.bias is not None
+        return F.conv2d(maps, self.weight[:3], self.bias[:3], padding=self.padding)
