@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from public_networks import PublicDiscriminator, PublicGenerator, StudioGAN, biggan_deep
 from runs import ROOT, SMALL, called, command, train
 from safetensors.torch import load_file
 
@@ -96,11 +97,28 @@ def archives(pictures, tmp_path_factory):
     return {"pictures.zip": made["zip"], "pictures.tar.gz": made["gztar"], "fake=many.zip": f"fake={made['zip']}"}
 
 
+@pytest.fixture(scope="module")
+def public_files(tmp_path_factory):
+    """A folder with G.pth and D.pth of StudioGAN, and in TORCH_HOME the published BigGAN-deep, narrow ones all."""
+    folder = tmp_path_factory.mktemp("public")
+    cached = folder / "hub" / "checkpoints"
+    cached.mkdir(parents=True)
+    for name, network in {"G": PublicGenerator, "D": PublicDiscriminator}.items():
+        torch.save({"state_dict": network(StudioGAN, 32, width=4).state_dict()}, folder / f"{name}.pth")
+    deep = biggan_deep(channel_width=4, z_dim=4, class_embed_dim=4)
+    torch.save(deep.state_dict(), cached / "biggan-deep-128-pytorch_model.bin")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TORCH_HOME", str(folder))
+        yield folder
+
+
 OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm")
 
 
 @pytest.mark.parametrize("line", [line for line in TRAININGS if not any(word in line for word in OTHERWISE_TESTED)])
-def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_run, pictures, archives):
+def test_training_command_runs(
+    line, tmp_path, monkeypatch, few_cifar10, vgg_weights, source_run, pictures, archives, public_files
+):
     """With data and weights from here where the documentation's are on the network or the reader's own."""
     for theirs, ours in {
         "RUN_DIR": str(source_run),
@@ -113,6 +131,9 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
         line = line.replace(theirs, ours)
     overrides = [o for o in shlex.split(line) if not o.startswith("hydra.sweep.dir=")]
     instead = list(TINY)
+    if any(o in overrides for o in ("init_from=biggan_deep", "init_from=studiogan")):
+        monkeypatch.chdir(public_files)
+        instead.remove("generator.width=4")  # the file tells it
     if "init_from=pytorch_dcgan" in overrides:
         layers = load_file(source_run / "generator.safetensors")
         torch.save({key.replace("layers.", "main."): tensor for key, tensor in layers.items()}, tmp_path / "netG.pth")
@@ -133,7 +154,7 @@ def test_training_command_runs(line, tmp_path, few_cifar10, vgg_weights, source_
 
 
 @pytest.mark.parametrize("line", OTHERS)
-def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, archives):
+def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, archives, public_files):
     """With fewer images, and without the server of the page."""
     name, *arguments = shlex.split(line)
     if name == "explore":
@@ -148,6 +169,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, a
         "outputs/DATE/TIME": source_run,
         "outputs/sweeps/lr": source_run.parent,
         "pictures/": pictures,
+        "studiogan:": f"studiogan:{public_files}/",
         "fake=FOLDER": f"fake={pictures}",
         "real=FOLDER": f"real={pictures}",
         "num=50_000": "num=8",

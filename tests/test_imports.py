@@ -33,6 +33,8 @@ PLAIN = [  # for use without Lightning and Hydra
     "networks.generators.dcgan",
     "networks.generators.fastgan",
     "networks.generators.resnet",
+    "networks.generators.biggan_deep",
+    "networks.public.reading",
     "networks.backbones.vgg",
     "networks.backbones.timm",
     "networks.acceleration.folding",

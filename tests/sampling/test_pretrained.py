@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from public_networks import PublicGenerator, StudioGAN, biggan_deep
 
 from transfergen import Generator
 from transfergen.networks.generators.dcgan import DCGAN
@@ -155,3 +156,33 @@ def test_neither_lightning_nor_hydra_is_imported(folder):
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "set()", ran.stderr
+
+
+def test_another_projects_file_is_used_without_a_training_and_saved_as_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(Generator, "grid", lambda *_: Image.new("RGB", (1, 1)))  # of 64 images
+    file = tmp_path / "biggan-deep-128-pytorch_model.bin"
+    torch.save(biggan_deep(channel_width=4, z_dim=6, class_embed_dim=6, num_classes=3).state_dict(), file)
+    generator = Generator.from_pretrained(f"biggan_deep:{file}")
+    assert (generator.resolution, generator.num_classes, generator.z_dim) == (128, 3, 6)
+    options = {"classes": [2], "truncation": 0.4}
+    pixels = generator.pixels([1, 2], **options)
+    assert not torch.equal(pixels, generator.pixels([1, 2], classes=[2]))
+    assert torch.equal(pixels, generator.pixels([1, 2], **options))  # no truncation is left behind
+    generator.save_pretrained(tmp_path / "saved")
+    again = Generator.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.pixels([1, 2], **options), pixels)
+    between = again.interpolate([1, 2], frames=1, label=2, truncation=0.4)
+    assert (between.int() - pixels.int()).abs().max() <= 1
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert f"from {file.name} of biggan_deep (licence: code MIT" in card
+    assert again.origin == generator.origin
+
+
+def test_tensors_of_another_projects_file_without_a_use_are_reported(tmp_path, caplog):
+    public = PublicGenerator(StudioGAN, 32, width=4)
+    public.register_buffer("extra", torch.zeros(2))
+    torch.save({"state_dict": public.state_dict()}, tmp_path / "G.pth")
+    generator = Generator.from_pretrained(f"studiogan:{tmp_path / 'G.pth'}")
+    assert "without a use here: extra" in caplog.text
+    z, y = generator.network.latents([3]), torch.tensor([1])
+    torch.testing.assert_close(generator.network(z, y), public(z, y), rtol=1e-4, atol=1e-5)

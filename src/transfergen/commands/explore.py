@@ -140,9 +140,9 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
     import gradio as gr
 
     with gr.Blocks(title="transfergen", analytics_enabled=False) as blocks:
-        name, seen = type(generator.network).__name__, generator.metadata["images_seen"]
+        name = type(generator.network).__name__
         gr.Markdown("# transfergen")
-        _text(f"{name}, {generator.resolution} px, trained on {seen:,} images")
+        _text(f"{name}, {generator.resolution} px, {generator.origin}")
         with gr.Tab("Samples"):
             seed = gr.Number(0, label="first seed", precision=0, elem_id="seed")
             count = gr.Slider(1, 64, 16, step=1, label="images")

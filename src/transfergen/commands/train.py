@@ -27,6 +27,11 @@ def train(config: DictConfig) -> float:
         _refuse_other_run(run_dir, resume=resume)
     config.data.path = absolute_path(config.data)
     config = cli.plain(config)
+    if checkpoint is None and (config.init_from.generator or config.init_from.discriminator):
+        from transfergen.runs.resume import override_key
+        from transfergen.transfer.public_sources import follow_source
+
+        follow_source(config, [override_key(each) for each in cli.overrides()])
     composed = dump_composed(config, choices)
     if not cli.is_sweep():
         return _train(config, run_dir, checkpoint, composed)

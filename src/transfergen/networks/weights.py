@@ -4,13 +4,15 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import torch
 from filelock import FileLock
 from huggingface_hub import constants
@@ -23,6 +25,12 @@ from transfergen.errors import first_line
 CONNECT_TIMEOUT_S = 5.0
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """OWNER/MODEL, a name on the Hugging Face hub."""
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_SCALARS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64))),
+]
+"""numpy's numbers, such as the best metric that a project saves beside its tensors."""
 
 
 class WeightsError(ValueError):
@@ -31,7 +39,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Download:
-    """A published file of weights. `sha256` is its digest, or the leading digits if only these are published."""
+    """A published file of weights. `sha256` is its digest, or as many of the leading digits as are published."""
 
     url: str
     sha256: str
@@ -41,8 +49,12 @@ class Download:
         """Its path in torch.hub's cache, where torchvision puts it too."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
 
-    def fetch(self) -> Path:
+    def fetch(self, argument: str = "weights", advice: str = ", or random to do without pretraining") -> Path:
         """The path of the verified file, downloaded unless it is cached. Several processes may call it at once.
+
+        Args:
+            argument: what asks for it, which the message about a download that fails begins with.
+            advice: ends that message.
 
         Raises:
             WeightsError: it cannot be downloaded, or its digest is another one.
@@ -50,19 +62,20 @@ class Download:
         self.cached.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.cached}.lock"):
             if not self.cached.exists():
-                self._download()
+                self._download(argument, advice)
             verify(self.cached, self.sha256)
         return self.cached
 
-    def _download(self) -> None:
+    def _download(self, argument: str, advice: str) -> None:
         timeout = socket.getdefaulttimeout()
         socket.setdefaulttimeout(CONNECT_TIMEOUT_S)  # torch.hub sets none
         try:
             torch.hub.download_url_to_file(self.url, str(self.cached), self.sha256)
         except (OSError, HTTPException, RuntimeError) as error:
+            digest = f" (SHA-256 {self.sha256})" if self.sha256 else ""
             raise WeightsError(
-                f"weights: cannot download {self.url} ({error}); put the file at {self.cached} (SHA-256 "
-                f"{self.sha256}), or give the path of a local copy, or random to do without pretraining"
+                f"{argument}: cannot download {self.url} ({error}); put the file at {self.cached}{digest}, or give the "
+                f"path of a local copy{advice}"
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)
@@ -97,7 +110,7 @@ def download_from_hub(model: str, files: Sequence[str], setting: str, advice: st
                 f"{setting}: cannot download {url} to {cache} ({first_line(error)}); give the path of a local copy"
                 f"{advice}"
             ) from error
-        if path.suffix == ".safetensors":
+        if path.suffix in WEIGHT_FILES:
             verify_cached(path)
     return path.parent
 
@@ -132,7 +145,7 @@ def verify(path: Path, sha256: str) -> None:
 
 
 def read_state_dict(path: Path, argument: str = "weights") -> dict[str, Tensor]:
-    """Tensors by name from a `.safetensors` file, or from a `.pth` file, whose pickle may contain tensors only.
+    """Tensors by name from a `.safetensors` file, or from a `.pth` file, whose pickle may hold no classes of others.
 
     Args:
         path: of the file.
@@ -148,11 +161,16 @@ def read_state_dict(path: Path, argument: str = "weights") -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_SCALARS):
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle that is not torch's own
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{argument}={path}: damaged, or no file of weights ({first_line(error)})") from error
     except Exception as error:  # pickle.UnpicklingError, and others that a hostile or broken pickle can cause
-        raise WeightsError(f"{argument}={path}: refused, it holds more than tensors ({first_line(error)})") from error
+        raise WeightsError(
+            f"{argument}={path}: refused, it holds more than tensors: pickled classes, as a .pkl of StyleGAN does, can "
+            "run any code when they are read; give a file of tensors by name"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if isinstance(state, dict):  # modules may save more than tensors
         state = {name: value for name, value in state.items() if not str(name).endswith("_extra_state")}
@@ -202,3 +220,20 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> N
     """
     wanted = {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     network.load_state_dict(pick(state, wanted, source), strict=False)
+
+
+def rename(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    r"""Tensors under new names: each by the first rule that matches its whole name, or as it was.
+
+    Args:
+        state: tensors by name.
+        rules: a regular expression, and the new name with \1 for its first group.
+
+    Raises:
+        re.error: a rule is no regular expression, or has no such group.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        found = ((re.fullmatch(theirs, name), ours) for theirs, ours in rules)
+        renamed[next((match.expand(ours) for match, ours in found if match), name)] = tensor
+    return renamed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,23 @@ from safetensors.torch import save
 from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import plain_state_dict
-from transfergen.networks.weights import pick, read_state_dict
+from transfergen.networks.public.reading import PublicSource, find_source
+from transfergen.networks.weights import HUB_NAME, download_from_hub, pick, read_state_dict
 from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS, write, write_json
 from transfergen.targets import get_target
 
+log = logging.getLogger(__name__)
 
-def save_generator(folder: Path, generator: Generator, config: dict[str, Any], *, ema: bool, images_seen: int) -> None:
+
+def save_generator(
+    folder: Path,
+    generator: Generator,
+    config: dict[str, Any],
+    *,
+    ema: bool,
+    images_seen: int,
+    origin: str | None = None,
+) -> None:
     """Write the weights and the metadata of a generator.
 
     Args:
@@ -26,7 +38,8 @@ def save_generator(folder: Path, generator: Generator, config: dict[str, Any], *
         generator: on any device.
         config: its class as `_target_`, and the arguments that build it.
         ema: whether the weights are a moving average.
-        images_seen: real images of its training.
+        images_seen: real images of its training; 0 if it was not trained here.
+        origin: where it was trained, and its licence, in words; None: here.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state_dict(generator).items()}
     content = save(tensors)
@@ -37,12 +50,14 @@ def save_generator(folder: Path, generator: Generator, config: dict[str, Any], *
         "images_seen": images_seen,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
+    if origin is not None:
+        metadata["origin"] = origin
     write(folder / GENERATOR_WEIGHTS, content)
     write_json(folder / GENERATOR_METADATA, metadata)
 
 
 def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
-    """What `save_generator` wrote beside the weights: transfergen, generator, ema, images_seen and sha256.
+    """What `save_generator` wrote beside the weights: transfergen, generator, ema, images_seen, sha256 and any origin.
 
     Raises:
         ValueError: there is none, or it is damaged. The message names the `override`.
@@ -61,6 +76,51 @@ def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{override}={folder}: {path.name} is damaged") from error
     return metadata
+
+
+def load_pretrained(given: str | Path, override: str = "run", **options: Any) -> tuple[Generator, dict[str, Any], Path]:
+    """A generator from a run directory, a `generator.safetensors`, another project's file, or the Hugging Face hub.
+
+    Args:
+        given: a folder or file, OWNER/MODEL as a str and not as a Path, or LAYOUT:FILE.
+        override: what it was given as, which error messages begin with.
+        options: of the download, such as `revision` or `token`.
+
+    Returns:
+        The generator, frozen and in eval mode, on the CPU; what `read_metadata` gives; the folder of its files.
+
+    Raises:
+        ValueError: it does not exist, or its files are damaged.
+    """
+    if isinstance(given, str) and (source := find_source(given)):
+        return *_load_public(source, override), source.file(override).parent
+    folder = Path(given).expanduser()
+    if folder.suffix == ".safetensors":
+        if folder.name != GENERATOR_WEIGHTS or not folder.is_file():
+            what = "cannot be loaded" if folder.is_file() else "there is no such file"
+            raise ValueError(f"{override}={given}: {what}; give a run, or its {GENERATOR_WEIGHTS}")
+        folder = folder.parent
+    elif isinstance(given, str) and not folder.exists() and HUB_NAME.fullmatch(given):
+        folder = download_from_hub(given, (GENERATOR_METADATA, GENERATOR_WEIGHTS), f"{override}={given}", **options)
+    return load_generator(folder, override), read_metadata(folder, override), folder
+
+
+def _load_public(source: PublicSource, override: str) -> tuple[Generator, dict[str, Any]]:
+    public = source.read("generator", override)
+    generator = build_generator(public.config)
+    wanted = generator.state_dict()
+    generator.load_state_dict(pick(public.state, wanted, source.place, override))
+    if unused := [name for name in public.state if name not in wanted]:
+        log.warning(f"{override}={source.place}: without a use here: {', '.join(unused)}")
+    metadata = {
+        "transfergen": version("transfergen"),
+        "generator": public.config,
+        "ema": False,  # that the files do not say
+        "images_seen": 0,
+        "sha256": source.digest(override),
+        "origin": source.origin(override),
+    }
+    return generator.eval().requires_grad_(False), metadata
 
 
 def load_generator(folder: Path, override: str = "run") -> Generator:

@@ -59,7 +59,8 @@ def to_bf16(generator: PretrainedGenerator, folder: Path) -> float:
     its = generator.metadata
     half = build_generator(its["generator"])
     half.load_state_dict(generator.network.state_dict())
-    save_generator(folder, half.to(torch.bfloat16), its["generator"], ema=its["ema"], images_seen=its["images_seen"])
+    about = {"ema": its["ema"], "images_seen": its["images_seen"], "origin": its.get("origin")}
+    save_generator(folder, half.to(torch.bfloat16), its["generator"], **about)
     return _largest_difference(load_generator(folder), generator.network)
 
 

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
-from transfergen.networks.generators.base import latent_directions, latents, sample
-from transfergen.networks.weights import HUB_NAME, download_from_hub
+from transfergen.networks.generators.base import latent_directions, sample
 from transfergen.runs import artefacts
-from transfergen.runs.generator_files import load_generator, read_metadata, save_generator
+from transfergen.runs.generator_files import load_pretrained, save_generator
 
 _CARD = """---
 library_name: transfergen
@@ -28,7 +27,7 @@ tags: [gan, image-generation]
 
 # {title}
 
-{pixels}x{pixels} images{classes}, from {network} with {parameters:,} parameters, trained on {seen:,} images.
+{pixels}x{pixels} images{classes}, from {network} with {parameters:,} parameters, {origin}.
 
 ![Samples of seeds 0 to 63](grid.png)
 
@@ -66,6 +65,12 @@ class PretrainedGenerator(ModelHubMixin):
         self.device = torch.device("cpu")
         self._hub_mixin_config = None  # else the mixin writes a config.json
 
+    @property
+    def origin(self) -> str:
+        """How it was trained, or where it comes from, in words."""
+        its = self.metadata
+        return f"from {its['origin']}" if "origin" in its else f"trained on {its['images_seen']:,} images"
+
     def to(self, device: str | torch.device) -> "PretrainedGenerator":
         """Move the network to a device, where all that follows is computed."""
         self.device = torch.device(device)
@@ -86,7 +91,8 @@ class PretrainedGenerator(ModelHubMixin):
             seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
             classes: those of a conditional generator to make; seed s gets `classes[s % len(classes)]`. None are given:
                 all that it has.
-            truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety.
+            truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety;
+                a BigGAN-deep has latents and statistics of its own for it, see `BigGANDeep`.
             batch_size: images computed at once.
 
         Raises:
@@ -138,10 +144,10 @@ class PretrainedGenerator(ModelHubMixin):
         if len(numbers) < 2 or frames < 1:
             raise ValueError(f"interpolate={numbers}, frames={frames}: give at least two seeds, and at least one frame")
         self._check("label", [label] if label or self.num_classes else [], truncation)
-        ends = latents(numbers, self.z_dim, truncation=truncation)
+        ends = self.network.latents(numbers, truncation)
         fractions = torch.arange(frames) / frames
         z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
-        return self._pixels_of(z, label)
+        return self._pixels_of(z, label, truncation)
 
     def directions(self, count: int) -> Tensor:
         """The unit vectors (count, Z) in the latent space that change the images most, see `latent_directions`."""
@@ -160,43 +166,40 @@ class PretrainedGenerator(ModelHubMixin):
             ValueError: an option is out of range.
         """
         self._check("label", [label] if label or self.num_classes else [], truncation)
-        return self._pixels_of(latents([index(seed)], self.z_dim, truncation=truncation) + offsets.cpu(), label)
+        z = self.network.latents([index(seed)], truncation)
+        return self._pixels_of(z + offsets.cpu(), label, truncation)
 
     @torch.inference_mode()
-    def _pixels_of(self, z: Tensor, label: int) -> Tensor:
-        """Latents (N, Z) -> pixels (N, 3, R, R) uint8 of one class, on the CPU."""
+    def _pixels_of(self, z: Tensor, label: int, truncation: float | None) -> Tensor:
+        """Latents (N, Z) of this truncation -> pixels (N, 3, R, R) uint8 of one class, on the CPU."""
+        self.network.truncate(truncation)
         parts = [
             self.network(part, torch.full((len(part),), label, device=self.device))
             for part in torch.split(z.to(self.device), 64)
         ]
+        self.network.truncate(None)
         return to_uint8(torch.cat(parts)).cpu()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "PretrainedGenerator":
-        """Load a run directory, a generator.safetensors with its JSON beside it, or a model of the Hugging Face hub.
+        """Load a generator from a run directory, its files, the Hugging Face hub, or another project's file.
 
         Args:
-            pretrained_model_name_or_path: a name on the hub is given as `owner/model`, and as a str, not as a Path.
+            pretrained_model_name_or_path: a run directory; a `generator.safetensors` with its JSON beside it; a model
+                of the hub, as `owner/model`; or another project's file, as `studiogan:FILE`, `biggan_pytorch:FILE` or
+                `biggan_deep:FILE`. The last two are given as a str, not as a Path.
             options: of the download, such as `revision` or `token`.
 
         Raises:
             ValueError: it does not exist, or its files are damaged.
         """
-        given = pretrained_model_name_or_path
-        folder = Path(given).expanduser()
-        if folder.suffix == ".safetensors":
-            if folder.name != artefacts.GENERATOR_WEIGHTS or not folder.is_file():
-                what = "cannot be loaded" if folder.is_file() else "there is no such file"
-                raise ValueError(f"run={given}: {what}; give a run, or its {artefacts.GENERATOR_WEIGHTS}")
-            folder = folder.parent
-        elif isinstance(given, str) and not folder.exists() and HUB_NAME.fullmatch(given):
-            files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
-            folder = download_from_hub(given, files, f"run={given}", **options)
-        return cls(load_generator(folder), read_metadata(folder), _read_metrics(folder / artefacts.METRICS))
+        network, metadata, folder = load_pretrained(pretrained_model_name_or_path, **options)
+        return cls(network, metadata, _read_metrics(folder / artefacts.METRICS))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         its = self.metadata
-        save_generator(save_directory, self.network, its["generator"], ema=its["ema"], images_seen=its["images_seen"])
+        about = {"ema": its["ema"], "images_seen": its["images_seen"], "origin": its.get("origin")}
+        save_generator(save_directory, self.network, its["generator"], **about)
         artefacts.write_picture(save_directory / artefacts.GRID, self.grid(range(64)))
         if self.metrics:
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
@@ -212,7 +215,7 @@ class PretrainedGenerator(ModelHubMixin):
                 classes=f" of {self.num_classes} classes" if self.num_classes else "",
                 network=type(self.network).__name__,
                 parameters=sum(p.numel() for p in self.network.parameters()),
-                seen=self.metadata["images_seen"],
+                origin=self.origin,
                 metrics=head + rows if rows else "",
             )
         )

@@ -27,6 +27,7 @@ from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
 from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.initialisation import initialise
+from transfergen.transfer.public_sources import public_source
 
 
 def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
@@ -114,6 +115,8 @@ def set_num_classes(config: DictConfig, count: int) -> None:
     networks = {name: config[name] for name in ("generator", "discriminator")}
     networks["ordinary discriminator"] = config.discriminator.get("ordinary") or {}
     asking = {name: network for name, network in networks.items() if network.get("num_classes", 0) is None}
+    if asking and not count and public_source("generator", config.init_from):
+        count = 1  # all pictures are one class, whose embedding starts from the mean of the source's
     if asking and not count:
         raise ValueError(
             f"data.path={config.data.path}: these pictures have no classes, and the {next(iter(asking))} is "

@@ -4,31 +4,33 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from transfergen.networks import weights
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.networks.weights import HUB_NAME, download_from_hub, read_state_dict
+from transfergen.networks.public.reading import Kind
+from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
-from transfergen.runs.generator_files import load_generator
+from transfergen.runs.generator_files import load_pretrained
 from transfergen.transfer.generator_weights import mix_classes
+from transfergen.transfer.public_sources import KINDS, read_public
 
 log = logging.getLogger(__name__)
 
 Rule = Mapping[str, str]
 """`theirs`, a regular expression for a whole name, and `ours`, the new name, with \\1 for the first group."""
 
-_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
-
 
 def initialise(
     generator: Generator,
     discriminator: Discriminator | None,
-    init_from: Mapping[str, str | list[Rule] | None],
+    init_from: Mapping[str, Any],
     *,
     mixture: bool = False,
 ) -> None:
@@ -37,8 +39,8 @@ def initialise(
     Args:
         generator: gets weights if `init_from["generator"]` is set.
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
-        init_from: for each network a run directory, a file of weights or a name on the hub, or None; and in `keys`
-            the rules that rename their tensors.
+        init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
+            rules that rename their tensors; and in `layout` the project that has published them, or None.
         mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
 
     Raises:
@@ -49,14 +51,14 @@ def initialise(
             "transfer.new_classes=mixture: there are no classes to mix; set init_from.generator, or "
             "transfer.new_classes=mean"
         )
-    for name, network in (("generator", generator), ("discriminator", discriminator)):
+    for name, network in zip(KINDS, (generator, discriminator), strict=True):
         path, setting = init_from[name], f"init_from.{name}"
         if path is None:
             continue
         if network is None:
             raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
-        state, left_out = _read(str(path), name, setting)
-        state = rename(state, init_from["keys"], setting)  # type: ignore[arg-type]
+        state, left_out = _read(str(path), name, setting, init_from)
+        state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         copy_weights(state, network, f"{setting}={path}", left_out)
         if mixture and network is generator:
@@ -131,43 +133,33 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> 
     Raises:
         ValueError: a rule is no regular expression, or lacks `theirs` or `ours`.
     """
-    ours: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        for rule in rules:
-            try:
-                match = re.fullmatch(rule["theirs"], name)
-                new = match.expand(rule["ours"]) if match else None
-            except (re.error, KeyError, IndexError) as error:
-                raise ValueError(f"init_from.keys, applied to {setting}: {dict(rule)}: {error!r}") from error
-            if new is not None:
-                ours[new] = tensor
-                break
-        else:
-            ours[name] = tensor
-    return ours
+    try:
+        return weights.rename(state, [(rule["theirs"], rule["ours"]) for rule in rules])
+    except (re.error, KeyError, IndexError) as error:
+        raise ValueError(f"init_from.keys, applied to {setting}: {[*map(dict, rules)]}: {error!r}") from error
 
 
 def load_source_generator(path: str, setting: str) -> Generator:
-    """Load the generator of a run directory or of a model on the hub, frozen and in eval mode, on the CPU.
+    """Load a generator that `load_pretrained` finds, frozen and in eval mode, on the CPU.
 
     Raises:
         ValueError: it cannot be read. The message names the `setting`.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and HUB_NAME.fullmatch(path):
-        files = (artefacts.GENERATOR_METADATA, artefacts.GENERATOR_WEIGHTS)
-        folder = download_from_hub(path, files, f"{setting}={path}")
-    return load_generator(folder, setting)
+    return load_pretrained(path, setting)[0]
 
 
-def _read(source: str, network: str, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
+def _read(
+    source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], Collection[str]]:
     """A network's tensors by name, and the names of those that checkpoints leave out because other files hold them."""
+    if public := read_public(network, init_from):
+        return public.state, ()
     path = Path(source).expanduser()
     if path.is_dir():
         if network == "generator":
             return read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting), ()
         return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
-    if path.exists() or path.suffix in _FILES:
+    if path.exists() or path.suffix in WEIGHT_FILES:
         return read_state_dict(path, setting), ()
     if HUB_NAME.fullmatch(source):
         file = f"{network}.safetensors"

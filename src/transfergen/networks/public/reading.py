@@ -1,0 +1,112 @@
+"""The way from a file that another project has published, or from its name on the hub, to a network of ours."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+
+from transfergen.networks.public import biggan_deep, biggan_pytorch, studiogan
+from transfergen.networks.public.layout import PublicNetwork
+from transfergen.networks.weights import WeightsError, download_from_hub, read_state_dict, rename
+
+LAYOUTS: dict[str, ModuleType] = {
+    "studiogan": studiogan,
+    "biggan_pytorch": biggan_pytorch,
+    "biggan_deep": biggan_deep,
+}
+"""By name: modules with `LICENCE`, and functions `generator` and, where one was published, `discriminator` from tensors
+by name to a `PublicNetwork`. Some have `PUBLISHED`, downloads by name, and `TRAINING`, the options of `generator` with
+which the network can be trained."""
+
+Kind = Literal["generator", "discriminator"]
+
+_HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/(.+)")
+"""OWNER/MODEL/FILE, a file on the Hugging Face hub."""
+
+
+@dataclass(frozen=True)
+class PublicSource:
+    """Where a published network is: in what layout, and the file, the name on the hub, or that of a published one."""
+
+    layout: str
+    place: str
+
+    def read(self, kind: Kind, argument: str, **options: Any) -> PublicNetwork:
+        """The network in the file.
+
+        Args:
+            kind: which network the file holds.
+            argument: what the source was given as, which error messages begin with.
+            options: of the layout's function.
+
+        Raises:
+            WeightsError: there is no such file or it is damaged, holds more than tensors or another network, or the
+                project has not published such a network.
+        """
+        convert = getattr(LAYOUTS[self.layout], kind, None)
+        if convert is None:
+            raise WeightsError(
+                f"{argument}={self.place}: no {kind} of {self.layout} was published; set {argument}=null"
+            )
+        state = rename(read_state_dict(self.file(argument), argument), [(r"module\.(.+)", r"\1")])
+        try:
+            network: PublicNetwork = convert(state, **options)
+        except (KeyError, ValueError, IndexError) as error:
+            raise WeightsError(
+                f"{argument}={self.place}: no {kind} as {self.layout} saves it ({type(error).__name__}: {error}); it "
+                f"has {len(state)} tensors, {next(iter(state), 'none')} first"
+            ) from error
+        counters = [
+            name.replace("running_mean", "num_batches_tracked") for name in network.state if "running_mean" in name
+        ]
+        for name in counters:  # not all layouts have them
+            network.state.setdefault(name, torch.tensor(0))
+        return network
+
+    def training_options(self, kind: Kind) -> dict[str, Any]:
+        """The options with which `read` gives a network that can be trained, and their defaults."""
+        return getattr(LAYOUTS[self.layout], "TRAINING", {}) if kind == "generator" else {}
+
+    def file(self, argument: str) -> Path:
+        """The file, downloaded unless it is on this machine.
+
+        Raises:
+            WeightsError: it cannot be downloaded.
+        """
+        published = getattr(LAYOUTS[self.layout], "PUBLISHED", {})
+        if self.place in published:
+            path: Path = published[self.place].fetch(argument, advice="")
+            return path
+        path = Path(self.place).expanduser()
+        on_hub = _HUB_FILE.fullmatch(self.place)
+        if path.exists() or not on_hub:
+            return path
+        setting = f"{argument}={self.place}"
+        return download_from_hub(on_hub[1], [on_hub[2]], setting) / path.name
+
+    def origin(self, argument: str) -> str:
+        """The file's name, its project and the licence, in words."""
+        return f"{self.file(argument).name} of {self.layout} (licence: {LAYOUTS[self.layout].LICENCE})"
+
+    def digest(self, argument: str) -> str:
+        """The file's SHA-256."""
+        with self.file(argument).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_source(given: str, layout: str | None = None) -> PublicSource | None:
+    """A source given as LAYOUT:PLACE, or as PLACE where the layout is known; None: it is of no other project.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+    named, colon, place = given.partition(":")
+    if colon and named in LAYOUTS:
+        return PublicSource(named, place)
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout={layout}: choose one of {', '.join(LAYOUTS)}")
+    return PublicSource(layout, given) if layout else None

@@ -1,0 +1,80 @@
+"""Trainings that start from the files of other projects, which tell the networks' sizes."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from transfergen.config import check
+from transfergen.networks.public.layout import PublicNetwork
+from transfergen.networks.public.reading import Kind, PublicSource, find_source
+
+KINDS: tuple[Kind, ...] = ("generator", "discriminator")
+
+
+def public_source(kind: Kind, init_from: Mapping[str, Any]) -> PublicSource | None:
+    """Where another project has published the network that `init_from` names; None: it names none of one.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+    given = init_from[kind]
+    return None if given is None else find_source(str(given), init_from.get("layout"))
+
+
+def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | None:
+    """A network that another project has published, ready to be trained; None: `init_from` names none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    source = public_source(kind, init_from)
+    if source is None:
+        return None
+    options = {name: init_from.get(name, value) for name, value in source.training_options(kind).items()}
+    return source.read(kind, f"init_from.{kind}", **options)
+
+
+def follow_source(config: DictConfig, given: Collection[str]) -> None:
+    """Let networks that start from another project's files be those of the files, and the images as large.
+
+    A generator with classes beside a discriminator that is not told of them gets one class for all pictures.
+
+    Args:
+        config: as composed; its nodes `generator`, `discriminator` and `data` are changed.
+        given: dotted keys that the command line sets.
+
+    Raises:
+        ValueError: a file cannot be read, or the command line sets what contradicts it.
+    """
+    check(config.init_from)
+    for kind in KINDS:
+        if public := read_public(kind, config.init_from):
+            _follow(config, kind, public.config, given)
+    if public_source("generator", config.init_from) and OmegaConf.is_interpolation(config.generator, "num_classes"):
+        if config.data.num_classes == 0:
+            raise ValueError(
+                f"data.num_classes=0: init_from.generator={config.init_from.generator} has classes; set 1 for pictures "
+                "that are one class"
+            )
+        told = (config.discriminator, config.discriminator.get("ordinary") or {})
+        if "data.num_classes" not in given and all(network.get("num_classes", 0) == 0 for network in told):
+            config.data.num_classes = 1
+
+
+def _follow(config: DictConfig, kind: Kind, network: Mapping[str, Any], given: Collection[str]) -> None:
+    """Make the node of a network that of `network`, a class as `_target_` and arguments, but for what no file tells."""
+    source, target = f"init_from.{kind}={config.init_from[kind]}", network["_target_"]
+    settings = {f"{kind}.{name}": value for name, value in network.items() if name != "num_classes"}
+    if kind == "generator":
+        settings["data.resolution"] = network["resolution"]
+    if config[kind].get("_target_") != target:
+        if lost := [key for key in given if key == kind or key.startswith(f"{kind}.")]:
+            raise ValueError(f"{lost[0]}: {source} is a {target.rpartition('.')[2]} of its own sizes; leave it out")
+        config[kind] = {}
+    for key, value in settings.items():
+        if key in given and OmegaConf.select(config, key) != value:
+            raise ValueError(f"{key}={OmegaConf.select(config, key)}: {source} has {value}; leave it out")
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    if f"{kind}.num_classes" not in given:
+        config[kind].num_classes = "${data.num_classes}" if network["num_classes"] else 0

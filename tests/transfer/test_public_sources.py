@@ -1,0 +1,163 @@
+"""Trainings that start from the files of other projects, which tell the networks' sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+from public_networks import BigGANPyTorch, PublicDiscriminator, PublicGenerator, StudioGAN, biggan_deep
+from runs import ANY_MODEL, CACHE, train
+
+from transfergen import Generator
+from transfergen.config import CONF_DIR, instantiate
+from transfergen.training.build import set_num_classes
+from transfergen.transfer.initialisation import initialise
+from transfergen.transfer.public_sources import follow_source
+
+LAYOUTS = {"studiogan": StudioGAN, "biggan_pytorch": BigGANPyTorch}
+TINY = [*ANY_MODEL[:1], "samples.count=4", "evaluation.count=4", "max_images=8", "data.batch_size=8"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Both networks of both projects: {layout: [setting=path]}."""
+    overrides = {}
+    for layout, project in LAYOUTS.items():
+        networks = {
+            "generator": PublicGenerator(project, 32, width=4),
+            "discriminator": PublicDiscriminator(project, 32, width=4),
+        }
+        for kind, network in networks.items():
+            torch.save(network.state_dict(), tmp_path / f"{layout}-{kind}.pth")
+        overrides[layout] = [f"init_from.{kind}={tmp_path / f'{layout}-{kind}.pth'}" for kind in networks]
+    return overrides
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A small BigGAN-deep of three classes."""
+    path = tmp_path / "biggan-deep-128-pytorch_model.bin"
+    torch.save(biggan_deep(channel_width=4, z_dim=6, class_embed_dim=6, num_classes=3).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of pictures, to which `classes` may be added."""
+
+    def folder(classes=()):
+        root = tmp_path / f"pictures{len(classes)}"
+        for name in classes or ["."]:
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for i in range(24):
+                Image.fromarray(np.full((32, 32, 3), 10 * i, np.uint8)).save(root / name / f"{i}.png")
+        return root
+
+    return folder
+
+
+def composed(*overrides, classes=3):
+    """A config whose networks have followed the files, for pictures of so many classes."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=list(overrides))
+    OmegaConf.set_struct(config, False)
+    follow_source(config, [override.partition("=")[0] for override in overrides])
+    set_num_classes(config, classes)
+    return config
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("classes", [3, 2, 0])
+def test_the_files_tell_the_sizes_and_all_tensors_are_copied(files, layout, classes, caplog):
+    config = composed("model=biggan", f"init_from={layout}", *files[layout], classes=classes)
+    generator, discriminator = instantiate(config.generator), instantiate(config.discriminator)
+    initialise(generator, discriminator, config.init_from)
+    assert config.data.resolution == generator.resolution == 32
+    assert generator.num_classes == discriminator.num_classes == (classes or 1)
+    differences = [line.split()[0] for record in caplog.records for line in record.getMessage().splitlines()[1:]]
+    assert (differences == []) == (classes == 3)
+    assert all(name.startswith("embedding.") for name in differences)
+
+
+def test_options_that_no_file_tells_stay(files):
+    config = composed("model=biggan", "init_from=studiogan", files["studiogan"][0], "generator.orthogonal=0.5")
+    assert (config.generator.orthogonal, config.generator.width) == (0.5, 4)
+    assert config.discriminator.width == 96  # no file of it was given
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("generator.width=64", r"generator\.width=64: init_from\.generator=.* has 4; leave it out"),
+        ("data.resolution=64", r"data\.resolution=64: init_from\.generator=.* has 32; leave it out"),
+        ("generator=fastgan", r"generator: init_from\.generator=.* is a ResNet of its own sizes; leave it out"),
+        ("data.num_classes=0", r"data\.num_classes=0: init_from\.generator=.* has classes; set 1"),
+        ("init_from.layout=gan", r"init_from\.layout=gan: choose one of studiogan"),
+    ],
+)
+def test_what_contradicts_the_file_is_refused_by_name(files, override, words):
+    with pytest.raises(ValueError, match=words):
+        composed("model=biggan", "init_from=studiogan", files["studiogan"][0], override)
+
+
+def test_beside_a_discriminator_without_classes_all_pictures_are_one_class(files):
+    config = composed("init_from=studiogan", files["studiogan"][0], "discriminator=dcgan", classes=0)
+    assert (config.data.num_classes, config.generator.num_classes) == (1, 1)
+    assert instantiate(config.generator).embedding.weight.shape == (1, 5)
+    two = composed("init_from=studiogan", files["studiogan"][0], "discriminator=dcgan", "data.num_classes=2")
+    assert two.generator.num_classes == 2
+
+
+def test_a_layout_may_be_named_before_the_file(files):
+    path = files["biggan_pytorch"][0].partition("=")[2]
+    config = composed("model=biggan", f"init_from.generator=biggan_pytorch:{path}")
+    assert (config.generator.width, config.generator.eps) == (4, 1e-5)
+
+
+def test_one_command_trains_a_biggan_deep_on_a_folder(tmp_path, deep, pictures):
+    source = ["init_from=biggan_deep", f"init_from.generator={deep}", "experiment=few_shot"]
+    code, _, err = train(tmp_path / "run", *source, f"data.path={pictures()}", *TINY, small=False)
+    assert code == 0, err
+    generator = Generator.from_pretrained(tmp_path / "run")
+    assert (generator.resolution, generator.num_classes, generator.z_dim) == (128, 1, 6)
+    assert generator.network.embedding.weight.shape == (1, 6)
+
+
+def test_a_run_from_public_files_goes_on_without_them(tmp_path, files, pictures):
+    data = ["data=image_folder", f"data.path={pictures(('cats', 'dogs'))}", f"data.cache_dir={CACHE}"]
+    options = ["model=biggan", "init_from=studiogan", *files["studiogan"], *data, *TINY, "optimizer.d_steps=1"]
+    code, _, err = train(tmp_path / "run", *options, small=False)
+    assert code == 0, err
+    for override in files["studiogan"]:
+        Path(override.partition("=")[2]).unlink()
+    code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", "max_images=16", small=False)
+    assert code == 0, err
+    assert Generator.from_pretrained(tmp_path / "run").num_classes == 2
+
+
+def test_truncation_of_the_statistics_that_training_starts_from_is_a_choice(deep):
+    means = []
+    for truncation in ("1.0", "0.4"):
+        overrides = [f"init_from.generator={deep}", f"init_from.truncation={truncation}"]
+        config = composed("init_from=biggan_deep", *overrides, "discriminator=dcgan")
+        assert config.generator.statistics == 0
+        generator = instantiate(config.generator)
+        initialise(generator, None, {**config.init_from, "discriminator": None})
+        means.append(generator.to_rgb[0].running_mean)
+    assert not torch.equal(*means)
+
+
+def test_without_a_network_the_command_is_refused_in_one_line(tmp_path, monkeypatch, pictures):
+    def unreachable(*args):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    small = ["init_from=biggan_deep", "init_from.resolution=256", "experiment=few_shot", f"data.path={pictures()}"]
+    code, _, err = train(tmp_path / "run", *small, small=False)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "init_from.generator: cannot download https://" in err
+    assert "biggan-deep-256-pytorch_model.bin" in err
