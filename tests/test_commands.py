@@ -112,6 +112,7 @@ def public_files(tmp_path_factory):
         yield folder
 
 
+BUILTIN = "init_from.generator=builtin:cifar10"
 OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm")
 
 
@@ -131,7 +132,7 @@ def test_training_command_runs(
         line = line.replace(theirs, ours)
     overrides = [o for o in shlex.split(line) if not o.startswith("hydra.sweep.dir=")]
     instead = list(TINY)
-    if any(o in overrides for o in ("init_from=biggan_deep", "init_from=studiogan")):
+    if any(o in overrides for o in ("init_from=biggan_deep", "init_from=studiogan", BUILTIN)):
         monkeypatch.chdir(public_files)
         instead.remove("generator.width=4")  # the file tells it
     if "init_from=pytorch_dcgan" in overrides:

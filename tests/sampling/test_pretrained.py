@@ -14,7 +14,7 @@ from transfergen import Generator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs.artefacts import write_json
-from transfergen.runs.generator_files import save_generator
+from transfergen.runs.generator_files import BUILTIN, save_generator
 from transfergen.sampling.pretrained import slerp
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
@@ -186,3 +186,14 @@ def test_tensors_of_another_projects_file_without_a_use_are_reported(tmp_path, c
     assert "without a use here: extra" in caplog.text
     z, y = generator.network.latents([3]), torch.tensor([1])
     torch.testing.assert_close(generator.network(z, y), public(z, y), rtol=1e-4, atol=1e-5)
+
+
+def test_generator_that_comes_with_the_package_makes_varied_images_offline_and_is_small():
+    generator = Generator.from_pretrained("builtin:cifar10")
+    images = torch.stack([torch.from_numpy(np.array(image)) for image in generator(seeds=range(8))]).float()
+    assert images.shape == (8, 64, 64, 3)
+    assert images.flatten(1).std(dim=0).mean() > 30, "of 255 levels"
+    assert {record["extractor"] for record in generator.metrics} == {"pixels, 16x16"}
+    assert sum(file.stat().st_size for file in (BUILTIN / "cifar10").iterdir()) < 5e6
+    with pytest.raises(ValueError, match="run=builtin:cats: choose one of builtin:cifar10"):
+        Generator.from_pretrained("builtin:cats")

@@ -161,3 +161,22 @@ def test_without_a_network_the_command_is_refused_in_one_line(tmp_path, monkeypa
     assert (code, err.count("\n")) == (2, 1)
     assert "init_from.generator: cannot download https://" in err
     assert "biggan-deep-256-pytorch_model.bin" in err
+
+
+def test_generator_that_comes_with_the_package_sets_its_sizes(pictures):
+    """Its data are not CIFAR-10's: only what makes the network is taken from its file."""
+    given = [f"data.path={pictures()}", "data=image_folder", "init_from.generator=builtin:cifar10", "model=dcgan"]
+    config = compose_with(given)
+    follow_source(config, ["data.path", "init_from.generator"])
+    generator = instantiate(config.generator)
+    initialise(generator, None, {**config.init_from, "discriminator": None})
+    latents = torch.randn(2, 100)
+    expected = Generator.from_pretrained("builtin:cifar10").network(latents)
+    torch.testing.assert_close(generator.eval()(latents), expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"generator\.width=64: init_from\.generator=builtin:cifar10 has 48"):
+        follow_source(compose_with(given, "generator.width=64"), ["init_from.generator", "generator.width"])
+
+
+def compose_with(overrides, *more):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("train", overrides=[*overrides, *more])

@@ -21,6 +21,9 @@ from transfergen.targets import get_target
 
 log = logging.getLogger(__name__)
 
+BUILTIN = Path(__file__).parents[1] / "builtin"
+"""Where the generators are that come with this package, each in a folder of its name."""
+
 
 def save_generator(
     folder: Path,
@@ -78,11 +81,26 @@ def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
     return metadata
 
 
+def locate(given: str | Path, override: str) -> Path:
+    """The folder or file that is given; `builtin:NAME` is a generator that comes with this package.
+
+    Raises:
+        ValueError: none of that name comes with it. The message names the `override`.
+    """
+    prefix, colon, name = str(given).partition(":")
+    if not colon or prefix != "builtin":
+        return Path(given).expanduser()
+    names = sorted(folder.name for folder in BUILTIN.iterdir())
+    if name not in names:
+        raise ValueError(f"{override}={given}: choose one of {', '.join(f'builtin:{each}' for each in names)}")
+    return BUILTIN / name
+
+
 def load_pretrained(given: str | Path, override: str = "run", **options: Any) -> tuple[Generator, dict[str, Any], Path]:
-    """A generator from a run directory, a `generator.safetensors`, another project's file, or the Hugging Face hub.
+    """A generator from a run directory, its weights, this package, another project's file, or the Hugging Face hub.
 
     Args:
-        given: a folder or file, OWNER/MODEL as a str and not as a Path, or LAYOUT:FILE.
+        given: a folder or file, `builtin:NAME`, LAYOUT:FILE, or, as a str and not as a Path, OWNER/MODEL.
         override: what it was given as, which error messages begin with.
         options: of the download, such as `revision` or `token`.
 
@@ -94,7 +112,7 @@ def load_pretrained(given: str | Path, override: str = "run", **options: Any) ->
     """
     if isinstance(given, str) and (source := find_source(given)):
         return *_load_public(source, override), source.file(override).parent
-    folder = Path(given).expanduser()
+    folder = locate(given, override)
     if folder.suffix == ".safetensors":
         if folder.name != GENERATOR_WEIGHTS or not folder.is_file():
             what = "cannot be loaded" if folder.is_file() else "there is no such file"

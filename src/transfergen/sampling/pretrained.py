@@ -182,12 +182,13 @@ class PretrainedGenerator(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "PretrainedGenerator":
-        """Load a generator from a run directory, its files, the Hugging Face hub, or another project's file.
+        """Load a generator of a run, of this package, of the Hugging Face hub, or of another project.
 
         Args:
-            pretrained_model_name_or_path: a run directory; a `generator.safetensors` with its JSON beside it; a model
-                of the hub, as `owner/model`; or another project's file, as `studiogan:FILE`, `biggan_pytorch:FILE` or
-                `biggan_deep:FILE`. The last two are given as a str, not as a Path.
+            pretrained_model_name_or_path: a run directory; a `generator.safetensors` with its JSON beside it;
+                `builtin:cifar10`, which comes with this package; a model of the hub, as `owner/model`; or another
+                project's file, as `studiogan:FILE`, `biggan_pytorch:FILE` or `biggan_deep:FILE`. All but the first two
+                are given as a str, not as a Path.
             options: of the download, such as `revision` or `token`.
 
         Raises:

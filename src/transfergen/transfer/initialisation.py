@@ -17,7 +17,7 @@ from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
-from transfergen.runs.generator_files import load_pretrained
+from transfergen.runs.generator_files import load_pretrained, locate
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, read_public
 
@@ -154,7 +154,7 @@ def _read(
     """A network's tensors by name, and the names of those that checkpoints leave out because other files hold them."""
     if public := read_public(network, init_from):
         return public.state, ()
-    path = Path(source).expanduser()
+    path = locate(source, setting)
     if path.is_dir():
         if network == "generator":
             return read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting), ()

@@ -1,4 +1,4 @@
-"""Trainings that start from the files of other projects, which tell the networks' sizes."""
+"""Trainings that start from files of other projects, or of this package, which tell the networks' sizes."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.config import check
 from transfergen.networks.public.layout import PublicNetwork
 from transfergen.networks.public.reading import Kind, PublicSource, find_source
+from transfergen.runs.generator_files import BUILTIN, locate, read_metadata
 
 KINDS: tuple[Kind, ...] = ("generator", "discriminator")
 
@@ -36,7 +37,7 @@ def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | Non
 
 
 def follow_source(config: DictConfig, given: Collection[str]) -> None:
-    """Let networks that start from another project's files be those of the files, and the images as large.
+    """Let networks that start from files of other projects, or of this package, be as the files say, and the images.
 
     A generator with classes beside a discriminator that is not told of them gets one class for all pictures.
 
@@ -51,6 +52,9 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
     for kind in KINDS:
         if public := read_public(kind, config.init_from):
             _follow(config, kind, public.config, given)
+    folder = locate(config.init_from.generator or ".", "init_from.generator")
+    if folder.parent == BUILTIN:
+        _follow(config, "generator", read_metadata(folder)["generator"], given)
     if public_source("generator", config.init_from) and OmegaConf.is_interpolation(config.generator, "num_classes"):
         if config.data.num_classes == 0:
             raise ValueError(
@@ -76,5 +80,5 @@ def _follow(config: DictConfig, kind: Kind, network: Mapping[str, Any], given: C
         if key in given and OmegaConf.select(config, key) != value:
             raise ValueError(f"{key}={OmegaConf.select(config, key)}: {source} has {value}; leave it out")
         OmegaConf.update(config, key, value, merge=False, force_add=True)
-    if f"{kind}.num_classes" not in given:
+    if "num_classes" in network and f"{kind}.num_classes" not in given:
         config[kind].num_classes = "${data.num_classes}" if network["num_classes"] else 0
