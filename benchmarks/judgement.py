@@ -176,7 +176,7 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     if config.lr_decay.start_images is not None:
         callbacks.append(LinearLRDecay(**config.lr_decay))
     settings = {**config.trainer, "log_every_n_steps": 200}
-    trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, loggers=[], **settings)
+    trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, **settings)
     seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn
     module = build_module(config)
     trainer.fit(module, datamodule=data)

@@ -106,7 +106,7 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
         config.transfer[key] = str(sources(config))
     module = build_module(config)
     before = [p.clone() for p in module.generator.parameters()]
-    build_trainer(run_dir=tmp_path, callbacks=[], loggers=[], **{**config.trainer, "max_epochs": 1}).fit(module, data)
+    build_trainer(run_dir=tmp_path, callbacks=[], **{**config.trainer, "max_epochs": 1}).fit(module, data)
     assert module.images_seen == 8
     assert all(p.isfinite().all() for p in module.parameters())
     assert any(not torch.equal(p, q) for p, q in zip(before, module.generator.parameters(), strict=True))

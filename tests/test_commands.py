@@ -113,7 +113,7 @@ def public_files(tmp_path_factory):
 
 
 BUILTIN = "init_from.generator=builtin:cifar10"
-OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm")
+OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm", "logger=")
 
 
 @pytest.mark.parametrize("line", [line for line in TRAININGS if not any(word in line for word in OTHERWISE_TESTED)])

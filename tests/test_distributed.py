@@ -104,12 +104,12 @@ def test_one_run_directory_counts_the_images_of_both(ranks):
 
 @pytest.mark.parametrize("sync_batchnorm", [True, False])
 def test_batch_normalisation_sees_all_ranks_unless_it_is_turned_off(tmp_path, sync_batchnorm):
-    given = {"run_dir": tmp_path, "callbacks": [], "loggers": [], "accelerator": "cpu", "devices": 2}
+    given = {"run_dir": tmp_path, "callbacks": [], "accelerator": "cpu", "devices": 2}
     trainer = build_trainer(**given, sync_batchnorm=sync_batchnorm)
     assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm) == sync_batchnorm
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])
 def test_each_turn_may_leave_the_other_networks_weights_unused(tmp_path, strategy):
-    trainer = build_trainer(run_dir=tmp_path, callbacks=[], loggers=[], accelerator="cpu", devices=2, strategy=strategy)
+    trainer = build_trainer(run_dir=tmp_path, callbacks=[], accelerator="cpu", devices=2, strategy=strategy)
     assert trainer.strategy._ddp_kwargs["find_unused_parameters"]

@@ -15,7 +15,8 @@ OF_OTHERS = {
     "torch.optim.Adam",
     "torch.optim.RMSprop",
 }
-ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors", "training.augmentation", "training.muon")
+ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors")
+ROOMS += ("training.augmentation", "training.muon", "training.loggers")
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ _TYPES: dict[Any, str] = {
     Sequence[int]: "classes interpolate",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
-    Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv",
+    Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv logger.wandb logger.mlflow",
     Literal["last", "best"]: "checkpoint",
     Literal["train", "test"]: "split",
     Literal["auto", "gpu", "cpu", "cuda", "mps"]: "device",

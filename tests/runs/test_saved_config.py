@@ -124,6 +124,23 @@ def test_a_resumed_runs_logger_stays_in_its_folder_unless_the_command_line_says_
         confine(config, saved, [given])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("wandb.offline", False),
+        ("wandb.offline", None),
+        ("mlflow.tracking_uri", "https://example.org"),
+        ("mlflow.tracking_uri", "sqlite:////elsewhere.db"),
+    ],
+)
+def test_a_resumed_runs_logger_reaches_no_server_unless_the_command_line_says_so(saved, key, value):
+    config = read_config(saved)
+    OmegaConf.update(config, f"logger.{key}", value, force_add=True)
+    with pytest.raises(ValueError, match=f"^logger.{key}={value}: outside of .* counts on the command line only"):
+        confine(config, saved)
+    confine(config, saved, [f"logger.{key}"])
+
+
 def test_a_runs_cache_stays_in_its_folder_or_the_usual_one_unless_the_command_line_says_otherwise(saved, caplog):
     for value, used in {
         "/elsewhere": artefacts.CACHE,

@@ -260,6 +260,13 @@ def test_divergence_stops_the_run_before_the_update_and_keeps_the_last_checkpoin
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+def test_curves_may_go_to_csv_alone(tmp_path):
+    assert train(tmp_path, "logger=csv", "max_images=16")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "csv" / "version_0" / "metrics.csv").open()))
+    assert [row["step"] for row in rows if row["loss/generator"]] == ["8", "16"]
+    assert not (tmp_path / "tensorboard").exists()
+
+
 def test_max_images_ends_within_an_epoch(tmp_path):
     assert train(tmp_path, "max_images=24")[0] == 0
     assert checkpoint(tmp_path)["transfergen"]["images_seen"] == 24

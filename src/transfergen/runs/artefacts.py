@@ -56,7 +56,8 @@ TRIAL, SWEEP, SWEEP_PLOT = "trial.json", "sweep.json", "sweep.png"
 
 _OF_A_TRAINING = (
     *(CONFIG, COMPOSED, CHECKPOINTS, GENERATOR_WEIGHTS, GENERATOR_METADATA, BEST, METRICS, EVALUATION, NEIGHBOURS),
-    *(SPLITS, DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT, "csv", "tensorboard"),
+    *(SPLITS, DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT),
+    *("csv", "tensorboard", "wandb", "mlflow", "mlflow.db"),
     ".hydra/resumed",
 )
 

@@ -123,7 +123,8 @@ def _with_references(
 def confine(config: DictConfig, run_dir: Path, given: Collection[str] = ()) -> None:
     """Let a saved config write to no place but its run directory and the usual cache.
 
-    Another `data.cache_dir` is replaced by the usual one, and pictures are not downloaded to another `data.path`.
+    Nor may a logger reach a server. Another `data.cache_dir` is replaced by the usual one, and pictures are not
+    downloaded to another `data.path`.
 
     Args:
         config: as saved, or with overrides.
@@ -148,5 +149,6 @@ def confine(config: DictConfig, run_dir: Path, given: Collection[str] = ()) -> N
     if data.source.get("download") and foreign("data.path") and not inside(Path(str(data.path)).expanduser()):
         data.source.download = False
     for key, value in flatten(OmegaConf.to_container(config).get("logger", {}), "logger").items():  # type: ignore[union-attr]
-        if isinstance(value, str) and foreign(key) and ({"~", "$"} & set(value) or not inside(run_dir / value)):
+        elsewhere = isinstance(value, str) and ({"~", "$", ":"} & set(value) or not inside(run_dir / value))
+        if foreign(key) and (elsewhere or (key.endswith(".offline") and not value)):
             raise ValueError(f"{key}={value}: outside of {run_dir} it counts on the command line only; give it there")

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning import seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -18,6 +18,7 @@ from transfergen.runs.splits import record_splits, warn_of_other_splits
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_callbacks, build_module, set_num_classes
 from transfergen.training.callbacks import Checkpointing, Evaluation
+from transfergen.training.loggers import check_installed, log_settings, log_text
 from transfergen.training.trainer import build_trainer
 
 NETWORKS = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
@@ -40,6 +41,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         ValueError: settings that do not go together, or a run that has reached its end.
         FloatingPointError: the training diverged.
     """
+    check_installed(config.logger)
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # before the networks, whose weights take longer to download than a wrong path to find
@@ -49,12 +51,11 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     module = build_module(config, fresh=checkpoint is None)
     module.config = {group: plain[group] for group in NETWORKS}
 
-    loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
     evaluation = Evaluation(run_dir, config.metrics, plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
     callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: write_config()))
-    trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, loggers=loggers, **plain["trainer"])
+    trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, **plain["trainer"])
 
     @cache
     def write_config() -> None:
@@ -64,12 +65,15 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
             artefacts.write(run_dir / artefacts.CONFIG, resolved.encode())
             artefacts.write(run_dir / artefacts.COMPOSED, composed.encode())
             (record_splits if checkpoint is None else warn_of_other_splits)(run_dir, data)
-            for logger in _tensorboards(loggers):
-                logger.experiment.add_text("config", f"```yaml\n{resolved}```")
+            for logger in trainer.loggers:
+                log_text(logger, "config", f"```yaml\n{resolved}```", module.images_seen)
+                log_settings(logger, _settings(plain), module.images_seen)
 
     with artefacts.claim(run_dir, "hydra.run.dir") if trainer.is_global_zero else nullcontext():
         if checkpoint is None and trainer.is_global_zero:
             artefacts.remove_run(run_dir)
+        if trainer.is_global_zero:
+            trainer.loggers = [instantiate(logger, save_dir=run_dir) for logger in config.logger.values()]
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
         if not evaluation.records:
@@ -78,7 +82,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
                 "or trainer.max_time"
             )
         if trainer.is_global_zero:
-            _report(module, evaluation.records, loggers, plain, run_dir)
+            _report(module, evaluation.records, trainer.loggers, plain, run_dir)
     return evaluation.objective
 
 
@@ -92,17 +96,15 @@ def _report(
     """Write the final metrics to the run directory, to TensorBoard beside the settings, and to the screen."""
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": metrics})
-    settings = flatten({group: config[group] for group in COMPARED})
-    repeated = "discriminator.backbone."
-    settings = {key: value for key, value in settings.items() if value is not None and not key.startswith(repeated)}
-    for logger in _tensorboards(loggers):
-        values = {f"metrics/{record['name']}": record["value"] for record in metrics}
-        logger.log_hyperparams(settings, values, step=module.images_seen)
-    for each in loggers:
-        each.save()
+    values = {f"metrics/{record['name']}": record["value"] for record in metrics}
+    for logger in loggers:
+        log_settings(logger, _settings(config), module.images_seen, values)
+        logger.save()
     Console().print(to_table(metrics))
     print(f"grid of samples: {run_dir / artefacts.GRID}")
 
 
-def _tensorboards(loggers: list[Logger]) -> list[TensorBoardLogger]:
-    return [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    settings = flatten({group: config[group] for group in COMPARED})
+    repeated = "discriminator.backbone."
+    return {key: value for key, value in settings.items() if value is not None and not key.startswith(repeated)}

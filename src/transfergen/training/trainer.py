@@ -11,7 +11,6 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import nn
 
@@ -52,7 +51,6 @@ def build_trainer(
     *,
     run_dir: Path,
     callbacks: Sequence[Callback],
-    loggers: Sequence[Logger],
     accelerator: str = "auto",
     devices: int | str | list[int] = "auto",
     num_nodes: int = 1,
@@ -94,7 +92,7 @@ def build_trainer(
             precision=precision,  # type: ignore[arg-type]
             default_root_dir=run_dir,
             callbacks=[*callbacks, bar],
-            logger=list(loggers),
+            logger=False,  # rank 0 sets its loggers, once its folder is its own
             enable_progress_bar=isinstance(bar, ProgressBar),
             enable_checkpointing=False,  # Checkpointing does it, counted in images
             enable_model_summary=False,

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from transfergen.networks.generators.base import Generator
 from transfergen.runs import artefacts
 from transfergen.training.callbacks.evaluation import Evaluation
 from transfergen.training.gan_module import GAN
+from transfergen.training.loggers import log_text
 from transfergen.transfer.distillation import Distillation
 
 BATCH_SIZES, REPEATS = (1, 64), 15
@@ -24,7 +24,7 @@ BATCH_SIZES, REPEATS = (1, 64), 15
 class DistillationReport(Callback):
     """Reports parameters, CPU latency and metrics of student and teacher at the end of the training.
 
-    As distillation.json, as a table on the screen, and as a text in TensorBoard.
+    As distillation.json, as a table on the screen, and as a text in the loggers.
 
     Args:
         run_dir: gets distillation.json.
@@ -71,8 +71,7 @@ def _show(trainer: Trainer, report: dict[str, Any], images_seen: int) -> None:
         markdown.append(f"| {' | '.join(cells)} |")
     Console().print(table)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text("distillation", "\n".join(markdown), images_seen)
+        log_text(logger, "distillation", "\n".join(markdown), images_seen)
 
 
 def _rows(network: dict[str, Any]) -> dict[str, float]:

@@ -18,7 +18,7 @@ PICTURES, STEPS = 32, 8
 
 
 class Reconstructions(IntervalCallback):
-    """Saves two grids of the same test images at intervals and at the end, as PNG and in TensorBoard.
+    """Saves two grids of the same test images at intervals and at the end, as PNG and in the loggers.
 
     - `reconstructions/IMAGES_SEEN.png`: each image, and to its right what is decoded from the mean of its latent;
     - `interpolations/IMAGES_SEEN.png`: a row for each pair of images, decoded along the line between their latents.

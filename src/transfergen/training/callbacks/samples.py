@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from transfergen.images import resize, to_float, to_grid
 from transfergen.networks.generators.base import sample
@@ -14,10 +12,11 @@ from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
 from transfergen.training.callbacks.interval import IntervalCallback
+from transfergen.training.loggers import log_picture
 
 
 class SampleGrid(IntervalCallback):
-    """Saves grids of samples from fixed latents, as PNG and in TensorBoard, and a grid of real images at the start.
+    """Saves grids of samples from fixed latents, as PNG and in the loggers, and a grid of real images at the start.
 
     Logs `samples/diversity`, the spread of the samples divided by that of the real images, and warns where it is low.
 
@@ -61,12 +60,11 @@ class SampleGrid(IntervalCallback):
 def save_grid(
     trainer: Trainer, path: Path, title: str, images: Tensor, images_seen: int, columns: int | None = None
 ) -> None:
-    """Save images (B, 3, R, R) in [-1, 1] as one PNG, and in TensorBoard under `title`."""
+    """Save images (B, 3, R, R) in [-1, 1] as one PNG, and in the loggers under `title`."""
     grid = to_grid(images, columns)
     artefacts.write_picture(path, grid)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(title, pil_to_tensor(grid), images_seen)
+        log_picture(logger, title, grid, images_seen)
 
 
 def _spread(images: Tensor) -> float:
