@@ -3,10 +3,12 @@
     python benchmarks/fine_tuning.py run scratch fine_tuned
     python benchmarks/fine_tuning.py run fine_tuned --also transfer.freeze_d=2
     python benchmarks/fine_tuning.py run adapted --also data.max_images=100
+    python benchmarks/fine_tuning.py run few_shot few_shot_all --source-images 6e4 --also data.max_images=100
     python benchmarks/fine_tuning.py report
 
-The source is a DCGAN trained on the other five classes, by train.py, if its run directory is not there yet. All see the
-same pictures, and are measured against the test images of their classes.
+The sources are trained on the other five classes, by train.py, if their run directories are not there yet: a plain
+DCGAN, and one by the recipe of the presets for the variants of `experiment=few_shot`, which train different weights of
+the generator. All see the same pictures, and are measured against the test images of their classes.
 """
 
 import argparse
@@ -18,10 +20,16 @@ from harness import ROOT
 from quality import Variants, common_overrides, quality_command
 
 SOURCE_CLASSES, TARGET_CLASSES = "[0,1,2,3,4]", "[5,6,7,8,9]"
+PLAIN = ["model=dcgan", "data.batch_size=64"]
+RECIPE = ["model=projected_small", "backbone.taps=[0,1,2]"]
+SOURCES = {"source": [*PLAIN, "augment=flip"], "few_shot_source": RECIPE}
+FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]"]
+FROM_SOURCE = [*FEW_SHOT, "init_from.generator={few_shot_source}", "init_from.discriminator={few_shot_source}"]
 VARIANTS: Variants = {
-    "scratch": [],
-    "fine_tuned": ["init_from.generator={source}", "init_from.discriminator={source}"],
+    "scratch": PLAIN,
+    "fine_tuned": [*PLAIN, "init_from.generator={source}", "init_from.discriminator={source}"],
     "adapted": [
+        *PLAIN,
         "backbone=efficientnet_lite0",
         "backbone.taps=[0,1,2]",
         "transfer=domain_adaptation",
@@ -29,8 +37,14 @@ VARIANTS: Variants = {
         "transfer.consistency=1",
         "init_from.discriminator={source}",
     ],
+    "few_shot": FEW_SHOT,
+    "few_shot_all": FROM_SOURCE,
+    "few_shot_norms": [*FROM_SOURCE, "transfer.generator=norms"],
+    "few_shot_singular_values": [*FROM_SOURCE, "transfer.generator=singular_values"],
+    "few_shot_last_k": [*FROM_SOURCE, "transfer.generator=last_k", "transfer.generator_last_k=2"],
+    "few_shot_gradual": [*FROM_SOURCE, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
 }
-COMMON = ["model=dcgan", "data.batch_size=64", f"data.classes={TARGET_CLASSES}", "data.max_images=500"]
+COMMON = [f"data.classes={TARGET_CLASSES}", "data.max_images=500"]
 
 
 def train_once(run_dir: Path, overrides: list[str]) -> Path:
@@ -43,11 +57,13 @@ def train_once(run_dir: Path, overrides: list[str]) -> Path:
 
 
 def prepare(args: argparse.Namespace) -> dict[str, str]:
-    """Train the source."""
-    images = int(args.source_images)
-    overrides = [*common_overrides(args, 0), "model=dcgan", "data.batch_size=64", f"data.classes={SOURCE_CLASSES}"]
-    run_dir = args.work / "fine_tuning" / f"source-{images}"
-    return {"source": str(train_once(run_dir, [*overrides, "augment=flip", f"max_images={images}"]))}
+    """Train the sources that the chosen variants start from."""
+    images, run_dirs = int(args.source_images), {}
+    for name, overrides in SOURCES.items():
+        if any(f"={{{name}}}" in override for model in args.models for override in VARIANTS[model]):
+            where = [*common_overrides(args, 0), *overrides, f"data.classes={SOURCE_CLASSES}", f"max_images={images}"]
+            run_dirs[name] = str(train_once(args.work / "fine_tuning" / f"{name}-{images}", where))
+    return run_dirs
 
 
 if __name__ == "__main__":
@@ -57,7 +73,7 @@ if __name__ == "__main__":
         options=lambda parser: parser.add_argument("--source-images", type=float, default=4e5, help="that it sees"),
         prepare=prepare,
         common=COMMON,
-        rivals=["scratch"],
+        rivals=["scratch", "few_shot"],
         moments=[(2e5, "images")],
         points=25,
     )
