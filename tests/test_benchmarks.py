@@ -109,7 +109,7 @@ def test_each_variant_composes(benchmark):
         data="data", resolution=32, training_images=None, trial=False, trainer="cpu", precision="bf16-mixed"
     )
     for overrides in script.VARIANTS.values():
-        own = [o.format(vgg="random", source="run", teacher="run") for o in overrides]
+        own = [o.format(vgg="random", source="run", few_shot_source="run", teacher="run") for o in overrides]
         config = compose_config([*quality.common_overrides(args, seed=3), *own])
         assert (config.seed, config.max_images, config.data.path) == (3, None, "data")
 
