@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness import Result, markdown
 from quality import Point, best, first_as_good
 
+NOT_RUN = "*These rows have not been run yet.*"
 Seeds = dict[int, Result]
 """Results of one variant by seed."""
 
@@ -29,7 +30,7 @@ class Proof:
     full: str
 
     def __call__(self, results: Sequence[Result]) -> str:
-        """A table for each machine and resolution at which the opponent ran, in Markdown; empty if there is none.
+        """A table for each machine and resolution at which the opponent ran, in Markdown, or a line that it did not.
 
         All figures are means over the seeds that row and opponent have in common.
         """
@@ -41,7 +42,7 @@ class Proof:
             cells = [[f"{size:,}", *cells] for size, chosen in groups.items() for cells in self._cells(chosen)]
             texts += [f"{place[0]}, {place[1]}x{place[1]} pixels:", markdown(cells, TITLES)]
             texts += [f"With {size:,} training images, {' '.join(self._sentences(groups[size]))}" for size in sizes]
-        return "\n\n".join(texts)
+        return "\n\n".join(texts) or NOT_RUN
 
     def _choose(self, results: Sequence[Result]) -> dict[str, Seeds]:
         """The closest variant of each row that ran, with the seeds that the opponent has, too."""

@@ -8,7 +8,7 @@
 
 All train the DCGAN generator, by the project's own configs and module. The clock stands still while samples of the
 moving average are measured against test images; see judgement.py. Settings are chosen with `--trial`, which holds
-2,000 training images out and measures on them, so that nothing is tuned on the images of the tables. To use one core
+2,000 training images out and measures on them, so that ours is not tuned on the images of the tables. To use one core
 for each run, start them with `OMP_NUM_THREADS=1 taskset -c 0`.
 """
 

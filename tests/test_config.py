@@ -87,7 +87,8 @@ def arguments(node):
     return {
         name: parameter
         for name, parameter in parameters.items()
-        if name != "dataset" and not (partial and parameter.kind is not inspect.Parameter.KEYWORD_ONLY)
+        if name not in ("dataset", "save_dir")
+        and not (partial and parameter.kind is not inspect.Parameter.KEYWORD_ONLY)
     }
 
 
@@ -114,7 +115,7 @@ def test_a_choice_sets_all_arguments_of_its_target_to_their_defaults_but_for_wha
 
 
 SIZES = {"biggan_deep": [128, 256, 512]}
-"""Of generators that are not for 32 to 256 px."""
+"""The resolutions of generators that are not for 32 to 256 px."""
 
 
 @pytest.mark.parametrize(

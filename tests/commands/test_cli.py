@@ -44,7 +44,7 @@ def refusal(run_dir, *overrides, small=False):
         (["data=image_folder", "data.path=nowhere"], ["data.path=", "/nowhere", "no such folder"]),
         (["data=huggingface", "data.path=./nowhere"], ["data.path=./nowhere", "no such folder"]),
         ([*SHAPES_ON_VGG, "data.resolution=48"], ["data.resolution=48", "32, 64, 128 or 256"]),
-        ([*SHAPES_ON_VGG, "data.resolution=512"], ["data.resolution=512", "32 to 256"]),
+        ([*SHAPES_ON_VGG, "data.resolution=1024"], ["data.resolution=1024", "32 to 512"]),
         ([*SHAPES_ON_VGG, "generator.resolution=32"], ["generator.resolution", "data.resolution"]),
         ([*SHAPES_ON_VGG, "data.fit=oval"], ["data.fit=oval", "crop, pad, stretch"]),
         ([*SHAPES_ON_VGG, "backbone.cut=relu3_9"], ["backbone.cut=relu3_9", "relu3_4"]),

@@ -31,8 +31,8 @@ def module(source=None, **options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 16}, r"data\.resolution=16: choose 32 to 256"),
-        ({"resolution": 512}, r"data\.resolution=512: choose 32 to 256"),
+        ({"resolution": 16}, r"data\.resolution=16: choose 32 to 512"),
+        ({"resolution": 1024}, r"data\.resolution=1024: choose 32 to 512"),
     ],
 )
 def test_setting_out_of_range_is_refused_naming_the_override(options, message):

@@ -46,7 +46,7 @@ OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
 
 USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
-NO_RUN = "run=RUN_DIR is missing: the folder of a training run, or a model of the Hugging Face hub"
+NO_RUN = "run=RUN_DIR is missing: the folder of a training run, builtin:cifar10, or a model of the Hugging Face hub"
 _FULL_ERROR, _PARENT = "HYDRA_FULL_ERROR", "TRANSFERGEN_PARENT"
 
 Item = TypeVar("Item")

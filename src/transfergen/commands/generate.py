@@ -34,7 +34,11 @@ def generate(config: DictConfig) -> None:
     from transfergen.devices import choose_devices
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    source = Path(str(config.run)).expanduser() / artefacts.BEST if config.checkpoint == "best" else str(config.run)
+    source: str | Path = str(config.run)
+    if config.checkpoint == "best":
+        if not Path(source).expanduser().is_dir():
+            raise ValueError(f"checkpoint=best: run={source} is no folder of a run; leave checkpoint= out")
+        source = Path(source).expanduser() / artefacts.BEST
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
     unknown = [y for y in config.classes if y not in range(generators[0].num_classes)]

@@ -26,7 +26,7 @@ class ImageDataModule(LightningDataModule):
     Args:
         source: a function (path, split) -> Pictures.
         path: where the source reads from.
-        resolution: height and width of the images that the networks see, 32 to 256 pixels.
+        resolution: height and width of the images that the networks see, 32 to 512 pixels.
         batch_size: images per batch, over all ranks.
         fit: how pictures become square: `crop` to the centre, `pad` with black, or `stretch`.
         max_memory_mib: a larger store is kept in a memory-mapped file in `cache_dir`.
@@ -72,8 +72,8 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 32 <= resolution <= 256:
-            raise ValueError(f"data.resolution={resolution}: choose 32 to 256 pixels")
+        if not 32 <= resolution <= 512:
+            raise ValueError(f"data.resolution={resolution}: choose 32 to 512 pixels")
         self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
         self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
         self.cache_dir = Path(cache_dir).expanduser()

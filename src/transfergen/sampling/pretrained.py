@@ -173,11 +173,13 @@ class PretrainedGenerator(ModelHubMixin):
     def _pixels_of(self, z: Tensor, label: int, truncation: float | None) -> Tensor:
         """Latents (N, Z) of this truncation -> pixels (N, 3, R, R) uint8 of one class, on the CPU."""
         self.network.truncate(truncation)
-        parts = [
-            self.network(part, torch.full((len(part),), label, device=self.device))
-            for part in torch.split(z.to(self.device), 64)
-        ]
-        self.network.truncate(None)
+        try:
+            parts = [
+                self.network(part, torch.full((len(part),), label, device=self.device))
+                for part in torch.split(z.to(self.device), 64)
+            ]
+        finally:
+            self.network.truncate(None)
         return to_uint8(torch.cat(parts)).cpu()
 
     @classmethod

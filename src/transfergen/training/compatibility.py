@@ -6,6 +6,7 @@ from typing import Any
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
+from transfergen.networks.layers.truncation_norm import TruncationBatchNorm2d
 from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
 from transfergen.transfer.strategy import Strategy
 
@@ -37,6 +38,8 @@ def check_game(
         raise ValueError(
             f"transfer.trunk={transfer.trunk}: the trunk of this discriminator stays frozen; set transfer.trunk=frozen"
         )
+    if any(isinstance(module, TruncationBatchNorm2d) for module in generator.modules()):
+        raise ValueError("generator.statistics: those of each truncation are for use only; set generator.statistics=0")
     told = generator.num_classes, discriminator.num_classes
     if told[0] != told[1] and told != (1, 0):  # a discriminator need not be told of a single class
         raise ValueError(
@@ -77,7 +80,7 @@ def check_batch_size(transfer: Strategy, images: int, *, ranks: int = 1, parts: 
         in_parts = f" in each of optimizer.accumulate={parts} parts" if parts > 1 else ""
         raise ValueError(
             f"data.batch_size={images}: this transfer compares {transfer.min_images} images or more{in_parts}; set at "
-            "least that many"
+            f"least {transfer.min_images * parts}"
         )
 
 
@@ -94,9 +97,11 @@ def check_no_game(
         "augment": not augment.is_identity,
         "transfer": transfer.has_terms,
         "transfer.generator": transfer.generator != "all",
+        "transfer.generator_lr_scale": transfer.generator_lr_scale != 1,
         "optimizer.accumulate": accumulate > 1,
     }
-    defaults = {"transfer": "feature_extraction", "transfer.generator": "all", "optimizer.accumulate": 1}
+    ones = dict.fromkeys(("transfer.generator_lr_scale", "optimizer.accumulate"), 1)
+    defaults = {"transfer": "feature_extraction", "transfer.generator": "all", **ones}
     for setting, is_set in ignored.items():
         if is_set:
             default = defaults.get(setting, "none")

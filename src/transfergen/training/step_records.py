@@ -54,6 +54,7 @@ class StepOutputs(NamedTuple):
     terms: dict[str, Tensor]
     """Weighted scalars, added to the two losses."""
     curves: dict[str, Tensor]
+    """Scalars to log by name."""
 
 
 class Play(NamedTuple):
@@ -63,7 +64,7 @@ class Play(NamedTuple):
     terms: dict[str, Tensor]
     """Weighted scalars, added to the turn's loss."""
     weight: float = 1.0
-    """Of the turn's loss."""
+    """Factor of the turn's loss."""
 
     @property
     def loss(self) -> Tensor:

@@ -65,13 +65,13 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         for trunk in self._trunk:
             fold_batchnorm(trunk, self.generator.resolution)
 
-    def _encode_and_decode(self, batch: Batch) -> Coding:
+    def _encode_and_decode(self, batch: Batch, generate: Generate) -> Coding:
         """Encode each image and decode one draw of its latent. Kingma 2014, arXiv:1312.6114, equation 10."""
         images = to_float(batch.pixels, self.generator.resolution)
         posterior = Posterior(*self.encoder(images))
         noise = self._randomness.latents(len(images), self.generator.z_dim)
         z = posterior.mean + (posterior.log_variance / 2).exp() * noise
-        return Coding(images, posterior, self.generator(z, self._classes(batch)))
+        return Coding(images, posterior, generate(z, self._classes(batch)))
 
     def _classes(self, batch: Batch) -> Tensor | None:
         return batch.labels if self.generator.num_classes else None
@@ -153,7 +153,7 @@ class VAE(Autoencoding):
         parameters = [*self.generator.parameters(), *self.encoder.parameters()]
         images = len(batch.pixels) * self.trainer.world_size
         update = self.images_seen // images
-        coding = self._encode_and_decode(batch)
+        coding = self._encode_and_decode(batch, self.generator)
         terms = self._elbo_terms(coding)
         loss = torch.stack(list(terms.values())).sum()
         if (regularization := self.generator.regularization()) is not None:
@@ -201,7 +201,7 @@ class VAEGAN(Autoencoding, GAN):
 
     def draw_fakes(self, batch: Batch, labels: Tensor | None, generate: Generate) -> Fakes:
         """Images decoded from the latents of the first half of the reals, and as many from N(0, 1)."""
-        coding = self._encode_and_decode(batch)
+        coding = self._encode_and_decode(batch, generate)
         half = len(batch.pixels) // 2
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
         sampled = generate(z[half:], None if labels is None else labels[half:])

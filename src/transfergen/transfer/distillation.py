@@ -24,7 +24,7 @@ class Distillation(Strategy):
     equations 2 to 5; without: Aguinaldo 2019, arXiv:1902.00159.
 
     Args:
-        teacher: a run directory, or a name on the hub.
+        teacher: a run directory, or what else `load_pretrained` finds.
         backbone: the trunk of the perceptual term; it stays frozen, even if the discriminator's own trunk trains.
         output, perceptual, adversarial: weights; a term of weight 0 is not computed.
         trunk: the settings of `Strategy`.

@@ -34,7 +34,7 @@ class DomainAdaptation(Strategy):
     - `ewc` keeps the weights that matter for the source's images (Li 2020, arXiv:2012.02780).
 
     Args:
-        source: a run directory, or a name on the hub.
+        source: a run directory, or what else `load_pretrained` finds.
         backbone: the trunk of these terms; it stays frozen, even if the discriminator's own trunk trains.
         mmd, coral, reversal, consistency, ewc: weights; a term of weight 0 is not computed.
         trunk: the settings of `Strategy`.

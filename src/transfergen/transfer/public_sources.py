@@ -52,6 +52,11 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
     for kind in KINDS:
         if public := read_public(kind, config.init_from):
             _follow(config, kind, public.config, given)
+    if "init_from.resolution" in given and config.init_from.resolution != config.data.resolution:
+        raise ValueError(
+            f"init_from.resolution={config.init_from.resolution}: init_from.generator={config.init_from.generator} is "
+            f"for {config.data.resolution} pixels; leave it out"
+        )
     folder = locate(config.init_from.generator or ".", "init_from.generator")
     if folder.parent == BUILTIN:
         _follow(config, "generator", read_metadata(folder)["generator"], given)

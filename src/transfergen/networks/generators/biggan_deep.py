@@ -110,7 +110,7 @@ class BigGANDeep(Generator):
         return stages
 
     def latent_weight(self) -> Tensor:
-        """That of the linear layer, and of all layers that compute gains and biases."""
+        """The weights (N, Z) of the linear layer, and of all layers that compute gains and biases."""
         norms = [module for module in self.modules() if isinstance(module, ConditionalBatchNorm2d)]
         layers = [self.linear, *(layer for norm in norms for layer in (norm.gain, norm.bias))]
         return torch.cat([layer.weight[:, : self.z_dim] for layer in layers])  # the class embedding comes after

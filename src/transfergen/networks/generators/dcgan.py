@@ -53,5 +53,5 @@ class DCGAN(Generator):
         return [[self.layers[i : i + 3]] for i in range(3, len(self.layers), 3)]
 
     def latent_weight(self) -> Tensor:
-        """That of the first transposed convolution."""
+        """The weight (N, Z) of the first transposed convolution."""
         return cast(ProjectAndReshape, self.layers[0]).matrix()

@@ -102,7 +102,7 @@ class FastGAN(Generator):
         return stages
 
     def latent_weight(self) -> Tensor:
-        """That of the first transposed convolution."""
+        """The weight (N, Z) of the first transposed convolution."""
         return cast(ProjectAndReshape, self.start[0]).matrix()
 
 

@@ -148,7 +148,7 @@ class ResNet(Generator):
         return self.orthogonal * torch.stack(terms).sum() if terms else None
 
     def latent_weight(self) -> Tensor:
-        """That of the linear layer. Of a hierarchical latent, each chunk has a block of rows: those of its layers."""
+        """The weight (N, Z) of the linear layer; of a hierarchical latent, each chunk has the rows of its layers."""
         parts = [self.linear.weight]
         for block, chunk in zip(self.blocks, self.chunks[1:], strict=False):  # of one chunk, there is no more
             norms = [module for module in block.modules() if isinstance(module, ConditionalBatchNorm2d)]

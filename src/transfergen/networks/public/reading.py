@@ -55,7 +55,7 @@ class PublicSource:
         state = rename(read_state_dict(self.file(argument), argument), [(r"module\.(.+)", r"\1")])
         try:
             network: PublicNetwork = convert(state, **options)
-        except (KeyError, ValueError, IndexError) as error:
+        except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise WeightsError(
                 f"{argument}={self.place}: no {kind} as {self.layout} saves it ({type(error).__name__}: {error}); it "
                 f"has {len(state)} tensors, {next(iter(state), 'none')} first"
