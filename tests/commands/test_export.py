@@ -40,8 +40,13 @@ def run_of(folder, name):
     return folder
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch_export"])
-@pytest.mark.parametrize("name", NAMES)
+SLOW = ("biggan_deep", "torch_export")
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),  # onnx is made from the graph that torch_export writes, and BigGAN-deep's takes half a minute
+    [(name, format) for name in NAMES for format in ("onnx", "torch_export") if (name, format) != SLOW],
+)
 def test_each_generator_is_exported_and_makes_the_same_images(tmp_path, name, format):
     code, out, err = called(main, f"run={run_of(tmp_path, name)}", f"format={format}", f"out={tmp_path / 'out.pt2'}")
     assert code == 0, err
