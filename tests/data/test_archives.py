@@ -109,6 +109,15 @@ def test_an_archive_has_the_splits_classes_order_and_pixels_of_its_folder(folder
         assert np.array_equal(*pixels)
 
 
+def test_backslashes_in_the_names_of_a_zip_separate_folders(tmp_path):
+    members = [(f"{split}\\{name}\\0.png", png()) for split in ("train", "test") for name in ("a", "b")]
+    archive = zipped(tmp_path / "pictures.zip", [("train\\", b""), *members])
+    for split in ("train", "test"):
+        pictures = image_folder(str(archive), split)
+        assert pictures.classes == ("a", "b")
+        assert list(colours(pictures)) == [f"{archive}/{split}/{name}/0.png" for name in ("a", "b")]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_that_holds_the_whole_archive_is_no_class_and_is_told(folder, suffix):
     root = folder(*(f"my/pictures/{name}/{i}.png" for name in ("a", "b") for i in range(2)), "__MACOSX/my/1.png")

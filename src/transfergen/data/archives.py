@@ -30,8 +30,8 @@ def find_pictures(setting: str, root: Path) -> PictureFiles:
     """The pictures in a folder or in an archive.
 
     Raises:
-        ValueError: there is no such folder, no picture in it, or an archive cannot be read. The message names the
-            `setting`.
+        ValueError: there is no such folder or archive, no picture in it, or an archive cannot be read. The message
+            names the `setting`.
     """
     kinds = {suffix: kind for kind in (_Zip, _Tar, _CompressedTar) for suffix in kind.SUFFIXES}
     kind = next((kind for suffix, kind in kinds.items() if root.name.lower().endswith(suffix)), None)
@@ -45,7 +45,7 @@ def find_pictures(setting: str, root: Path) -> PictureFiles:
     elif root.is_file():
         raise ValueError(f"{setting}={root}: neither a folder nor an archive ({', '.join(kinds)}); unpack it first")
     else:
-        raise ValueError(f"{setting}={root}: there is no such folder")
+        raise ValueError(f"{setting}={root}: there is no such folder or archive")
     if not files.names:
         found = ["no picture in it or in its subfolders", files.left_out_text()]
         raise ValueError(f"{setting}={root}: " + "; ".join(filter(None, found)))
@@ -127,8 +127,9 @@ class _Zip(Archive):
         members = self._file.infolist()
         if any(member.flag_bits & 1 for member in members):
             raise ValueError("it is encrypted")
-        links = {member.filename for member in members if stat.S_ISLNK(member.external_attr >> 16)}
-        super().__init__(root, {m.filename: None if m.filename in links else (m, m.file_size) for m in members})
+        named = {m.filename.replace("\\", "/"): m for m in members}  # some programs on Windows write backslashes
+        links = {name for name, member in named.items() if stat.S_ISLNK(member.external_attr >> 16)}
+        super().__init__(root, {name: None if name in links else (m, m.file_size) for name, m in named.items()})
 
     def _read(self, where: zipfile.ZipInfo, size: int) -> bytes:
         if self._process != os.getpid():  # after a fork, processes would move each other's place in one file

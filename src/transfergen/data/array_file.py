@@ -19,7 +19,7 @@ PICTURES = "arr_0"
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Those of the named arrays that a file holds. The only array of a `.npy` file is `arr_0`, and stays on the disk.
+    """Read the named arrays that a file holds. The only array of a `.npy` file is `arr_0`, and stays on the disk.
 
     Raises:
         ValueError: there is no such file, it is damaged, or it holds Python objects, which are never unpickled.

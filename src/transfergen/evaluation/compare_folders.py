@@ -134,10 +134,9 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
     names = files.names
     below = [name for name in names if "/" in name]
     if below and len(below) < len(names):  # perhaps a grid of the images beside the folder that holds them
-        raise ValueError(
-            f"{setting}={folder}: pictures in it and in its subfolders; set {setting}={Path(folder, below[0]).parent}, "
-            "or move them"
-        )
+        chosen_folder = f"set {setting}={Path(folder, below[0]).parent}, or move them"
+        advice = chosen_folder if folder.is_dir() else "unpack it, and give one folder of it"
+        raise ValueError(f"{setting}={folder}: pictures in it and in its subfolders; {advice}")
     selected = [names[i] for i in _choice(len(names), count)]
     return files.pictures(selected, "evaluate", labels=np.zeros(len(selected), np.int64))
 
