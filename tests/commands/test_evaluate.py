@@ -286,6 +286,8 @@ def test_a_run_is_compared_with_what_real_names(run_dir, folders, tmp_path):
     result = json.loads((tmp_path / "e.json").read_text())
     assert (result["real"], result["resolution"], result["metrics"][0]["generated"]) == (str(kept), 32, 16)
     others = compared(tmp_path, f"run={run_dir}", f"real={folders / 'noise'}", "neighbours=1")
+    about = json.loads((tmp_path / "e.json").read_text())
+    assert (about["resolution"], about["fit"]) == (32, "crop")
     assert others["kernel_distance"] < own["kernel_distance"] / 10  # an untrained generator's grey is noise's average
     assert read_run(run_dir, "run").problems == []
 
@@ -297,6 +299,31 @@ def test_further_metrics_are_measured_where_they_are_asked_for(run_dir, tmp_path
     assert list(found) == [*plain, *names]
     assert 0 <= found["authenticity"] <= 1
     assert found["frechet_infinity"] < found["frechet_distance"]
+
+
+def test_a_further_metric_is_recorded_with_the_images_that_it_depends_on(run_dir, tmp_path):
+    folder = shutil.copytree(run_dir, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation.json"))
+    arguments = [f"run={folder}", "metrics=pixels", "neighbours=0", "references=20", "extra=[authenticity]"]
+    code, out, err = evaluate(*arguments)
+    assert code == 0, err
+    first, *_, record = json.loads((folder / "evaluation.json").read_text())["metrics"]
+    assert (first["real"], first["split"]) == (16, "test")
+    assert (record["name"], record["generated"], record["real"], record["split"]) == ("authenticity", 16, 20, "train")
+    assert record["larger_is_better"] is None
+    assert f"real images have {record['value_of_real']:.4g}" in out
+    assert "authenticity: pixels, 16x16; 16 generated, 20 real images (train)" in out
+    assert read_run(folder, "run").problems == []
+
+
+def test_results_are_kept_if_a_further_metric_fails(run_dir, tmp_path):
+    kept = tmp_path / "e.json"
+    extra = "extra=[authenticity,class_frechet]"
+    code, _, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=0", f"out={kept}", extra)
+    assert code == 2
+    assert "extra=[class_frechet]: needs a run whose generator knows classes" in err
+    names = [record["name"] for record in json.loads(kept.read_text())["metrics"]]
+    assert names[0] == "frechet_distance"
+    assert names[-1] == "authenticity"
 
 
 def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_asked_for(conditional_run, tmp_path):
@@ -331,6 +358,8 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["run=RUN", "metrics=beauty"], ["metrics=beauty", "inception"]),
         (["run=RUN", "metrics=dinov2"], ["https://huggingface.co/", "metrics.weights:"]),
         (["fake=FOLDERS", "real=nowhere"], ["real=nowhere", "no such folder"]),
+        (["fake=nowhere.zip", "real=FOLDERS"], ["fake=nowhere.zip: there is no such folder or archive"]),
+        (["fake=FOLDERS/mixed.zip", "real=FOLDERS/noise"], ["mixed.zip: pictures in it and in its", "; unpack it"]),
         (["fake=FOLDERS/empty", "real=FOLDERS/noise"], ["fake=", "no picture"]),
         (["fake=FOLDERS/mixed", "real=FOLDERS/noise"], ["subfolders", "mixed/images"]),
         (["fake=FOLDERS/broken", "real=FOLDERS/noise"], ["0.png"]),
@@ -342,8 +371,12 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["fake=FOLDERS/fid.npz", "real=FOLDERS/noise", "metrics.size=2"], ["fid.npz", "mean and a covariance only"]),
         (["fake=FOLDERS/noise", "real=FOLDERS/float.npy"], ["real=", "uint8", "float64"]),
         (["run=RUN", "extra=[fid]"], ["extra=['fid']", "frechet_infinity"]),
-        (["run=RUN", "extra=[class_frechet]"], ["class_frechet", "classes"]),
-        (["fake=FOLDERS/noise", "real=FOLDERS/noise", "extra=[path_length]"], ["path_length: needs a run"]),
+        (["run=RUN", "extra=[class_frechet]"], ["extra=[class_frechet]: needs", "classes"]),
+        (["run=RUN", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs", "without real="]),
+        (["fake=nowhere", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs run="]),
+        (["fake=nowhere", "real=nowhere", "extra=[path_length]"], ["extra=[path_length]: needs run="]),
+        (["run=RUN", "real=nowhere", "data.resolution=64"], ["data.resolution=64: the generator makes 32"]),
+        (["run=RUN", "real=FOLDERS/noise", "data.path=moved"], ["data.path=moved: real=", "noise takes the place"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -359,6 +392,7 @@ def test_mistake_gets_one_line(run_dir, folders, arguments, words):
         (folders / f"{name}.png").write_bytes(content)
     for name in ("empty", "folder.npz"):
         (folders / name).mkdir(exist_ok=True)
+    shutil.make_archive(str(folders / "mixed"), "zip", folders / "mixed")
     np.savez(folders / "fid.npz", mu=np.zeros(12), sigma=np.eye(12))
     np.save(folders / "float.npy", np.zeros((2, 8, 8, 3)))
     given = [a.replace("RUN", str(run_dir)).replace("FOLDERS", str(folders)) for a in arguments]

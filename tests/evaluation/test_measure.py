@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from transfergen.evaluation.comparison import EXTRA
+from transfergen.evaluation.comparison import EXTRA, Comparison, ImageSet
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.measure import LARGER_IS_BETTER, measurable, measure, metric_records, to_table
 
@@ -69,3 +69,13 @@ def test_the_table_holds_each_metric_and_what_it_depends_on(capsys):
     shown = capsys.readouterr().out
     for word in (*values, "pixels, 16x16", "10 generated", "(test)", "biased", "shares the weights of vgg19.tv_in1k"):
         assert word in shown
+
+
+def test_the_distances_of_classes_and_of_an_extrapolation_are_warned_of_by_their_smallest_sets():
+    images = ImageSet("test", torch.randn(120, 12), labels=torch.arange(120) % 10)  # 12 of each class, and in a tenth
+    less = ImageSet("samples", images.features[:-1], labels=images.labels[:-1])
+    settings = {"extractor": PixelFeatures(size=2), "real": images, "references": images, "searched": "real"}
+    for fake, biased in ((images, False), (less, True)):
+        for record in Comparison({}, fake=fake, **settings).further(["class_frechet", "frechet_infinity"]):
+            assert ("11 images is biased upwards" in record.get("warning", "")) == biased
+            assert ("warning" in record) == biased

@@ -73,12 +73,16 @@ def test_it_is_measured_along_as_many_steps_as_there_are_samples(monkeypatch):
     (record,) = comparison(generator=Linear(0.1), seed=3).further(["path_length"])
     assert record["value"] == path_length(Linear(0.1), Squared(), count=9, seed=3).item()
     assert not record["larger_is_better"]
+    about = [record[key] for key in ("extractor", "generated", "real", "split", "shares_weights_with_discriminator")]
+    assert about == ["vgg16, LPIPS", 9, None, "none", None]
 
 
 def test_without_vgg16_or_a_generator_one_line_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", Mock(side_effect=OSError("no network")))
-    with pytest.raises(ValueError, match=r"path_length: .*cannot download .*vgg16-397923af\.pth \(no network\)"):
+    with pytest.raises(
+        ValueError, match=r"extra=\[path_length\]: .*cannot download .*vgg16-397923af\.pth \(no network\)"
+    ):
         comparison(generator=Linear(0.1), seed=3).further(["path_length"])
-    with pytest.raises(ValueError, match="path_length: needs a run"):
+    with pytest.raises(ValueError, match=r"extra=\[path_length\]: needs a run"):
         comparison().further(["path_length"])

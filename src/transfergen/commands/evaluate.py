@@ -81,6 +81,12 @@ def _check(config: DictConfig) -> None:
     unknown = [name for name in config.extra if name not in EXTRA]
     if unknown:
         raise ValueError(f"extra={unknown}: choose of {', '.join(EXTRA)}")
+    if config.run is None and "path_length" in config.extra:
+        raise ValueError("extra=[path_length]: needs run=RUN_DIR, since it goes through the generator's latents")
+    if "class_frechet" in config.extra and (config.run is None or config.real is not None):
+        raise ValueError(
+            "extra=[class_frechet]: needs run=RUN_DIR without real=, since the classes are of the run's data"
+        )
 
 
 def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
@@ -88,8 +94,12 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
     from transfergen.evaluation.measure import measurable, to_table
 
     measured = comparison.metrics()
-    values = measured + comparison.further(config.extra)
-    result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": values}
+    result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": measured}
+    earlier = _earlier(out, result)
+    artefacts.write_json(out, result | earlier)  # now, in case one of the following fails
+    for name in config.extra:
+        result["metrics"] += comparison.further([name])
+        artefacts.write_json(out, result | earlier)
     for warning in dict.fromkeys(record["warning"] for record in result["metrics"] if "warning" in record):
         log.warning(warning)
     if comparison.real.count is None:
@@ -97,8 +107,6 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
         possible = measurable(comparison.extractor, generated, generated)
         missing = ", ".join(name for name in possible if name not in {record["name"] for record in measured})
         log.warning(f"real={config.real} has no features of single images, so there is no {missing}")
-    earlier = _earlier(out, result)
-    artefacts.write_json(out, result | earlier)  # now, in case the search for neighbours fails
     sheet = out.parent / artefacts.NEIGHBOURS
     if config.neighbours and comparison.has_images:
         result |= comparison.neighbours(config.neighbours, sheet)

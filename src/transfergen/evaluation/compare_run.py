@@ -56,10 +56,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     if config.real is None:
         saved, reals = _of_the_run(run_dir, config, extractor, generator, **how)
     else:
-        saved = read_config(run_dir)
-        given = read_set("real", config, extractor)
-        real = image_set("real", given, config, extractor, resolution=generator.resolution, **how)
-        reals = _Reals(real, real, {"real": str(config.real), "resolution": generator.resolution})
+        saved, reals = read_config(run_dir), _named_by_real(config, extractor, generator, **how)
     count = min(config.count, reals.real.count or config.count)
     classes = range(generator.num_classes) if reals.real.labels is None else reals.real.labels.tolist()
     fake = ImageSet(
@@ -97,6 +94,20 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         shared=shared,
         generator=generator,
     )
+
+
+def _named_by_real(
+    config: DictConfig, extractor: Extractor, generator: Generator, *, device: torch.device, track: Track
+) -> _Reals:
+    """The images that `config.real` names, at the generator's resolution, which are their own references."""
+    data, resolution = config.data, generator.resolution
+    if data.path is not None:
+        raise ValueError(f"data.path={data.path}: real={config.real} takes the place of the run's data; leave one out")
+    if data.resolution not in (None, resolution):
+        raise ValueError(f"data.resolution={data.resolution}: the generator makes {resolution}; leave it out")
+    given = read_set("real", config, extractor)
+    real = image_set("real", given, config, extractor, device, track, resolution=resolution)
+    return _Reals(real, real, {"real": str(config.real), "resolution": resolution, "fit": data.fit or "crop"})
 
 
 def _of_the_run(

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from transfergen.evaluation.distances import Gaussian, class_frechet, frechet_infinity
 from transfergen.evaluation.extractors import Extractor
-from transfergen.evaluation.measure import measure, metric_records
+from transfergen.evaluation.measure import measure, metric_records, small_sample_warning
 from transfergen.evaluation.neighbours import authenticity, nearest
 from transfergen.evaluation.path_length import LPIPS, path_length
 from transfergen.images import to_grid
 from transfergen.networks.generators.base import Generator
-from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
 
 NEIGHBOURS = 5
@@ -124,9 +123,16 @@ class Comparison:
         """The records of some of the `EXTRA` metrics.
 
         Raises:
-            ValueError: these images do not allow one of them.
+            ValueError: these images do not allow one of them. The message begins with `extra=[NAME]`.
         """
-        return self._records({name: float(EXTRA[name](self)) for name in names})
+        records = []
+        for name in names:
+            try:
+                value, facts = EXTRA[name](self)
+            except ValueError as error:
+                raise ValueError(f"extra=[{name}]: {error}") from error
+            records += [record | facts for record in self._records({name: float(value)})]
+        return records
 
     def neighbours(self, rows: int, picture: Path) -> dict[str, Any]:
         """Save the `rows` samples nearest to a reference, each a row with its nearest references to the right.
@@ -165,28 +171,51 @@ class Comparison:
         )
 
 
-def _class_frechet(comparison: Comparison) -> Tensor:
+_Extra = tuple[Tensor, dict[str, Any]]
+"""A metric's value, and what its record says otherwise than those of `Comparison.metrics`, or besides."""
+
+
+def _frechet_infinity(comparison: Comparison) -> _Extra:
+    real, fake = comparison.real, comparison.fake.features
+    fewest = min(len(fake) // 10, real.count or len(fake))
+    what = "the Fréchet distance that frechet_infinity begins with"
+    return frechet_infinity(real.known, fake), _warning(comparison.extractor, fewest, what)
+
+
+def _class_frechet(comparison: Comparison) -> _Extra:
     real, fake = comparison.real, comparison.fake
     if real.labels is None or fake.labels is None:
-        raise ValueError("class_frechet: needs a run whose generator knows classes, and its own data")
-    return class_frechet(real.features, real.labels, fake.features, fake.labels)
+        raise ValueError("needs a run whose generator knows classes, and its own data")
+    value = class_frechet(real.features, real.labels, fake.features, fake.labels)
+    sizes = [int((each.labels == label).sum()) for each in (real, fake) for label in set(real.labels.tolist())]
+    return value, _warning(comparison.extractor, min(sizes), "the Fréchet distance within a class")
 
 
-def _path_length(comparison: Comparison) -> Tensor:
+def _warning(extractor: Extractor, fewest: int, what: str) -> dict[str, str]:
+    return {"warning": small_sample_warning(extractor, fewest, what)} if fewest < extractor.dimensions else {}
+
+
+def _authenticity(comparison: Comparison) -> _Extra:
+    real, references = comparison.real, comparison.references
+    facts: dict[str, Any] = {"real": len(references.features), "split": references.title}
+    if references is not real:
+        facts["value_of_real"] = float(authenticity(references.features, real.features))
+    return authenticity(references.features, comparison.fake.features), facts
+
+
+def _path_length(comparison: Comparison) -> _Extra:
     if comparison.generator is None or comparison.seed is None:
-        raise ValueError("path_length: needs a run, through whose latents it goes")
-    try:
-        distance = LPIPS()
-    except WeightsError as error:
-        raise ValueError(f"path_length: {error}") from error
+        raise ValueError("needs a run, through whose latents it goes")
     count = len(comparison.fake.features)
-    return path_length(comparison.generator, distance, count=count, seed=comparison.seed)
+    value = path_length(comparison.generator, LPIPS(), count=count, seed=comparison.seed)
+    facts = {"extractor": "vgg16, LPIPS", "real": None, "split": "none"}
+    return value, facts | {"shares_weights_with_discriminator": None}
 
 
-EXTRA: dict[str, Callable[[Comparison], Tensor]] = {
-    "frechet_infinity": lambda its: frechet_infinity(its.real.known, its.fake.features),
+EXTRA: dict[str, Callable[[Comparison], _Extra]] = {
+    "frechet_infinity": _frechet_infinity,
     "class_frechet": _class_frechet,
-    "authenticity": lambda its: authenticity(its.references.features, its.fake.features),
+    "authenticity": _authenticity,
     "path_length": _path_length,
 }
 """Metrics that are computed only where they are asked for, by name."""

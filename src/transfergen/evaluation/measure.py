@@ -14,11 +14,11 @@ from transfergen.evaluation import metrics
 from transfergen.evaluation.distances import Gaussian
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 
-LARGER_IS_BETTER = {name: bool(m.higher_is_better) for m in metrics.ALL for name in m.names} | {
+LARGER_IS_BETTER = {name: m.higher_is_better for m in metrics.ALL for name in m.names} | {
     "nearest_distance_ratio": True,
     "path_length": False,
 }
-"""Names of all reported metrics, in the order of the report."""
+"""By the names of all reported metrics, in the order of the report; None: neither larger nor smaller is."""
 
 
 def measurable(extractor: Extractor, real: int, fake: int) -> list[str]:
@@ -119,10 +119,10 @@ def metric_records(
     return records
 
 
-def small_sample_warning(extractor: Extractor, images: int) -> str:
-    """The warning that a Fréchet distance on so few images is biased."""
+def small_sample_warning(extractor: Extractor, images: int, what: str = "the Fréchet distance") -> str:
+    """The warning that a Fréchet distance, called `what`, on so few images is biased."""
     return (
-        f"the Fréchet distance on {images} images is biased upwards, since they are fewer than the "
+        f"{what} on {images} images is biased upwards, since they are fewer than the "
         f"{extractor.dimensions} dimensions of {extractor.name}; go by the kernel distance"
     )
 
@@ -130,13 +130,21 @@ def small_sample_warning(extractor: Extractor, images: int) -> str:
 def to_table(records: list[dict[str, Any]]) -> Group:
     """Records of one extractor -> a table for the screen, with what they depend on below it."""
     first = records[0]
-    real = "real images" if first["real"] is None else f"{first['real']:,} real images"
-    about = f"{first['extractor']}; {first['generated']:,} generated, {real} ({first['split']})"
-    notes = [about, *dict.fromkeys(record["warning"] for record in records if "warning" in record)]
+    about = _about(first)
+    others = [f"{record['name']}: {_about(record)}" for record in records if _about(record) != about]
+    notes = [about, *others, *dict.fromkeys(record["warning"] for record in records if "warning" in record)]
     if first["shares_weights_with_discriminator"]:
         notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")
     table = Table("metric", Column("value", justify="right"), "better")
     for record in records:
-        better = "larger" if record["larger_is_better"] else "smaller"
+        better = {True: "larger", False: "smaller", None: ""}[record["larger_is_better"]]
+        if "value_of_real" in record:
+            better = f"real images have {record['value_of_real']:.4g}"
         table.add_row(record["name"], f"{record['value']:.4g}", better)
     return Group(table, *map(Text, notes))
+
+
+def _about(record: dict[str, Any]) -> str:
+    count = "" if record["real"] is None else f"{record['real']:,} "
+    real = "" if record["split"] == "none" else f", {count}real images ({record['split']})"
+    return f"{record['extractor']}; {record['generated']:,} generated{real}"

@@ -212,7 +212,7 @@ class Authenticity(FeatureMetric):
     """See `neighbours.authenticity`. The real images are those that the generator was trained on."""
 
     names = ("authenticity",)
-    higher_is_better = True
+    higher_is_better = None  # noise has 1, and a perfect generator what unseen images have
     _measure = staticmethod(authenticity)
 
 

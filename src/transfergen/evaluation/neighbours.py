@@ -54,6 +54,7 @@ def authenticity(training: Tensor, fake: Tensor) -> Tensor:
     """The fraction of generated samples (M, D) that are no copies of training images (N, D), a scalar in [0, 1].
 
     A sample is taken for a copy if it is at most as far from the nearest training image as that is from the next one.
+    Copies have 0, noise has 1. Unseen real images have a value between, which depends on the features: compare with it.
     Alaa 2022, arXiv:2102.08921; AuthPct, in percent, in Stein 2023, arXiv:2306.04675.
 
     Raises:
