@@ -93,7 +93,7 @@ KINDS = {"doubling": doubling, "frozen": frozen, "extractors": metrics}
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
-    """Those of the kinds that were asked for."""
+    """The cases of the kinds that were asked for."""
     return chain.from_iterable(KINDS[kind]() for kind in args.kinds)
 
 

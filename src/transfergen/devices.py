@@ -28,7 +28,7 @@ def choose_kind(name: str, *, setting: str = "device") -> str:
 
 
 def choose_devices(name: str, count: int) -> list[torch.device]:
-    """That many devices of one kind; the CPU may be used any number of times.
+    """As many devices of one kind as asked for; the CPU may be used any number of times.
 
     Raises:
         ValueError: there is no such kind, or there are fewer devices of it.

@@ -214,6 +214,8 @@ def _when(stem: str) -> str:
 
 def _measured_on(record: dict[str, Any]) -> str:
     which = f"{record['generator']} generator, " if "generator" in record else ""
+    if record["split"] == "none":
+        return f"{which}{record['generated']:,} samples"
     reals = "reals" if record["real"] is None else f"{record['real']:,} reals"
     return f"{which}{record['generated']:,} samples, {reals} ({record['split']})"
 
