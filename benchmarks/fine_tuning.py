@@ -1,14 +1,14 @@
-"""What a pretrained generator saves: five classes of CIFAR-10 from 500 pictures, from scratch and from a source.
+"""What a pretrained generator saves: five classes of CIFAR-10 from few pictures, from scratch and from a source.
 
     python benchmarks/fine_tuning.py run scratch fine_tuned
     python benchmarks/fine_tuning.py run fine_tuned --also transfer.freeze_d=2
     python benchmarks/fine_tuning.py run adapted --also data.max_images=100
-    python benchmarks/fine_tuning.py run few_shot few_shot_all --source-images 6e4 --also data.max_images=100
+    python benchmarks/fine_tuning.py run few_shot few_shot_all few_shot_norms --source-images 6e4 --images-seen 1.2e4
     python benchmarks/fine_tuning.py report
 
 The sources are trained on the other five classes, by train.py, if their run directories are not there yet: a plain
 DCGAN, and one by the recipe of the presets for the variants of `experiment=few_shot`, which train different weights of
-the generator. All see the same pictures, and are measured against the test images of their classes.
+the generator. The former have 500 pictures, the latter 100. All are measured against the test images of their classes.
 """
 
 import argparse
@@ -21,15 +21,16 @@ from quality import Variants, common_overrides, quality_command
 
 SOURCE_CLASSES, TARGET_CLASSES = "[0,1,2,3,4]", "[5,6,7,8,9]"
 PLAIN = ["model=dcgan", "data.batch_size=64"]
+FEW = [*PLAIN, "data.max_images=500"]
 RECIPE = ["model=projected_small", "backbone.taps=[0,1,2]"]
 SOURCES = {"source": [*PLAIN, "augment=flip"], "few_shot_source": RECIPE}
-FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]"]
+FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]", "data.max_images=100"]
 FROM_SOURCE = [*FEW_SHOT, "init_from.generator={few_shot_source}", "init_from.discriminator={few_shot_source}"]
 VARIANTS: Variants = {
-    "scratch": PLAIN,
-    "fine_tuned": [*PLAIN, "init_from.generator={source}", "init_from.discriminator={source}"],
+    "scratch": FEW,
+    "fine_tuned": [*FEW, "init_from.generator={source}", "init_from.discriminator={source}"],
     "adapted": [
-        *PLAIN,
+        *FEW,
         "backbone=efficientnet_lite0",
         "backbone.taps=[0,1,2]",
         "transfer=domain_adaptation",
@@ -44,7 +45,7 @@ VARIANTS: Variants = {
     "few_shot_last_k": [*FROM_SOURCE, "transfer.generator=last_k", "transfer.generator_last_k=2"],
     "few_shot_gradual": [*FROM_SOURCE, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
 }
-COMMON = [f"data.classes={TARGET_CLASSES}", "data.max_images=500"]
+COMMON = [f"data.classes={TARGET_CLASSES}"]
 
 
 def train_once(run_dir: Path, overrides: list[str]) -> Path:
