@@ -161,7 +161,7 @@ def test_a_recipe_that_is_worse_alone_has_no_share():
 
 
 def test_without_the_opponent_there_is_no_proof():
-    assert "not been run" in proof_of(a=[row("a", [0.4])], d=[row("d", [0.2])])
+    assert proof_of(a=[row("a", [0.4])], d=[row("d", [0.2])]) == "*These rows have not been run yet.*"
 
 
 def test_the_page_has_the_proof_of_the_kept_results():

@@ -61,6 +61,12 @@ def refusal(out, **settings):
     return err
 
 
+def test_the_best_checkpoint_is_that_of_a_run(tmp_path):
+    code, _, err = called(main, "run=builtin:cifar10", "checkpoint=best", f"out={tmp_path / 'out'}")
+    assert code == 2
+    assert "checkpoint=best: run=builtin:cifar10 is no folder of a run" in err
+
+
 def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
     assert "run=RUN_DIR" in refusal(tmp_path / "out")
     assert "no such folder" in refusal(tmp_path / "out", run=tmp_path / "nowhere")

@@ -6,6 +6,7 @@ import pytest
 from transfergen.data.datamodule import ImageDataModule
 from transfergen.data.pictures import from_array
 from transfergen.data.shapes import shapes
+from transfergen.images import to_float
 
 
 def labelled(count):
@@ -38,6 +39,11 @@ def module(source=None, **options):
 def test_setting_out_of_range_is_refused_naming_the_override(options, message):
     with pytest.raises(ValueError, match=message):
         ImageDataModule(labelled(8), path="here", **options)
+
+
+def test_images_may_have_512_pixels():
+    data = module(labelled(16), resolution=512)
+    assert to_float(data.train_set.sample_images(2).pixels, data.resolution).shape == (2, 3, 512, 512)
 
 
 def test_source_without_pictures_is_refused():

@@ -2,7 +2,9 @@ import pytest
 from trunks import trunk as small_trunk
 
 from transfergen.losses.adversarial import hinge
+from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
+from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.compatibility import check_batch_size, check_game, check_no_game
@@ -22,6 +24,13 @@ def test_a_trunk_that_cannot_train_is_refused_with_what_to_set(trunk):
         check(trunk)
 
 
+def test_a_generator_with_statistics_of_many_truncations_is_not_trained():
+    generator = BigGANDeep(resolution=128, z_dim=4, width=4, class_dim=4, statistics=3)
+    discriminator = DCGANDiscriminator(resolution=128, width=4)
+    with pytest.raises(ValueError, match=r"^generator\.statistics: .*; set generator\.statistics=0"):
+        check_game(generator, discriminator, hinge(), Augmentation(), Strategy(), 1, False)
+
+
 def test_a_batch_too_small_for_a_strategys_losses_is_refused():
     strategy = Strategy()
     check_batch_size(strategy, 1)
@@ -39,7 +48,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused():
         with pytest.raises(ValueError, match=refused):
             check_batch_size(strategy, images, ranks=ranks, parts=parts)
     strategy.min_images = 3
-    with pytest.raises(ValueError, match=r"^data\.batch_size=4: .* 3 images or more in each of optimizer\.accumulate"):
+    with pytest.raises(ValueError, match=r"^data\.batch_size=4: .* 3 images or more in each of .* set at least 6"):
         check_batch_size(strategy, 4, parts=2)
 
 
@@ -47,6 +56,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused():
     ("remedy", "given"),
     [
         ("transfer.generator=all", {"transfer": Strategy(generator="norms")}),
+        ("transfer.generator_lr_scale=1", {"transfer": Strategy(generator_lr_scale=0.1)}),
         ("optimizer.accumulate=1", {"accumulate": 2}),
     ],
 )

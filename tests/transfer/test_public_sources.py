@@ -148,6 +148,8 @@ def test_truncation_of_the_statistics_that_training_starts_from_is_a_choice(deep
         initialise(generator, None, {**config.init_from, "discriminator": None})
         means.append(generator.to_rgb[0].running_mean)
     assert not torch.equal(*means)
+    with pytest.raises(ValueError, match=r"init_from\.resolution=256: .* is for 128 pixels; leave it out"):
+        composed("init_from=biggan_deep", overrides[0], "init_from.resolution=256", "discriminator=dcgan")
 
 
 def test_without_a_network_the_command_is_refused_in_one_line(tmp_path, monkeypatch, pictures):

@@ -11,7 +11,7 @@ from transfergen.data.formats import SUFFIXES, bytes_digest, file_digest, open_i
 from transfergen.data.pictures import Pictures
 
 _RUN_FILES = {".hydra", "multirun.yaml"}
-"""What Hydra leaves in the folder of a run or of a sweep."""
+"""Files by which the folder of a run or of a sweep is told: Hydra writes them there."""
 Walk = Iterator[tuple[str, list[str], list[str]]]
 
 
@@ -71,7 +71,7 @@ class PictureFiles:
         )
 
     def left_out_text(self) -> str:
-        """What is left out, as a line; "" if nothing is."""
+        """A line that counts the files without a picture by their kind; "" if there are none."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.most_common())
         return f"left out are {kinds}" if kinds else ""
 
@@ -104,7 +104,7 @@ class PictureFiles:
         return self._path(name).stat().st_mtime_ns
 
     def _source(self, name: str) -> Path | BinaryIO:
-        """What a picture is decoded from."""
+        """The file that a picture is decoded from: its path, or its bytes as an open file."""
         return self._path(name)
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _Reals(NamedTuple):
-    """What samples are compared with."""
+    """The real images that a run's samples are compared with."""
 
     real: ImageSet
     references: ImageSet

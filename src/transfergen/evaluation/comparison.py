@@ -23,7 +23,7 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class ImageSet:
-    """What is known of a set of images: features or their Gaussian, and perhaps the images, by index.
+    """A set of images to be compared: their features, or the Gaussian of these, and the images where they are known.
 
     Attributes:
         title: for reports.

@@ -1,4 +1,4 @@
-"""What goes into a batch of the game, and what comes out of it."""
+"""Records of a training step of a GAN: the images and features that it gets, and the losses that it gives."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class StepInputs(NamedTuple):
     """The augmented fakes (B, 3, R, R), detached."""
     fakes: Fakes
     pairs: Pairs | None
-    """What a transfer strategy's own losses are computed on; None if it has none."""
+    """Reals and fakes for a transfer strategy's own losses; None if it has none."""
 
 
 class StepOutputs(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the layouts of published BigGANs share: names of layers, the order of blocks, and sizes that shapes tell."""
+"""Functions that the layouts of published BigGANs share: for names, the order of blocks, and sizes by shapes."""
 
 import re
 from collections.abc import Iterable, Mapping

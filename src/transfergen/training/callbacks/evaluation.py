@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SPLIT = "test"
 LAST_SEED_OFFSET = 1_000_000
-"""What is added to `seed` for the last measurement. Its latents are then not those that chose the best generator."""
+"""The last measurement's seed is `seed` plus this, so that its latents are not those that chose the best generator."""
 
 
 class Evaluation(IntervalCallback):

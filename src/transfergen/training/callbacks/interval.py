@@ -18,7 +18,7 @@ class BatchCallback(Callback):
         self.after_batch(trainer, pl_module)
 
     def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
-        """What subclasses do. Called on all ranks, after the batch was counted."""
+        """Act after a batch, as the subclass says. Called on all ranks, when the batch has been counted."""
         raise NotImplementedError
 
 
