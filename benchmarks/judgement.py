@@ -14,16 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import transfergen.commands.train  # noqa: F401  registers the resolvers of the configs
+from transfergen.commands.cli import plain
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation.distances import frechet, kernel
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.neighbours import precision_recall
 from transfergen.images import to_float, to_grid, to_uint8
 from transfergen.networks.generators.base import Generator, sample
+from transfergen.runs.resume import override_key
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.callbacks import LinearLRDecay
 from transfergen.training.trainer import build_trainer
+from transfergen.transfer.public_sources import follow_source
 
 SAMPLES, SAMPLE_SEED = 2000, 1_000_000
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -165,7 +168,8 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
         The numbers of training images, samples and parameters, the judge's accuracy, and what was measured: for each
         measure, its values at the moments.
     """
-    config = compose_config(overrides)
+    config = plain(compose_config(overrides))
+    follow_source(config, [override_key(override) for override in overrides])
     data = instantiate(config.data)
     data.setup()
     set_num_classes(config, data.class_count)

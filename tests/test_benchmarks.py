@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections import defaultdict
 from importlib import import_module
 from unittest.mock import MagicMock
 
@@ -13,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from public_networks import PublicDiscriminator, PublicGenerator, StudioGAN, randomize
 from runs import ROOT
 
 from transfergen.config import instantiate
 from transfergen.images import resize
+from transfergen.networks.discriminators.resnet import ResNetDiscriminator
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.training.base_module import GenerativeModule
 
 FOLDER = ROOT / "benchmarks"
@@ -101,7 +105,7 @@ def test_high_frequency_power_sees_single_pixels_and_nothing_smooth():
     assert float(power(3 * noise)) == pytest.approx(9 * float(power(noise)), rel=1e-4)
 
 
-@pytest.mark.parametrize("benchmark", QUALITY)
+@pytest.mark.parametrize("benchmark", [*QUALITY, "public_generator"])
 def test_each_variant_composes(benchmark):
     compose_config, quality = import_module("judgement").compose_config, import_module("quality")
     script = import_module(benchmark)
@@ -109,7 +113,7 @@ def test_each_variant_composes(benchmark):
         data="data", resolution=32, training_images=None, trial=False, trainer="cpu", precision="bf16-mixed"
     )
     for overrides in script.VARIANTS.values():
-        own = [o.format(vgg="random", source="run", few_shot_source="run", teacher="run") for o in overrides]
+        own = [o.format_map(defaultdict(lambda: "run", vgg="random")) for o in overrides]
         config = compose_config([*quality.common_overrides(args, seed=3), *own])
         assert (config.seed, config.max_images, config.data.path) == (3, None, "data")
 
@@ -224,6 +228,25 @@ def test_a_training_that_ends_early_is_measured_at_its_end_and_all_grids_are_kep
         second: second,
         "a.jpg": second,
     }
+
+
+def test_a_biggan_is_saved_as_studiogan_would_save_it():
+    script = import_module("studiogan_files")
+    biggan = {"resolution": 32, "num_classes": 3, "attention": 16}
+    settings = {"z_dim": 8, "width": 2, "class_dim": 5, "spectral_norm": True, "hierarchical": True, "bias": True}
+    g, d = ResNet(**biggan, **settings, eps=1e-4), ResNetDiscriminator(**biggan, width=4)
+    for network in (g, d):
+        randomize(network)
+        for name, parameter in network.named_parameters():
+            if name.endswith(".gain"):
+                torch.nn.init.constant_(parameter, 0.5)
+    theirs = PublicGenerator(StudioGAN, 32, width=2), PublicDiscriminator(StudioGAN, 32, width=4)
+    theirs[0].load_state_dict(script.generator_state(g.state_dict()))
+    theirs[1].load_state_dict(script.discriminator_state(d.state_dict()))
+    z, y = torch.randn(4, 8), torch.tensor([0, 1, 2, 0])
+    torch.testing.assert_close(theirs[0].eval()(z, y), g(z, y))
+    images = torch.rand(4, 3, 32, 32)
+    torch.testing.assert_close(theirs[1].eval()(images, y), d(images, y))
 
 
 def test_the_gpu_benchmark_says_so_where_there_is_no_gpu(tmp_path):

@@ -1,0 +1,81 @@
+"""What a public generator saves: two classes of CIFAR-10 from few pictures, from scratch and from a BigGAN.
+
+    python benchmarks/public_generator.py run scratch --training-images 100 --images-seen 1e3 5e3 1e4 2e4 4e4
+    python benchmarks/public_generator.py run all norms --training-images 100 --images-seen 5e2 1e3 2e3 4e3 1e4
+    python benchmarks/public_generator.py report
+
+The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on the other eight classes and stored in the
+files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. All measured trainings have
+the recipe of `experiment=few_shot`, whose heads start fresh, and no classes, but for those that take the discriminator,
+too: they have BigGAN's networks and two classes. Half of the training images of the two classes, 2,000, are left out of
+all trainings and are what the samples are compared with.
+"""
+
+import argparse
+
+from fine_tuning import train_once
+from quality import Variants, common_overrides, quality_command
+from studiogan_files import save_networks
+
+BIGGAN = ["generator=biggan", "generator.width=16", "generator.z_dim=80", "generator.bias=true", "generator.eps=1e-4"]
+BIGGAN += ["generator.orthogonal=0"]
+RECIPE = ["optimizer=muon_batch32", "objective=rpgan", "augment=diffaugment_whole"]
+SOURCE = [
+    "data.classes=[0,1,2,3,4,5,6,7]",
+    "data.batch_size=32",
+    "model=vision_aided",  # BigGAN's discriminator beside heads on EfficientNet-Lite0, from the start
+    "discriminator@discriminator.ordinary=biggan",
+    "discriminator.ordinary.width=16",
+    "~backbone@discriminator.backbones.vgg19",
+    "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]",
+    "discriminator.start_images=0",
+    *BIGGAN,
+    *RECIPE,
+    "optimizer.extrapolation=1",
+    "optimizer.simultaneous=true",
+    "lr_decay.start_images=20_000",
+    "lr_decay.end_images=500_000",
+    "lr_decay.final_factor=0.1",
+    "evaluation.best=null",
+    "checkpoint_every_images=4_000",
+]
+FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]"]
+FROM_G = [*FEW_SHOT, "init_from=studiogan", "init_from.generator='{G_ema}'"]
+FROM_BOTH = ["model=biggan", *RECIPE, "data.batch_size=16", "init_from=studiogan", "init_from.generator='{G_ema}'"]
+FROM_BOTH += ["init_from.discriminator='{D}'", "optimizer.d_steps=1", "ema.halflife_images=10_000"]
+VARIANTS: Variants = {
+    "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
+    "all": FROM_G,
+    "norms": [*FROM_G, "transfer.generator=norms"],
+    "norms_mixture": [*FROM_G, "transfer.generator=norms", "transfer.new_classes=mixture"],
+    "singular_values": [*FROM_G, "transfer.generator=singular_values"],
+    "last_k": [*FROM_G, "transfer.generator=last_k"],
+    "gradual": [*FROM_G, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
+    "both_networks": FROM_BOTH,
+    "both_networks_mixture": [*FROM_BOTH, "transfer.new_classes=mixture"],
+}
+COMMON = ["data.classes=[8,9]", "data.source.test_split=train", "data.source.holdout=0.5"]
+
+
+def prepare(args: argparse.Namespace) -> dict[str, str]:
+    """Train the BigGAN that the chosen variants start from, and write StudioGAN's files of its networks."""
+    if not any("{G_ema}" in override for model in args.models for override in VARIANTS[model]):
+        return {}
+    images = int(args.source_images)
+    where = args.work / "public_generator" / f"source-{images}"
+    whole = argparse.Namespace(**vars(args) | {"training_images": None, "trial": False})
+    run_dir = train_once(where, [*common_overrides(whole, 0), *SOURCE, f"max_images={images}"])
+    return save_networks(run_dir, run_dir / "studiogan")
+
+
+if __name__ == "__main__":
+    quality_command(
+        __doc__,
+        VARIANTS,
+        options=lambda parser: parser.add_argument("--source-images", type=float, default=1e5, help="that it sees"),
+        prepare=prepare,
+        common=COMMON,
+        rivals=["scratch"],
+        moments=[(1e4, "images")],
+        points=10,
+    )
