@@ -1,6 +1,7 @@
 """Memory of a training step of BigGAN: a whole batch at once, in parts, and with a generator that keeps less.
 
     python benchmarks/step_memory.py run
+    python benchmarks/step_memory.py run --networks biggan_deep --width 128 --batch 8
     python benchmarks/step_memory.py run --resolution 128 --width 24 --batch 16 --parts 4
     python benchmarks/step_memory.py report
 
@@ -22,13 +23,17 @@ from step_time import project_step
 
 STEPS = 2
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-BIGGAN = ["model=biggan", "optimizer.d_steps=1", "data.num_classes=0"]
+NETWORKS = {
+    "biggan": ["model=biggan", "optimizer.d_steps=1", "data.num_classes=0", "discriminator.width={width}"],
+    "biggan_deep": ["experiment=few_shot", "generator=biggan_deep", "data.num_classes=1"],
+}
+"""Overrides of train.py: BigGAN with its own discriminator, and BigGAN-deep with the heads of few pictures."""
 
 
 def measure(overrides: list[str], batch: int, resolution: int, threads: int) -> dict[str, float]:
     """The memory in MiB, and the seconds, that a step takes in this process."""
     torch.set_num_threads(threads)
-    step = project_step([*BIGGAN, *overrides], batch=batch, resolution=resolution, warm_up=0)
+    step = project_step(overrides, batch=batch, resolution=resolution, warm_up=0)
     CLEAR_REFS.write_text("5")  # the peak counts from here
     before, start = _kibibytes("VmRSS"), time.perf_counter()
     for _ in range(STEPS):
@@ -44,9 +49,11 @@ def _kibibytes(field: str) -> int:
 def run(args: argparse.Namespace, results: Results) -> None:
     """Measure one way after the other."""
     parts, checkpointing = f"optimizer.accumulate={args.parts}", "generator_checkpointing=true"
+    networks = [override.format(width=args.width) for override in NETWORKS[args.networks]]
+    size = "" if args.networks == "biggan" else f"{args.networks}, "
+    size += f"width {args.width}, batch {args.batch}, {args.resolution} px"
     for way in ([], [checkpointing], [parts], [parts, checkpointing]):
-        size = f"width {args.width}, batch {args.batch}, {args.resolution} px"
-        overrides = [*way, f"generator.width={args.width}", f"discriminator.width={args.width}"]
+        overrides = [*networks, f"generator.width={args.width}", *way]
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             result = fresh.submit(measure, overrides, args.batch, args.resolution, args.threads).result()
         about = {"name": f"{' '.join(way) or 'whole batch'}, {size}", "machine": processor(), "size": size}
@@ -68,8 +75,11 @@ def table(results: Iterable[Result]) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The networks, and the batch."""
+    parser.add_argument("--networks", choices=NETWORKS, default="biggan")
     parser.add_argument("--resolution", type=int, default=128, help="pixels")
-    parser.add_argument("--width", type=int, default=24, help="of both networks; BigGAN's is 96")
+    parser.add_argument(
+        "--width", type=int, default=24, help="of BigGAN's networks, whose own is 96; BigGAN-deep's is 128"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
