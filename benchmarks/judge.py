@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from transfergen.data.huggingface import huggingface
 from transfergen.data.store import Store, build_store
+from transfergen.image_shape import ImageShape
 from transfergen.images import to_float
 from transfergen.runs.artefacts import write
 
@@ -115,7 +116,11 @@ def load_or_train(data: str) -> tuple[Judge, float]:
     """
     train_set, test_set = (
         build_store(
-            huggingface(data, split), resolution=RESOLUTION, fit="crop", max_memory_mib=4096, cache_dir=CACHE.parent
+            huggingface(data, split),
+            shape=ImageShape(3, RESOLUTION, RESOLUTION),
+            fit="crop",
+            max_memory_mib=4096,
+            cache_dir=CACHE.parent,
         )
         for split in ("train", "test")
     )

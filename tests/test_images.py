@@ -59,3 +59,12 @@ def test_a_picture_keeps_rows_columns_and_channels_in_place():
     pixels = torch.zeros(3, 4, 4, dtype=torch.uint8)
     pixels[:, 1, 2] = torch.tensor([10, 20, 30], dtype=torch.uint8)
     assert to_pil(pixels).getpixel((2, 1)) == (10, 20, 30)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_pictures_and_grids_have_the_mode_of_their_channels(channels, mode):
+    pixels = torch.randint(256, (3, channels, 8, 12), dtype=torch.uint8)
+    assert (to_pil(pixels[0]).mode, to_pil(pixels[0]).size) == (mode, (12, 8))
+    grid = to_grid(pixels, columns=3)
+    assert (grid.mode, grid.size) == (mode, (3 * 14 + 2, 12))
+    assert np.array_equal(np.asarray(grid)[2:10, 2:14], np.asarray(to_pil(pixels[0])))

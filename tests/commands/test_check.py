@@ -24,7 +24,7 @@ def folder(tmp_path):
 def test_table_shows_what_training_does_with_each_kind_of_picture(folder):
     code, out, err = called(main, f"data.path={folder}", "data.batch_size=8")
     assert code == 0, err
-    for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64 px"):
+    for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64x64 px"):
         assert words in out
     assert "training will use all pictures that can be read" in out
 

@@ -46,6 +46,11 @@ def refusal(run_dir, *overrides, small=False):
         ([*SHAPES_ON_VGG, "data.resolution=48"], ["data.resolution=48", "32, 64, 128 or 256"]),
         ([*SHAPES_ON_VGG, "data.resolution=1024"], ["data.resolution=1024", "32 to 512"]),
         ([*SHAPES_ON_VGG, "generator.resolution=32"], ["generator.resolution", "data.resolution"]),
+        ([*SHAPES_ON_VGG, "data.aspect=[9,16]"], ["data.resolution=64", "aspect=[9, 16]", "72, 144 or 288"]),
+        ([*SHAPES_ON_VGG, "data.aspect=[3,2]", "data.resolution=48"], ["data.resolution=48", "32, 64, 128 or 256"]),
+        ([*SHAPES_ON_VGG, "data.aspect=[3]"], ["data.aspect=[3]", "two whole numbers"]),
+        ([*SHAPES_ON_VGG, "data.channels=2"], ["data.channels=2", "1, 3, 4"]),
+        ([*SHAPES_ON_VGG, "generator.image_channels=1"], ["data.channels=1", "generator.image_channels"]),
         ([*SHAPES_ON_VGG, "data.fit=oval"], ["data.fit=oval", "crop, pad, stretch"]),
         ([*SHAPES_ON_VGG, "backbone.cut=relu3_9"], ["backbone.cut=relu3_9", "relu3_4"]),
         (

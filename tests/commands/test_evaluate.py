@@ -375,7 +375,10 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["run=RUN", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs", "without real="]),
         (["fake=nowhere", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs run="]),
         (["fake=nowhere", "real=nowhere", "extra=[path_length]"], ["extra=[path_length]: needs run="]),
-        (["run=RUN", "real=nowhere", "data.resolution=64"], ["data.resolution=64: the generator makes 32"]),
+        (
+            ["run=RUN", "real=nowhere", "data.resolution=64"],
+            ["data.resolution=64: the generator makes images of 32x32 px"],
+        ),
         (["run=RUN", "real=FOLDERS/noise", "data.path=moved"], ["data.path=moved: real=", "noise takes the place"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -43,7 +43,7 @@ def test_setting_out_of_range_is_refused_naming_the_override(options, message):
 
 def test_images_may_have_512_pixels():
     data = module(labelled(16), resolution=512)
-    assert to_float(data.train_set.sample_images(2).pixels, data.resolution).shape == (2, 3, 512, 512)
+    assert to_float(data.train_set.sample_images(2).pixels, data.image_shape.size).shape == (2, 3, 512, 512)
 
 
 def test_source_without_pictures_is_refused():

@@ -8,7 +8,8 @@ from PIL import Image
 
 from transfergen.data.decoding import DamagedPictureError, is_animation, open_picture
 from transfergen.data.formats import FORMATS, SUFFIXES, file_digest, open_image
-from transfergen.data.pictures import Pictures, to_rgb, to_square
+from transfergen.data.pictures import Pictures, to_shape
+from transfergen.image_shape import ImageShape
 
 WRITTEN = [name for name in FORMATS if name in Image.SAVE]
 MODES = {"BLP": "P"}
@@ -36,7 +37,7 @@ def read(content):
         with open_picture(pictures, 0, max_megapixels=1) as picture:
             is_animation(picture)
             picture.getexif()
-            return np.asarray(to_square(to_rgb(picture), 32, "crop"))
+            return np.asarray(to_shape(picture, ImageShape(3, 32, 32), "crop"))
     except DamagedPictureError:
         return None
 

@@ -10,11 +10,14 @@ from transfergen.data.inspection import (
     list_warnings,
     summarize,
 )
+from transfergen.image_shape import ImageShape
+
+SHAPE = ImageShape(3, 64, 64)
 
 
 def findings(folder, split="train"):
     pictures = image_folder(str(folder), split)
-    return pictures, inspect_pictures(pictures, max_megapixels=1, description="")
+    return pictures, inspect_pictures(pictures, shape=SHAPE, max_megapixels=1, description="")
 
 
 def noise(seed, size=(40, 40)):
@@ -44,7 +47,7 @@ def test_modes_and_sizes_are_those_of_the_files_and_each_mode_has_its_conversion
     noise(1).save(folder / "train" / "f.png", exif=turned)
     pictures, found = findings(folder)
     assert [f.mode for f in found] == ["RGB", "L", "CMYK", "RGBA, transparent", "I;16", "RGB, rotated by EXIF"]
-    assert [describe_conversion(f.mode) for f in found] == [
+    assert [describe_conversion(f.mode, SHAPE) for f in found] == [
         "unchanged",
         "grey to RGB",
         "ink to RGB",
@@ -52,8 +55,8 @@ def test_modes_and_sizes_are_those_of_the_files_and_each_mode_has_its_conversion
         "16-bit grey scaled to 8",
         "unchanged, rotated",
     ]
-    about = summarize(pictures, found)
-    assert (about["pictures"], about["square"]) == (6, 4)
+    about = summarize(pictures, found, SHAPE)
+    assert (about["pictures"], about["proportional"]) == (6, 4)
     assert (about["width"], about["height"]["max"]) == ({"min": 16, "median": 30, "max": 60}, 50)
 
 
@@ -63,7 +66,9 @@ def test_pictures_of_the_same_pixels_are_found_whatever_their_files(tmp_path):
     (pictures, train), (_, test) = findings(folder), findings(folder, "test")
     assert find_duplicates(train) == [[0, 1]]
     assert find_leaks(train, test) == [0]
-    lines = list_warnings({"train": summarize(pictures, train), "test": summarize(pictures, test)}, 1, resolution=64)
+    lines = list_warnings(
+        {"train": summarize(pictures, train, SHAPE), "test": summarize(pictures, test, SHAPE)}, 1, shape=SHAPE
+    )
     assert [line.split(",")[0] for line in lines] == [
         "1 test pictures are training pictures too",
         "1 training pictures are exact copies of others and are seen more often",
@@ -76,7 +81,7 @@ def test_damaged_and_too_large_pictures_are_named_with_the_reason_and_others_are
     cut = folder / "train" / "a.png"
     cut.write_bytes(cut.read_bytes()[:1000])
     pictures, found = findings(folder)
-    about = summarize(pictures, found)
+    about = summarize(pictures, found, SHAPE)
     assert [error.partition(" (")[0].rpartition("/")[2] for error in about["damaged"]] == ["a.png", "c.png"]
     assert "2 megapixels, more than data.max_megapixels=1" in about["damaged"][1]
     assert about["modes"] == {"RGB": 1}
@@ -89,9 +94,25 @@ def test_classes_are_counted_and_a_large_imbalance_is_told(tmp_path):
             for i in range(count if split == "train" else 1):
                 noise(i, (64, 64)).save(tmp_path / split / name / f"{i}.png")
     pictures, found = findings(tmp_path)
-    about = summarize(pictures, found)
+    about = summarize(pictures, found, SHAPE)
     assert about["classes"] == {"cat": 22, "dog": 2}
     assert any(
         "the largest class has 22 pictures and the smallest 2" in line
-        for line in list_warnings({"train": about, "test": about}, 0, resolution=64)
+        for line in list_warnings({"train": about, "test": about}, 0, shape=SHAPE)
     )
+
+
+def test_white_on_transparent_is_no_duplicate_where_alpha_is_kept(tmp_path):
+    glyphs = {}
+    for i, name in enumerate(("a_png", "b_png")):
+        glyphs[name] = Image.new("RGBA", (16, 32), (255, 255, 255, 0))
+        glyphs[name].putpixel((i, 0), (255, 255, 255, 255))
+    pictures = image_folder(str(saved(tmp_path, **glyphs)), "train")
+    found = {
+        c: inspect_pictures(pictures, shape=ImageShape(c, 32, 16), max_megapixels=1, description="") for c in (3, 4)
+    }
+    assert (find_duplicates(found[3]), find_duplicates(found[4])) == ([[0, 1]], [])
+    assert summarize(pictures, found[4], ImageShape(4, 32, 16))["proportional"] == 2
+    told = [describe_conversion("RGBA, transparent", ImageShape(c, 32, 16)) for c in (1, 4)]
+    assert told == ["laid on white", "alpha is kept"]
+    assert [describe_conversion("L", ImageShape(c, 32, 16)) for c in (1, 4)] == ["unchanged", "grey to RGB, opaque"]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transfergen.data.pictures import from_array, hold_out, to_rgb, to_square
+from transfergen.data.pictures import from_array, hold_out, to_mode, to_rgb, to_shape, upright_size
+from transfergen.image_shape import ImageShape
 
 
 def pixel(picture, x=0, y=0):
@@ -16,6 +17,10 @@ def saved(tmp_path, picture, name, **options):
     """The picture, saved and opened again: its mode may be another."""
     picture.save(tmp_path / name, **options)
     return Image.open(tmp_path / name)
+
+
+def to_square(picture, size, fit):
+    return to_shape(picture, ImageShape(3, size, size), fit)
 
 
 def filled(mode, colour, size=(4, 4)):
@@ -178,3 +183,39 @@ def test_the_split_depends_on_the_pictures_and_not_on_their_order_or_names():
 def test_copies_of_a_picture_are_on_one_side():
     twice = numbered(60).subset([*range(60), *range(60)], "twice")
     assert not set(hold_out(twice, "train", 0.1).labels) & set(hold_out(twice, "test", 0.1).labels)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "grey", "rgba"),
+    [
+        ("L", 77, 77, (77, 77, 77, 255)),
+        ("LA", (100, 51), 224, (100, 100, 100, 51)),
+        ("RGB", (255, 0, 0), 76, (255, 0, 0, 255)),
+        ("RGBA", (0, 100, 255, 51), 222, (0, 100, 255, 51)),
+        ("RGBA", (9, 8, 7, 0), 255, (0, 0, 0, 0)),  # what nobody sees is black
+        ("I;16", 25700, 100, (100, 100, 100, 255)),
+    ],
+)
+def test_pictures_become_grey_or_keep_their_alpha(tmp_path, mode, colour, grey, rgba):
+    picture = saved(tmp_path, filled(mode, colour), "picture.png")
+    assert to_mode(picture, "L").getpixel((0, 0)) == grey
+    assert to_mode(picture, "RGBA").getpixel((0, 0)) == rgba
+
+
+def test_a_transparent_colour_of_a_palette_is_kept_as_alpha(tmp_path):
+    palette = to_mode(saved(tmp_path, palette_picture(), "palette.png", transparency=0), "RGBA")
+    assert [palette.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0, 0), (200, 100, 50, 255)]
+
+
+def test_oblong_shapes_are_cropped_from_the_centre_and_padded_with_nothing(striped):
+    assert np.asarray(to_shape(striped, ImageShape(3, 4, 8), "crop"))[0, :, 1].tolist() == [0, 0, *[255] * 4, 0, 0]
+    padded = np.asarray(to_shape(striped, ImageShape(4, 12, 12), "pad"))
+    assert not padded[[0, -1]].any()
+    assert (padded[4:8, :, 3] == 255).all()
+
+
+def test_an_upright_size_is_that_once_a_picture_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert upright_size(saved(tmp_path, filled("RGB", "red", (8, 4)), "turned.jpg", exif=exif)) == (4, 8)
+    assert upright_size(saved(tmp_path, filled("RGB", "red", (8, 4)), "plain.png")) == (8, 4)

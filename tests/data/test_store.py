@@ -12,8 +12,11 @@ from filelock import FileLock
 from PIL import Image
 
 from transfergen.data.image_folder import image_folder
-from transfergen.data.pictures import Fit, Pictures, from_array, to_square
+from transfergen.data.pictures import Fit, Pictures, from_array, to_shape
 from transfergen.data.store import Store, build_store
+from transfergen.image_shape import ImageShape
+
+SHAPE = ImageShape(3, 32, 32)
 
 
 def pictures_of(*sizes, identity="test"):
@@ -31,11 +34,9 @@ def pictures_of(*sizes, identity="test"):
 
 @pytest.fixture
 def built(tmp_path):
-    def build_in_tmp(pictures, *, resolution=32, fit="crop", max_memory_mib=64, **more):
+    def build_in_tmp(pictures, *, shape=SHAPE, fit="crop", max_memory_mib=64, **more):
         cache = tmp_path / "cache"
-        return build_store(
-            pictures, resolution=resolution, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache, **more
-        )
+        return build_store(pictures, shape=shape, fit=fit, max_memory_mib=max_memory_mib, cache_dir=cache, **more)
 
     return build_in_tmp
 
@@ -58,6 +59,22 @@ def test_small_squares_of_one_size_keep_it_and_all_others_get_the_resolution(bui
     assert built(pictures_of(*sizes)).pixels.shape == (3, kept, kept, 3)
 
 
+@pytest.mark.parametrize("shape", [ImageShape(1, 32, 32), ImageShape(4, 32, 48), ImageShape(3, 64, 32)])
+def test_pixels_have_the_channels_and_sides_of_the_shape(built, shape):
+    pictures = pictures_of((30, 30), (70, 20))
+    store, array = built(pictures, shape=shape), built(whole_array(), shape=shape)
+    assert store.pixels.shape[1:] == (*shape.size, shape.channels)
+    for i in range(2):
+        expected = np.asarray(to_shape(pictures.open(i), shape, "crop"))
+        np.testing.assert_array_equal(store.pixels[i].squeeze(), expected)
+    assert store[np.array([1])].pixels.shape == (1, *shape)
+    assert array.pixels.shape == (2, *((16, 16) if shape.is_square else shape.size), shape.channels)
+
+
+def whole_array():
+    return from_array("array", np.full((2, 16, 16, 3), 90, np.uint8), np.zeros(2, np.int64), ())
+
+
 def test_kept_pixels_are_those_of_the_pictures(built):
     pictures = pictures_of((8, 8), (8, 8))
     store = built(pictures)
@@ -77,7 +94,7 @@ def test_pixels_are_fitted_to_a_square_in_the_way_chosen(built):
     pictures = pictures_of((30, 10))
     stores = {fit: built(pictures, fit=fit).pixels[0] for fit in get_args(Fit)}
     for fit, pixels in stores.items():
-        np.testing.assert_array_equal(pixels, np.asarray(to_square(pictures.open(0), 32, fit)))
+        np.testing.assert_array_equal(pixels, np.asarray(to_shape(pictures.open(0), SHAPE, fit)))
     assert len({pixels.tobytes() for pixels in stores.values()}) == 3
 
 
@@ -105,7 +122,7 @@ def test_second_run_reads_the_cache_file_without_decoding_again(built):
     np.testing.assert_array_equal(again.pixels, first.pixels)
 
 
-@pytest.mark.parametrize("change", [{"identity": "other"}, {"resolution": 40}, {"fit": "pad"}])
+@pytest.mark.parametrize("change", [{"identity": "other"}, {"shape": ImageShape(3, 40, 40)}, {"fit": "pad"}])
 def test_cache_file_of_another_source_resolution_or_fit_is_not_taken(built, change):
     pictures = pictures_of((20, 30), (50, 40))
     built(pictures, max_memory_mib=0)
@@ -197,7 +214,7 @@ def test_damaged_pictures_are_skipped_and_counted_if_asked_for(built, folder, ca
         assert len(store) == len(store.labels) == 3
         batch = store[np.array([2, 0])]
         for pixels, name in zip(batch.pixels, ("3.png", "0.png"), strict=True):
-            expected = to_square(Image.open(path / name), 32, "crop")
+            expected = to_shape(Image.open(path / name), SHAPE, "crop")
             np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.asarray(expected))
     assert "1 of 4 pictures cannot be read" in caplog.text
     assert "1.png" in caplog.text
@@ -222,7 +239,7 @@ def test_large_jpeg_looks_as_if_it_had_been_decoded_at_its_full_size(built, fold
     gradient = np.linspace(0, 255, 800).astype(np.uint8)
     pixels = np.stack([gradient[None].repeat(600, 0), gradient[:600, None].repeat(800, 1), np.full((600, 800), 90)], 2)
     Image.fromarray(pixels.astype(np.uint8)).save(path / "0.jpg", quality=95)
-    full = np.asarray(to_square(Image.open(path / "0.jpg").convert("RGB"), 32, "crop")).astype(int)
+    full = np.asarray(to_shape(Image.open(path / "0.jpg").convert("RGB"), SHAPE, "crop")).astype(int)
     assert np.abs(built(image_folder(str(path.parent), "train")).pixels[0] - full).max() <= 3
 
 
@@ -347,7 +364,7 @@ def test_a_store_that_the_disk_has_no_space_for_is_refused_before_decoding_and_l
             r"data\.cache_dir=.*small: the decoded pictures take 2 MiB, and 1 MiB are free; free some, or set another"
         )
         with pytest.raises(OSError, match=line):
-            build_store(sizes, resolution=256, fit="crop", max_memory_mib=0, cache_dir=small)
+            build_store(sizes, shape=ImageShape(3, 256, 256), fit="crop", max_memory_mib=0, cache_dir=small)
         assert [file.name for file in small.iterdir() if file.suffix != ".lock"] == []
     finally:
         subprocess.run(["umount", str(small)], check=True)

@@ -241,3 +241,14 @@ def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(build, fact
 def test_arguments_that_do_not_fit_are_refused_by_name(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_extractors_see_grey_three_times_alpha_on_mid_grey_and_oblong_images_as_squares():
+    extract = PixelFeatures(size=4)
+    grey = pictures(2, 4)[:, :1]
+    assert torch.equal(extract(grey), extract(grey.repeat(1, 3, 1, 1)))
+    images = torch.cat([pictures(2, 4), torch.full((2, 1, 4, 4), -1.0)], dim=1)
+    assert not extract(images).any()  # transparent
+    images[:, 3] = 1
+    assert torch.equal(extract(images), extract(images[:, :3]))
+    assert extract(torch.rand(2, 4, 8, 12)).shape == (2, 48)

@@ -36,7 +36,7 @@ def store(count=40, seed=0):
 
 
 def kept(extractor, folder, images=None, **settings):
-    given = {"what": "test images", "count": 30, "resolution": 32, "cache_dir": folder, "device": CPU} | settings
+    given = {"what": "test images", "count": 30, "size": (32, 32), "cache_dir": folder, "device": CPU} | settings
     return store_features(extractor, store() if images is None else images, **given)
 
 
@@ -62,7 +62,7 @@ def test_features_of_real_images_are_extracted_once(tmp_path):
     [
         {"what": "train images"},
         {"count": 29},
-        {"resolution": 64},
+        {"size": (64, 64)},
         {"images": store(seed=1)},
         {"extractor": Counting(size=8)},
     ],

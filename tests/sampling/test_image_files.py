@@ -46,6 +46,21 @@ def test_mp4_has_the_frames_in_order(tmp_path, fading):
     assert means == pytest.approx([0, 64, 128, 191, 255], abs=8)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_films_of_grey_and_of_transparent_frames(tmp_path, fading, channels):
+    av = pytest.importorskip("av")
+    frames = fading[:, :1, :, :16].repeat(1, channels, 1, 1)
+    write_gif(tmp_path / "a.gif", frames, fps=10)
+    write_mp4(tmp_path / "a.mp4", frames, fps=10)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert (gif.n_frames, gif.size) == (8, (16, 32))
+    with av.open(tmp_path / "a.mp4") as film:
+        means = [frame.to_ndarray(format="rgb24").mean() for frame in film.decode(video=0)]
+    grey = [0, 64, 128, 191, 255]
+    alphas = [value / 255 if channels == 4 else 1 for value in grey]
+    assert means == pytest.approx([v * a + 127.5 * (1 - a) for v, a in zip(grey, alphas, strict=True)], abs=8)
+
+
 def test_devices_share_the_images_and_those_that_exist_are_left(tmp_path):
     network = varied(DCGAN(resolution=32, width=4))
     generators = [PretrainedGenerator(network, {}) for _ in range(2)]

@@ -44,7 +44,7 @@ def test_move_is_by_whole_pixels_after_mirroring_and_brings_in_zeros():
 
 
 def test_cut_out_takes_a_square_and_what_of_it_lies_in_the_image():
-    cut = cut_out(torch.ones(3, 2, 4, 4), torch.tensor([[1, -1, 0], [2, 2, 0]]), torch.tensor([2, 2, 0]))
+    cut = cut_out(torch.ones(3, 2, 4, 4), torch.tensor([[1, -1, 0], [2, 2, 0]]), torch.tensor([[2, 2, 0]] * 2))
     assert cut[0, 0].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
     assert cut[1, 1].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     assert cut[2].all()
@@ -251,3 +251,22 @@ def test_mirroring_does_not_leak_below_p_1_where_nothing_tells_the_hands_apart(p
     samples, weights = torch.stack([REAL, REAL.flip(-1)]), nn.Parameter(torch.zeros(2))
     play(only(flip=True, p=p), only(flip=True, p=p), samples, weights, lr=0.1)
     assert lowest < weights.softmax(0)[0].item() < highest
+
+
+def test_alpha_is_not_recoloured_and_what_comes_in_or_is_cut_out_is_transparent():
+    images = torch.cat([torch.rand(64, 3, 8, 8) - 0.5, torch.full((64, 1, 8, 8), 0.25)], dim=1)
+    torch.manual_seed(1)
+    recoloured = only(colour=1)(images)
+    torch.manual_seed(1)
+    torch.testing.assert_close(recoloured, torch.cat([only(colour=1)(images[:, :3]), images[:, 3:]], dim=1))
+    for transform in (only(translation=0.25), only(cutout=0.5)):
+        alpha = transform(images)[:, 3].contiguous()
+        assert alpha.unique().tolist() == [-1, 0.25]
+
+
+def test_oblong_images_are_moved_and_cut_in_proportion_to_each_side():
+    ones = torch.ones(2000, 1, 8, 16)
+    moved = only(translation=0.25)(ones)[:, 0] != 0
+    assert [int((~moved.any(dim=axis)).sum(dim=1).max()) for axis in (2, 1)] == [2, 4]
+    cut = only(cutout=0.5)(ones)[:, 0] == 0
+    assert [int(cut.any(dim=axis).sum(dim=1).max()) for axis in (2, 1)] == [4, 8]

@@ -1,13 +1,21 @@
 import pytest
 from trunks import trunk as small_trunk
 
+from transfergen.image_shape import image_shape
 from transfergen.losses.adversarial import hinge
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.targets import trust
 from transfergen.training.augmentation import Augmentation
-from transfergen.training.compatibility import check_batch_size, check_game, check_no_game
+from transfergen.training.compatibility import (
+    check_batch_size,
+    check_game,
+    check_generator_shape,
+    check_no_game,
+    check_shape,
+)
 from transfergen.transfer.strategy import Strategy
 
 
@@ -66,3 +74,28 @@ def test_a_plain_vae_refuses_what_it_would_ignore(remedy, given):
     check_no_game(**ordinary)
     with pytest.raises(ValueError, match=rf"^{remedy.partition('=')[0]}: a plain VAE .*; set {remedy}, or"):
         check_no_game(**ordinary | given)
+
+
+class Squares(DCGAN):
+    """As a generator of one's own may be, which knows of neither aspects nor channels."""
+
+    def __init__(self, *, resolution: int = 32) -> None:
+        super().__init__(resolution=resolution, width=4)
+
+
+def test_a_network_for_squares_or_rgb_alone_says_so():
+    target = f"{__name__}.Squares"
+    trust([target])
+    networks = {"generator": {"_target_": target}, "discriminator": {}}
+    check_shape(image_shape(32), networks)
+    check_generator_shape(Squares(), image_shape(32))
+    with pytest.raises(ValueError, match=r"^data\.aspect: Squares is for squares only; set data\.aspect=\[1,1\], or "):
+        check_shape(image_shape(32, (2, 1)), networks)
+    with pytest.raises(
+        ValueError, match=r"^data\.channels=1: Squares is for 3 channels only; set data\.channels=3, or"
+    ):
+        check_shape(image_shape(32, channels=1), networks)
+    with pytest.raises(
+        ValueError, match=r"images are 64x32 px, RGBA .* set data\.aspect=\[1,1\] data\.channels=3, or "
+    ):
+        check_generator_shape(Squares(), image_shape(32, (2, 1), 4))

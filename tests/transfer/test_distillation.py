@@ -92,7 +92,7 @@ def test_a_student_comes_closer_to_its_teacher(teacher):
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        ({"resolution": 64}, r"its resolution is 32, and the student's is 64; set data\.resolution=32"),
+        ({"resolution": 64}, r"its images are 32x32 px, and this run's are 64x64 px; set data\.resolution=32$"),
         ({"z_dim": 16}, r"its z_dim is 8, and the student's is 16; set generator\.z_dim=8"),
     ],
 )

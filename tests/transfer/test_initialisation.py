@@ -68,6 +68,21 @@ def test_both_networks_start_from_a_run(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("kind", ["generator", "discriminator"])
+def test_a_source_of_other_channels_is_refused_and_one_of_another_aspect_is_not(tmp_path, kind, caplog):
+    run = save_run(tmp_path, generator=DCGAN(**SMALL_DCGAN), discriminator=DCGANDiscriminator(resolution=32, width=4))
+    given = init_from(**{"generator": None, "discriminator": None, kind: run})
+
+    def networks(**shape):
+        return DCGAN(**SMALL_DCGAN, **shape), DCGANDiscriminator(resolution=32, width=4, **shape)
+
+    message = rf"^init_from\.{kind}=.* images of 3 channels, and this run's have 1; set data\.channels=3"
+    with pytest.raises(ValueError, match=message):
+        initialise(*networks(image_channels=1), given)
+    initialise(*networks(aspect=(2, 1)), given)
+    assert len(caplog.text.splitlines()) == 2  # a line for the layer whose maps have another shape
+
+
 def test_a_training_starts_from_a_run_and_does_not_need_it_when_resumed(tmp_path):
     generator, discriminator = DCGAN(resolution=32, width=8), DCGANDiscriminator(resolution=32, width=8)
     source = save_run(tmp_path / "source", generator=generator, discriminator=discriminator)

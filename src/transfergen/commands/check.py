@@ -36,18 +36,23 @@ def check(config: DictConfig) -> None:
     _ = data.class_count  # raises what a training would
     findings = {
         name: inspect_pictures(
-            pictures[name], max_megapixels=data.max_megapixels, description=f"reading {name} pictures"
+            pictures[name],
+            shape=data.image_shape,
+            max_megapixels=data.max_megapixels,
+            description=f"reading {name} pictures",
         )
         for name in names
     }
     leaks = find_leaks(findings["train"], findings["test"])
-    splits: dict[Split, dict[str, Any]] = {name: summarize(pictures[name], findings[name]) for name in names}
+    splits: dict[Split, dict[str, Any]] = {
+        name: summarize(pictures[name], findings[name], data.image_shape) for name in names
+    }
     result: dict[str, Any] = {
         "path": config.data.path,
         "notes": data.notes(),
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
-        "warnings": list_warnings(splits, len(leaks), resolution=data.resolution),
+        "warnings": list_warnings(splits, len(leaks), shape=data.image_shape),
         "errors": _errors(splits, data),
     }
     if config.format == "json":
@@ -89,7 +94,7 @@ def _print(result: dict[str, Any], data: Any) -> None:
             f"{side} {{min:,}} to {{max:,}} px, median {{median:,}}".format(**split[side])
             for side in ("width", "height")
         )
-        screen.print("; ".join(ranges) + f"; all become {data.resolution} px", highlight=False)
+        screen.print("; ".join(ranges) + f"; all become {data.image_shape}", highlight=False)
         lists = {"damaged": split["damaged"], "the same": [" = ".join(group) for group in split["duplicates"]]}
         for what, lines in lists.items():
             for line in lines[:SHOWN]:
@@ -108,10 +113,12 @@ def _table(name: str, split: dict[str, Any], data: Any) -> Table:
 
     table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
     for mode, count in split["modes"].items():
-        table.add_row(mode, f"{count:,}", describe_conversion(mode))
-    oblong = split["pictures"] - len(split["damaged"]) - split["square"]
-    if oblong:
-        table.add_row("not square", f"{oblong:,}", f"data.fit={data.fit}")
+        table.add_row(mode, f"{count:,}", describe_conversion(mode, data.image_shape))
+    others = split["pictures"] - len(split["damaged"]) - split["proportional"]
+    if others:
+        shape = data.image_shape
+        what = "not square" if shape.is_square else "not {}:{}".format(*shape.aspect)
+        table.add_row(what, f"{others:,}", f"data.fit={data.fit}")
     if split["damaged"]:
         table.add_row("damaged", f"{len(split['damaged']):,}", f"data.damaged={data.damaged}")
     for label, count in split["classes"].items():

@@ -138,7 +138,7 @@ def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]
 
 def _settings(result: dict[str, Any]) -> list[Any]:
     """The settings that two results must share to be comparable."""
-    ours, metric = ("checkpoint", "fake", "real", "fit", "resolution"), result["metrics"][0]
+    ours, metric = ("checkpoint", "fake", "real", "fit", "resolution", "aspect", "channels"), result["metrics"][0]
     theirs = ("extractor", "generated", "real", "split", "seed")
     return [*(result.get(key) for key in ours), *(metric[key] for key in theirs)]
 

@@ -119,12 +119,12 @@ def training_pictures(
     _, data = read_data(run_dir, overrides)
     batch = data.train_set.sample_images(references)
     extractor = PixelFeatures()
-    real = torch.cat([extractor(to_float(part, generator.resolution)) for part in torch.split(batch.pixels, 256)])
+    real = torch.cat([extractor(to_float(part, generator.image_shape.size)) for part in torch.split(batch.pixels, 256)])
 
     def search(seed: int) -> "Image.Image":
         pixels = generator.pixels([seed])
         _, found = nearest(extractor(to_float(pixels)), real, k=NEAREST)
-        beside = to_uint8(to_float(batch.pixels[found[0]], generator.resolution))
+        beside = to_uint8(to_float(batch.pixels[found[0]], generator.image_shape.size))
         return to_grid(torch.cat([pixels, beside]), columns=1 + NEAREST)
 
     return search
@@ -142,7 +142,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
     with gr.Blocks(title="transfergen", analytics_enabled=False) as blocks:
         name = type(generator.network).__name__
         gr.Markdown("# transfergen")
-        _text(f"{name}, {generator.resolution} px, {generator.origin}")
+        _text(f"{name}, {generator.image_shape}, {generator.origin}")
         with gr.Tab("Samples"):
             seed = gr.Number(0, label="first seed", precision=0, elem_id="seed")
             count = gr.Slider(1, 64, 16, step=1, label="images")

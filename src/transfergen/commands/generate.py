@@ -131,14 +131,14 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     from torchvision.transforms.functional import pil_to_tensor
 
     from transfergen.data.formats import open_image
-    from transfergen.data.pictures import to_rgb, to_square
+    from transfergen.data.pictures import to_shape
     from transfergen.images import to_float, to_grid, to_uint8
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()
     try:
         with open_image(path) as file:
-            pixels = pil_to_tensor(to_square(to_rgb(file), generator.resolution, "crop"))
+            pixels = pil_to_tensor(to_shape(file, generator.image_shape, "crop"))
     except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)

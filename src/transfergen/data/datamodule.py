@@ -16,6 +16,7 @@ from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store, build_store
+from transfergen.image_shape import LARGEST, SMALLEST, Channels, image_shape
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +27,12 @@ class ImageDataModule(LightningDataModule):
     Args:
         source: a function (path, split) -> Pictures.
         path: where the source reads from.
-        resolution: height and width of the images that the networks see, 32 to 512 pixels.
+        resolution: the shorter side of the images that the networks see, 32 to 512 pixels.
+        aspect: their width and height as whole numbers, such as (3, 2) or (9, 16).
+        channels: of the images: 1, grey; 3, RGB; 4, RGB and alpha, which is opaque where pictures have none.
         batch_size: images per batch, over all ranks.
-        fit: how pictures become square: `crop` to the centre, `pad` with black, or `stretch`.
+        fit: how pictures get this shape: `crop` to the centre, `pad` with black or with what is transparent, or
+            `stretch`.
         max_memory_mib: a larger store is kept in a memory-mapped file in `cache_dir`.
         cache_dir: folder for that file.
         num_workers: processes that read batches ahead; 0: the training process reads them, which takes microseconds
@@ -44,7 +48,7 @@ class ImageDataModule(LightningDataModule):
         seed: of the order of the training images.
 
     Raises:
-        ValueError: `resolution` is out of range.
+        ValueError: there are no images of this shape.
     """
 
     train_set: Store
@@ -58,6 +62,8 @@ class ImageDataModule(LightningDataModule):
         *,
         path: str,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
+        channels: Channels = 3,
         batch_size: int = 128,
         fit: Fit = "crop",
         max_memory_mib: int = 4096,
@@ -72,8 +78,9 @@ class ImageDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not 32 <= resolution <= 512:
-            raise ValueError(f"data.resolution={resolution}: choose 32 to 512 pixels")
+        if not SMALLEST <= resolution <= LARGEST:
+            raise ValueError(f"data.resolution={resolution}: choose {SMALLEST} to {LARGEST} pixels")
+        self.image_shape = image_shape(resolution, aspect, channels)
         self.source, self.path, self.resolution, self.batch_size = source, path, resolution, batch_size
         self.fit, self.max_memory_mib, self.seed = fit, max_memory_mib, seed
         self.cache_dir = Path(cache_dir).expanduser()
@@ -198,7 +205,7 @@ class ImageDataModule(LightningDataModule):
     def _store(self, split: Split) -> Store:
         return build_store(
             self.pictures(split),
-            resolution=self.resolution,
+            shape=self.image_shape,
             fit=self.fit,
             max_memory_mib=self.max_memory_mib,
             cache_dir=self.cache_dir,

@@ -12,8 +12,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_rgb, to_square
+from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_shape
 from transfergen.errors import first_line
+from transfergen.image_shape import ImageShape
 
 T = TypeVar("T")
 Damaged = Literal["error", "skip"]
@@ -78,7 +79,7 @@ def map_parallel(work: Callable[[int], T], count: int, description: str) -> list
 def decode(
     pictures: Pictures, pixels: ByteArray, *, fit: Fit, damaged: Damaged, max_megapixels: float
 ) -> tuple[list[DamagedPictureError], IntArray, IntArray]:
-    """Decode N pictures into `pixels` (N, S, S, 3), uint8, each resized to S x S as `fit` says.
+    """Decode N pictures into `pixels` (N, H, W, C), uint8, each converted to this shape as `fit` says.
 
     Returns:
         The errors of the pictures that were skipped, the indices of those that were decoded, and the indices of
@@ -87,15 +88,16 @@ def decode(
     Raises:
         DamagedPictureError: a picture cannot be read, and `damaged` is "error".
     """
-    size = pixels.shape[1]
+    height, width, channels = pixels.shape[1:]
+    shape, longest = ImageShape(channels, height, width), max(height, width)
 
     def decode_one(i: int) -> DamagedPictureError | bool:
         try:
             with open_picture(pictures, i, max_megapixels) as picture:
                 animation = is_animation(picture)
                 if fit != "stretch":  # decoding a large JPEG at a fraction of its size is several times as fast
-                    picture.draft(None, (2 * size, 2 * size))
-                pixels[i] = np.asarray(to_square(to_rgb(picture), size, fit))
+                    picture.draft(None, (2 * longest, 2 * longest))
+                pixels[i] = np.asarray(to_shape(picture, shape, fit)).reshape(height, width, channels)
                 return animation
         except DamagedPictureError as error:
             if damaged == "error":

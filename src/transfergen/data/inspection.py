@@ -8,7 +8,8 @@ import numpy as np
 
 from transfergen.data.decoding import DamagedPictureError, is_animation, map_parallel, open_picture, pillow_limit
 from transfergen.data.formats import bytes_digest
-from transfergen.data.pictures import Pictures, Split, to_rgb
+from transfergen.data.pictures import Pictures, Split, to_mode
+from transfergen.image_shape import ImageShape
 
 _ORIENTATION = 0x0112
 
@@ -20,9 +21,9 @@ class Finding:
     Attributes:
         mode: colour mode of the file, such as "RGB", followed by ", transparent" and ", rotated by EXIF" where that
             applies; "" if the picture is damaged.
-        size: width and height in pixels.
+        size: width and height in pixels, once the picture is upright.
         animation: whether there are frames after the first.
-        digest: of the RGB pixels, so that it is equal for equal pictures in different files.
+        digest: of the pixels as training takes them, so that it is equal for equal pictures in different files.
         error: why the picture cannot be read; "" if it can.
     """
 
@@ -33,8 +34,13 @@ class Finding:
     error: str = ""
 
 
-def inspect_pictures(pictures: Pictures, *, max_megapixels: float, description: str) -> list[Finding]:
-    """Decode each picture completely, in parallel and with a progress bar called `description`."""
+def inspect_pictures(
+    pictures: Pictures, *, shape: ImageShape, max_megapixels: float, description: str
+) -> list[Finding]:
+    """Decode each picture completely, in parallel and with a progress bar called `description`.
+
+    The colours are converted to those of a shape. The size is not.
+    """
 
     def inspect_one(i: int) -> Finding:
         try:
@@ -42,9 +48,9 @@ def inspect_pictures(pictures: Pictures, *, max_megapixels: float, description: 
                 mode = picture.mode
                 mode += ", transparent" if picture.has_transparency_data else ""
                 mode += ", rotated by EXIF" if picture.getexif().get(_ORIENTATION, 1) != 1 else ""
-                size, animation = picture.size, is_animation(picture)
-                rgb = to_rgb(picture)
-                return Finding(mode, size, animation, bytes_digest(repr(rgb.size).encode() + rgb.tobytes()).hex())
+                animation, upright = is_animation(picture), to_mode(picture, shape.mode)
+                digest = bytes_digest(repr(upright.size).encode() + upright.tobytes()).hex()
+                return Finding(mode, upright.size, animation, digest)
         except DamagedPictureError as error:
             return Finding(error=str(error))
 
@@ -61,8 +67,11 @@ def find_duplicates(findings: list[Finding]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def summarize(pictures: Pictures, findings: list[Finding]) -> dict[str, Any]:
-    """The statistics of a split, and the names of its damaged, animated and duplicate pictures, for JSON."""
+def summarize(pictures: Pictures, findings: list[Finding], shape: ImageShape) -> dict[str, Any]:
+    """The statistics of a split, and the names of its damaged, animated and duplicate pictures, for JSON.
+
+    `proportional` is the number of pictures that have the aspect of the shape, which need no cropping.
+    """
     readable = [finding for finding in findings if not finding.error]
     sides = np.array([finding.size for finding in readable] or [(0, 0)])
     counts = np.bincount(pictures.labels, minlength=len(pictures.classes))[: len(pictures.classes)]
@@ -71,7 +80,7 @@ def summarize(pictures: Pictures, findings: list[Finding]) -> dict[str, Any]:
         "modes": dict(Counter(finding.mode for finding in readable).most_common()),
         "width": _range(sides[:, 0]),
         "height": _range(sides[:, 1]),
-        "square": int((sides[:, 0] == sides[:, 1]).sum()) if readable else 0,
+        "proportional": int((sides[:, 0] * shape.height == sides[:, 1] * shape.width).sum()) if readable else 0,
         "shorter_side": _range(sides.min(axis=1)),
         "damaged": [finding.error for finding in findings if finding.error],
         "animations": [pictures.name(i) for i, finding in enumerate(findings) if finding.animation],
@@ -86,28 +95,29 @@ def find_leaks(train: list[Finding], test: list[Finding]) -> list[int]:
     return [i for i, finding in enumerate(test) if finding.digest in seen]
 
 
-def describe_conversion(mode: str) -> str:
-    """How training converts pictures of a `Finding.mode` to RGB."""
+def describe_conversion(mode: str, shape: ImageShape) -> str:
+    """How training converts pictures of a `Finding.mode` to the channels of a shape."""
     name, *more = mode.split(", ")
+    into = {1: "grey", 3: "RGB", 4: "RGB, opaque"}[shape.channels]
     done = {
-        "RGB": "unchanged",
-        "L": "grey to RGB",
-        "1": "black and white to RGB",
-        "P": "palette to its colours",
-        "CMYK": "ink to RGB",
-        "YCbCr": "to RGB",
-    }.get(name, "16-bit grey scaled to 8" if name.startswith("I") else "to RGB")
-    done = "laid on white" if "transparent" in more else done
+        "L": f"grey to {into}",
+        "1": f"black and white to {into}",
+        "P": f"palette to {'its colours' if shape.channels == 3 else into}",
+        "CMYK": f"ink to {into}",
+    }.get(name, "16-bit grey scaled to 8" if name.startswith("I") else f"to {into}")
+    done = "unchanged" if name == shape.mode else done
+    if "transparent" in more:
+        done = "alpha is kept" if shape.channels == 4 else "laid on white"
     return f"{done}, rotated" if "rotated by EXIF" in more else done
 
 
-def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, resolution: int) -> list[str]:
+def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: ImageShape) -> list[str]:
     """List what stops no training, but makes its results worse or its metrics too good.
 
     Args:
         splits: what `summarize` gives for each split.
         leaks: how many test pictures are in the training split too.
-        resolution: of the images that the networks see, in pixels.
+        shape: of the images that the networks see.
     """
     lines = []
     train = splits["train"]
@@ -116,9 +126,10 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, resolution
     copies = sum(len(group) - 1 for group in train["duplicates"])
     if copies:
         lines.append(f"{copies:,} training pictures are exact copies of others and are seen more often")
-    if train["shorter_side"]["median"] < resolution:
+    if train["shorter_side"]["median"] < shape.resolution:
         lines.append(
-            f"half of the pictures are smaller than data.resolution={resolution} and are enlarged; set a smaller one"
+            f"half of the pictures are smaller than data.resolution={shape.resolution} and are enlarged; set a smaller "
+            "one"
         )
     few, many = min(train["classes"].values(), default=0), max(train["classes"].values(), default=0)
     if many > 10 * few:

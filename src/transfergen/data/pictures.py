@@ -1,4 +1,4 @@
-"""Pictures: one split of a data source before decoding, and the conversion of a picture to square RGB."""
+"""Pictures: one split of a data source before decoding, and the conversion of a picture to the shape of images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from transfergen.data.formats import bytes_digest
+from transfergen.image_shape import ImageShape
 
 Split = Literal["train", "test"]
 Fit = Literal["crop", "pad", "stretch"]
@@ -27,7 +28,7 @@ class Pictures:
         name: the name of the i-th picture, for messages.
         labels: (N,), the class number of each picture; all 0 without classes.
         classes: the names of the classes; empty without classes.
-        pixels: (N, S, S, 3) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
+        pixels: (N, S, S, C) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
         digest: bytes that tell the i-th picture from those of other content; None: of its name.
         notes: lines that a user should read before a training, such as how the source was understood.
     """
@@ -63,10 +64,10 @@ class Pictures:
 
 
 def from_array(identity: str, pixels: ByteArray, labels: IntArray, classes: tuple[str, ...]) -> Pictures:
-    """Pictures from decoded pixels (N, S, S, 3), uint8, with labels (N,)."""
+    """Pictures from decoded pixels (N, S, S, C), uint8, with labels (N,)."""
     return Pictures(
         identity=lambda: identity,
-        open=lambda i: Image.fromarray(pixels[i]),
+        open=lambda i: Image.fromarray(pixels[i] if pixels.shape[3] > 1 else pixels[i, ..., 0]),
         name=lambda i: f"image {i}",
         labels=labels,
         classes=classes,
@@ -148,10 +149,35 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def to_square(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Resize a picture to size x size: crop it to its centre, pad it with black, or stretch it."""
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height once the picture is turned as its EXIF data say, if these come before its pixels."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in picture.info else 1
+    return picture.size if orientation < 5 else (picture.height, picture.width)
+
+
+def to_mode(picture: Image.Image, mode: str) -> Image.Image:
+    """Convert a picture to L, RGB or RGBA: to RGBA with its alpha, all else as `to_rgb` has it.
+
+    What is fully transparent becomes black, whatever colour a file has there.
+    """
+    if mode != "RGBA" or not picture.has_transparency_data or picture.mode.startswith("I"):
+        return to_rgb(picture).convert(mode)
+    picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    visible = picture.getchannel("A").point(lambda alpha: 255 * (alpha > 0))
+    return Image.composite(picture, Image.new("RGBA", picture.size), visible)
+
+
+def to_shape(picture: Image.Image, shape: ImageShape, fit: Fit) -> Image.Image:
+    """Convert a picture to the channels of a shape and to its size.
+
+    It is cropped to its centre, padded with black, or with what is transparent if it has alpha, or stretched.
+
+    Raises:
+        ValueError: see `to_rgb`.
+    """
+    picture, size = to_mode(picture, shape.mode), (shape.width, shape.height)
     if fit == "crop":
-        return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if fit == "pad":
-        return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS)
-    return picture.resize((size, size), Image.Resampling.LANCZOS)
+        return ImageOps.pad(picture, size, Image.Resampling.LANCZOS)
+    return picture.resize(size, Image.Resampling.LANCZOS)

@@ -27,6 +27,7 @@ from transfergen.data.decoding import (
     pillow_limit,
 )
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures
+from transfergen.image_shape import ImageShape
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
     """A batch of B images, as a training step gets it."""
 
     pixels: Tensor
-    """(B, 3, S, S), uint8, channels last in memory."""
+    """(B, C, S, T), uint8, channels last in memory."""
     labels: Tensor
     """(B,), int64."""
     indices: np.ndarray
@@ -52,7 +53,7 @@ class Store(Dataset[Batch]):
     """N decoded pictures. Indexing with an array of indices gives a whole `Batch`.
 
     Args:
-        pixels: (M, S, S, 3), uint8.
+        pixels: (M, S, T, C), uint8.
         pictures: N pictures, with their labels and classes.
         rows: (N,), the row of `pixels` that holds each picture; None: they are in order, and M is N.
     """
@@ -82,7 +83,7 @@ class Store(Dataset[Batch]):
 def build_store(
     pictures: Pictures,
     *,
-    resolution: int,
+    shape: ImageShape,
     fit: Fit,
     max_memory_mib: int,
     cache_dir: Path,
@@ -90,9 +91,9 @@ def build_store(
     max_damaged: float = 0.01,
     max_megapixels: float = MEGAPIXELS,
 ) -> Store:
-    """Decode all pictures to squares of `resolution` pixels, with a progress bar.
+    """Decode all pictures to a shape, with a progress bar.
 
-    If all pictures are squares of one size below `resolution`, they keep this size and are enlarged on the device. A
+    If it is square, and so are all pictures, of one smaller size, they keep this size and are enlarged on the device. A
     store of more than `max_memory_mib` goes to a file in `cache_dir`, where later runs find it by the pictures'
     identity, and compare it with its SHA-256.
 
@@ -100,10 +101,12 @@ def build_store(
         ValueError: a picture cannot be read, or, with `damaged="skip"`, a larger fraction of them than `max_damaged`.
         OSError: the disk has no space for the file.
     """
-    if pictures.pixels is not None and pictures.pixels.shape[1] <= resolution:
+    if shape.is_square:
+        side = _common_size(pictures, shape.resolution, max_megapixels)
+        shape = shape._replace(height=side, width=side)
+    array = (len(pictures), *shape.size, shape.channels)
+    if pictures.pixels is not None and pictures.pixels.shape == array:
         return Store(pictures.pixels, pictures)
-    size = _common_size(pictures, resolution, max_megapixels)
-    shape = (len(pictures), size, size, 3)
 
     def decode_into(pixels: ByteArray) -> IntArray:
         try:
@@ -115,10 +118,10 @@ def build_store(
         _warn(pictures, errors, animations, max_damaged)
         return kept
 
-    if np.prod(shape) <= max_memory_mib * 2**20:
-        pixels = np.empty(shape, np.uint8)
+    if np.prod(array) <= max_memory_mib * 2**20:
+        pixels = np.empty(array, np.uint8)
         return _store(pixels, pictures, decode_into(pixels))
-    state = f"{pictures.identity()}|{shape}|{fit}|{damaged}|{max_damaged}|{max_megapixels}"
+    state = f"{pictures.identity()}|{array}|{fit}|{damaged}|{max_damaged}|{max_megapixels}"
     path = cache_dir / f"{hashlib.sha256(state.encode()).hexdigest()[:24]}.npy"
     kept = _read_record(path, len(pictures))
     if kept is None:
@@ -127,7 +130,7 @@ def build_store(
         with FileLock(_lock(path)):
             kept = _read_record(path, len(pictures))  # another process may have written it since
             if kept is None:
-                kept = _write(path, shape, decode_into)
+                kept = _write(path, array, decode_into)
     return _store(np.load(path, mmap_mode="r"), pictures, kept)
 
 
@@ -225,7 +228,7 @@ def _warn(pictures: Pictures, errors: list[DamagedPictureError], animations: Int
 def _common_size(pictures: Pictures, resolution: int, max_megapixels: float) -> int:
     """The side of all pictures if they are squares of one size up to `resolution`; otherwise `resolution`."""
     if pictures.pixels is not None:
-        return resolution
+        return min(resolution, int(pictures.pixels.shape[1]))
     sizes = set()
     with pillow_limit(max_megapixels):
         for i in range(len(pictures)):

@@ -13,13 +13,14 @@ from torch import Tensor
 from transfergen.data.archives import find_pictures
 from transfergen.data.array_file import read_pictures
 from transfergen.data.decoding import DamagedPictureError, open_picture
-from transfergen.data.pictures import Pictures
+from transfergen.data.pictures import Pictures, upright_size
 from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.distances import Gaussian
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, store_features
 from transfergen.evaluation.features_file import load_features
+from transfergen.image_shape import ImageShape, image_shape
 from transfergen.images import to_float
 from transfergen.runs import artefacts
 
@@ -38,8 +39,8 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
     """
     given = {setting: read_set(setting, config, extractor) for setting in ("fake", "real")}
     fake = image_set("fake", given["fake"], config, extractor, device, track)
-    real = image_set("real", given["real"], config, extractor, device, track, resolution=fake.resolution)
-    about = {"resolution": fake.resolution or real.resolution, "fit": config.data.fit or "crop"}
+    real = image_set("real", given["real"], config, extractor, device, track, shape=fake.shape)
+    about = describe_shape(fake.shape or real.shape) | {"fit": config.data.fit or "crop"}
     subject = {"fake": str(config.fake), "real": str(config.real), **about}
     return Comparison(subject, extractor, fake=fake, real=real, references=real, searched="real")
 
@@ -76,7 +77,7 @@ def image_set(
     device: torch.device,
     track: Track,
     *,
-    resolution: int | None = None,
+    shape: ImageShape | None = None,
 ) -> ImageSet:
     """What `read_set` has read, with the features of pictures.
 
@@ -87,7 +88,7 @@ def image_set(
         extractor: on `device`.
         device: computes features.
         track: shows progress.
-        resolution: pixels to which pictures are resized; None: as `config.data` says, or the most common of them.
+        shape: that pictures get; None: as `config.data` says, or their most common one, see `_most_common_shape`.
 
     Raises:
         ValueError: pictures cannot be read.
@@ -95,20 +96,21 @@ def image_set(
     title = str(config[setting])
     if not isinstance(given, Pictures):
         return ImageSet(title, given)
-    resolution = config.data.resolution or resolution or _most_common_side(setting, given)
+    if shape is None:
+        shape = _most_common_shape(setting, given, config.data)
     fit: Any = config.data.fit or "crop"
     limits = {
         key: config.data[key] for key in ("damaged", "max_damaged", "max_megapixels") if config.data[key] is not None
     }
     cache_dir = Path(config.data.cache_dir or artefacts.CACHE).expanduser()
-    store = build_store(given, resolution=resolution, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
+    store = build_store(given, shape=shape, fit=fit, max_memory_mib=4096, cache_dir=cache_dir, **limits)
     order = chosen(store, config.count)
     features = store_features(
         extractor,
         store,
         what=f"{setting} pictures",
         count=config.count,
-        resolution=resolution,
+        size=shape.size,
         cache_dir=cache_dir if setting == "real" else None,
         device=device,
         batch_size=config.batch_size,
@@ -117,9 +119,9 @@ def image_set(
     return ImageSet(
         title,
         features,
-        image=lambda i: to_float(store[order[[i]]].pixels, resolution)[0],
+        image=lambda i: to_float(store[order[[i]]].pixels, shape.size)[0],
         name=lambda i: given.name(int(store.rows(order)[i])),
-        resolution=resolution,
+        shape=shape,
     )
 
 
@@ -145,12 +147,32 @@ def _choice(length: int, count: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(length)[:count]
 
 
-def _most_common_side(setting: str, pictures: Pictures) -> int:
-    """The most common length of the pictures' shorter sides, in pixels."""
-    sides: Counter[int] = Counter()
-    for i in range(len(pictures)):
-        with suppress(DamagedPictureError), open_picture(pictures, i) as picture:  # decoding tells of the damaged ones
-            sides[min(picture.size)] += 1
-    if not sides:
-        raise ValueError(f"{setting}: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
-    return sides.most_common(1)[0][0]
+def describe_shape(shape: ImageShape | None) -> dict[str, Any]:
+    """The shape of the images that are compared, for JSON; `aspect` and `channels` where these are not squares of 3."""
+    if shape is None:
+        return {"resolution": None}
+    aspect = {} if shape.is_square else {"aspect": list(shape.aspect)}
+    return {"resolution": shape.resolution, **aspect} | ({} if shape.channels == 3 else {"channels": shape.channels})
+
+
+def _most_common_shape(setting: str, pictures: Pictures, data: DictConfig) -> ImageShape:
+    """The shape of pictures that `data` gives, or their own.
+
+    Where `data` gives neither resolution nor aspect, it is that of the pictures if all have one size. Otherwise they
+    become squares, or of the aspect of `data`, and their shorter side gets its most common length.
+    """
+    aspect, resolution = data.aspect, data.resolution
+    if resolution is None:
+        sizes: list[tuple[int, int]] = []
+        for i in range(len(pictures)):
+            with suppress(DamagedPictureError), open_picture(pictures, i) as picture:
+                sizes.append(upright_size(picture))  # decoding tells of the damaged ones
+        if not sizes:
+            raise ValueError(f"{setting}: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
+        if aspect is None and len(set(sizes)) == 1:
+            aspect = sizes[0]
+        resolution = Counter(map(min, sizes)).most_common(1)[0][0]
+    try:
+        return image_shape(resolution, aspect or (1, 1), data.channels or 3)
+    except ValueError as error:
+        raise ValueError(f"data.{error}") from error

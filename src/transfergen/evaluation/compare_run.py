@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.config import instantiate
 from transfergen.data.store import Store
-from transfergen.evaluation.compare_folders import image_set, read_set
+from transfergen.evaluation.compare_folders import describe_shape, image_set, read_set
 from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
@@ -99,15 +99,16 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
 def _named_by_real(
     config: DictConfig, extractor: Extractor, generator: Generator, *, device: torch.device, track: Track
 ) -> _Reals:
-    """The images that `config.real` names, at the generator's resolution, which are their own references."""
-    data, resolution = config.data, generator.resolution
+    """The images that `config.real` names, in the shape of the generator's, which are their own references."""
+    data, shape = config.data, generator.image_shape
     if data.path is not None:
         raise ValueError(f"data.path={data.path}: real={config.real} takes the place of the run's data; leave one out")
-    if data.resolution not in (None, resolution):
-        raise ValueError(f"data.resolution={data.resolution}: the generator makes {resolution}; leave it out")
+    for key, ours in {"resolution": shape.resolution, "aspect": None, "channels": shape.channels}.items():
+        if data[key] not in (None, ours):
+            raise ValueError(f"data.{key}={data[key]}: the generator makes images of {shape}; leave it out")
     given = read_set("real", config, extractor)
-    real = image_set("real", given, config, extractor, device, track, resolution=resolution)
-    return _Reals(real, real, {"real": str(config.real), "resolution": resolution, "fit": data.fit or "crop"})
+    real = image_set("real", given, config, extractor, device, track, shape=shape)
+    return _Reals(real, real, {"real": str(config.real), **describe_shape(shape), "fit": data.fit or "crop"})
 
 
 def _of_the_run(
@@ -136,7 +137,7 @@ def _of_the_run(
             store,
             what=f"{split} images",
             count=count,
-            resolution=data.resolution,
+            size=data.image_shape.size,
             cache_dir=data.cache_dir,
             device=device,
             batch_size=config.batch_size,
@@ -145,9 +146,9 @@ def _of_the_run(
         return ImageSet(
             split,
             features,
-            image=lambda i: to_float(store[order[[i]]].pixels, data.resolution)[0],
+            image=lambda i: to_float(store[order[[i]]].pixels, data.image_shape.size)[0],
             name=lambda i: int(order[i]),
-            resolution=data.resolution,
+            shape=data.image_shape,
             labels=torch.from_numpy(store.labels[order]),
         )
 
@@ -155,7 +156,7 @@ def _of_the_run(
     searched = config.split == "test" and (config.neighbours or "authenticity" in config.extra)
     references = images(data.train_set, "train", config.references) if searched else real
     path = str(where.resolve()) if data.path and where.exists() else data.path
-    return saved, _Reals(real, references, {"data_path": path, "resolution": data.resolution})
+    return saved, _Reals(real, references, {"data_path": path, **describe_shape(data.image_shape)})
 
 
 def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:

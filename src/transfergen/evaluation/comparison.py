@@ -13,6 +13,7 @@ from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records, small_sample_warning
 from transfergen.evaluation.neighbours import authenticity, nearest
 from transfergen.evaluation.path_length import LPIPS, path_length
+from transfergen.image_shape import ImageShape
 from transfergen.images import to_grid
 from transfergen.networks.generators.base import Generator
 from transfergen.runs import artefacts
@@ -28,9 +29,9 @@ class ImageSet:
     Attributes:
         title: for reports.
         known: features (N, D), or no more than their Gaussian.
-        image: index -> image (3, R, R) in [-1, 1]; None: the images are not known.
+        image: index -> image (C, H, W) in [-1, 1]; None: the images are not known.
         name: index -> seed, number in a data set, or path.
-        resolution: R; None: unknown.
+        shape: of the images; None: unknown.
         labels: classes (N,); None: unknown.
     """
 
@@ -38,7 +39,7 @@ class ImageSet:
     known: Tensor | Gaussian
     image: Callable[[int], Tensor] | None = None
     name: Callable[[int], int | str] = int
-    resolution: int | None = None
+    shape: ImageShape | None = None
     labels: Tensor | None = None
 
     @property

@@ -13,7 +13,7 @@ from torchvision.transforms import Normalize
 
 from transfergen.errors import first_line
 from transfergen.evaluation.inception import INPUT_SIZE, WEIGHTS, InceptionV3
-from transfergen.images import to_float, to_uint8
+from transfergen.images import to_float, to_rgb, to_uint8
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.backbones.vgg import VGG
@@ -26,9 +26,10 @@ FOLDING_RESOLUTION = 32
 
 
 class Extractor(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> features (B, D) float32; frozen, in eval mode, without autocast.
+    """Images in [-1, 1], of 1, 3 or 4 channels -> features (B, D) float32; frozen, in eval mode, without autocast.
 
-    Images are rounded to 8 bits first, so that samples have the same features as the image files written of them.
+    Images are rounded to 8 bits first, so that samples have the same features as the image files written of them. Grey
+    images are seen as three equal channels, and those with alpha are laid on a mid grey.
 
     Args:
         net: the network, called by `features`.
@@ -36,7 +37,7 @@ class Extractor(nn.Module):
         dimensions: D.
         weights_id: of pretrained weights, see `networks.backbones.timm.weights_id`; a backbone of the same id has the
             same weights. None without weights or for random ones.
-        input_size: pixels to which images are resized; None if they are not resized.
+        input_size: side of the square, in pixels, to which images are resized; None if they are not resized.
 
     Attributes:
         fingerprint: SHA-256 of name and weights, in hex; extractors of one fingerprint give the same features.
@@ -58,15 +59,16 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1] -> features (B, D), float32, without gradients."""
-        images = to_float(to_uint8(images))
-        pixels = len(images) * (self.input_size or images.shape[-1]) ** 2
+        """Images (B, C, H, W) in [-1, 1] -> features (B, D), float32, without gradients."""
+        images = to_rgb(to_float(to_uint8(images)))
+        height, width = images.shape[2:] if self.input_size is None else (self.input_size, self.input_size)
+        pixels = len(images) * height * width
         parts = math.ceil(pixels / CPU_PIXELS) if images.device.type == "cpu" and pixels else 1
         with torch.autocast(images.device.type, enabled=False):
             return torch.cat([self.features(part) for part in images.chunk(parts)])
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1], float32 rounded to 8 bits -> features (B, D)."""
+        """Images (B, 3, H, W) in [-1, 1], float32 rounded to 8 bits before alpha was applied -> features (B, D)."""
         raise NotImplementedError
 
     def score_logits(self, features: Tensor) -> Tensor | None:
@@ -93,7 +95,7 @@ class PixelFeatures(Extractor):
         super().__init__(nn.Flatten(), name=name, dimensions=3 * size**2, weights_id=None, input_size=size)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> pixels (B, D) in [-1, 1], channel by channel."""
+        """Images (B, 3, H, W) -> pixels (B, D) in [-1, 1], channel by channel."""
         return cast(Tensor, self.net(_resized(images, self.input_size, "bilinear")))
 
 
@@ -143,7 +145,7 @@ class TimmFeatures(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> features (B, D)."""
+        """Images (B, 3, H, W) -> features (B, D)."""
         return cast(Tensor, self.net(_resized(images, self.input_size, self.interpolation)))
 
 
@@ -171,7 +173,7 @@ class VGGFeatures(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> features (B, D)."""
+        """Images (B, 3, H, W) -> features (B, D)."""
         return cast(Tensor, self.net(images)[-1].mean(dim=(2, 3)))
 
 
@@ -200,7 +202,7 @@ class InceptionFeatures(Extractor):
         super().__init__(net, name=name, dimensions=2048, weights_id=source, input_size=INPUT_SIZE)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> features (B, 2048)."""
+        """Images (B, 3, H, W) -> features (B, 2048)."""
         pixels = to_uint8(images).float()
         if self.resize == "clean":  # rounded before, and not after
             size = (INPUT_SIZE, INPUT_SIZE)
@@ -213,7 +215,7 @@ class InceptionFeatures(Extractor):
 
 
 def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:
-    if size in (None, images.shape[-1]):
+    if size is None or images.shape[2:] == (size, size):
         return images
     # Antialiasing makes bicubic the same as Pillow's, even when images are enlarged.
     resized = F.interpolate(images, size=(size, size), mode=interpolation, antialias=True)

@@ -76,7 +76,7 @@ def store_features(
     *,
     what: str,
     count: int,
-    resolution: int,
+    size: tuple[int, int],
     cache_dir: Path | None,
     device: torch.device,
     batch_size: int = 64,
@@ -84,7 +84,7 @@ def store_features(
 ) -> Tensor:
     """Features of the images `chosen(store, count)`.
 
-    They are cached by the images' pixels, `what`, number and resolution, and by the extractor's name and weights.
+    They are cached by the images' pixels, `what`, number and size, and by the extractor's name and weights.
     To be called on all ranks: each extracts a share, and all return the features of all images.
 
     Args:
@@ -92,7 +92,7 @@ def store_features(
         store: the images.
         what: name of the images, such as "test images".
         count: number of images, at most.
-        resolution: pixels to which images are resized first.
+        size: height and width in pixels to which images are resized first.
         cache_dir: folder of the cache; None for no cache.
         device: computes the features.
         batch_size: images computed at once.
@@ -102,7 +102,8 @@ def store_features(
         Features (at most count, D), float32, on the CPU.
     """
     indices = chosen(store, count)
-    about = {"extractor": extractor.name, "images": what, "count": str(len(indices)), "resolution": str(resolution)}
+    resolution = str(size[0]) if size[0] == size[1] else f"{size[1]}x{size[0]}"
+    about = {"extractor": extractor.name, "images": what, "count": str(len(indices)), "resolution": resolution}
     key = hashlib.sha256(repr((extractor.fingerprint, about, _digest(store, indices))).encode()).hexdigest()
     path = cache_dir / f"features-{key[:24]}.safetensors" if cache_dir else None
     cached = _read(path) if path else None
@@ -111,7 +112,7 @@ def store_features(
         return cached
 
     def images(positions: list[int]) -> Tensor:
-        return to_float(store[indices[positions]].pixels.to(device), resolution)
+        return to_float(store[indices[positions]].pixels.to(device), size)
 
     features = _extract(extractor, images, len(indices), batch_size, track, what)
     if path and cached is None:

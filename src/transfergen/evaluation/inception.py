@@ -26,7 +26,7 @@ INPUT_SIZE = 299
 
 
 class InceptionV3(nn.Sequential):
-    """Pixels (B, 3, R, R), float in [0, 255] -> features (B, 2048) of the last pooling.
+    """Pixels (B, 3, H, W), float in [0, 255] -> features (B, 2048) of the last pooling.
 
     Szegedy 2016, arXiv:1512.00567. Images are resized to 299 px as TensorFlow 1.x does it, without antialiasing and
     with corners aligned to pixel 0, since published distances depend on it.
@@ -58,7 +58,7 @@ class InceptionV3(nn.Sequential):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, R, R) in [0, 255] -> features (B, 2048)."""
+        """Pixels (B, 3, H, W) in [0, 255] -> features (B, 2048)."""
         x = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(INPUT_SIZE, INPUT_SIZE), align_corners=False)
         x = (x - 128) / 128
         *trunk, _ = self

@@ -37,7 +37,7 @@ class FeatureMetric(Metric):
     Every feature is kept: those of 10,000 images in 2048 dimensions take 80 MB.
 
     Args:
-        extractor: images (B, 3, R, R) in [-1, 1] -> features (B, D); None where `update` is given features.
+        extractor: images (B, C, H, W) in [-1, 1] -> features (B, D); None where `update` is given features.
         settings: of `torchmetrics.Metric`, such as `compute_on_cpu`.
 
     Attributes:
@@ -59,7 +59,7 @@ class FeatureMetric(Metric):
         self.add_state("fake_features", [], dist_reduce_fx="cat")
 
     def update(self, images: Tensor, *, real: bool) -> None:
-        """Add images (B, 3, R, R) in [-1, 1], or features (B, D) where there is no extractor."""
+        """Add images (B, C, H, W) in [-1, 1], or features (B, D) where there is no extractor."""
         features = images if self.extractor is None else self.extractor(images)
         (self.real_features if real else self.fake_features).append(features)
 
@@ -198,7 +198,7 @@ class ClassFrechetDistance(FeatureMetric):
         self.add_state("fake_labels", [], dist_reduce_fx="cat")
 
     def update(self, images: Tensor, *, real: bool, labels: Tensor) -> None:  # type: ignore[override]
-        """Add images (B, 3, R, R) in [-1, 1], or features (B, D) where there is no extractor, of classes (B,)."""
+        """Add images (B, C, H, W) in [-1, 1], or features (B, D) where there is no extractor, of classes (B,)."""
         super().update(images, real=real)
         (self.real_labels if real else self.fake_labels).append(labels)
 

@@ -8,6 +8,7 @@ import torchmetrics
 from torch import Tensor, nn
 from torchmetrics.functional.image import perceptual_path_length
 
+from transfergen.images import to_rgb
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.generators.base import Generator, latents
 from transfergen.networks.weights import read_state_dict
@@ -18,7 +19,7 @@ _LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 
 class LPIPS(nn.Module):
-    """Perceptual distance between images: (B, 3, R, R) in [-1, 1], twice -> (B,), at least 0.
+    """Perceptual distance between images: (B, 3, H, W) in [-1, 1], twice -> (B,), at least 0.
 
     The squared differences between the normalised features of VGG16, weighted by channel and averaged over positions.
     Zhang 2018, arXiv:1801.03924, eq. 1, with the weights of channels that torchmetrics carries. Its own module computes
@@ -39,7 +40,7 @@ class LPIPS(nn.Module):
             self.register_buffer(f"head{i}", heads[f"lin{i}.model.1.weight"])
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Images (B, 3, R, R), twice -> distances (B,)."""
+        """Images (B, 3, H, W), twice -> distances (B,)."""
         pairs = zip(self.buffers(recurse=False), self.net(a), self.net(b), strict=True)
         distances = [(head * (_normalised(x) - _normalised(y)).square()).sum(1).mean((1, 2)) for head, x, y in pairs]
         return torch.stack(distances).sum(dim=0)
@@ -56,7 +57,7 @@ def path_length(
 
     Args:
         generator: in eval mode. A conditional one gets random classes.
-        distance: images (B, 3, R, R) in [-1, 1], twice -> (B,), such as `LPIPS`.
+        distance: images (B, 3, H, W) in [-1, 1], twice -> (B,), such as `LPIPS`.
         count: number of steps.
         seed: of the first latent; there are two for each step.
         batch_size: steps computed at once.
@@ -92,7 +93,7 @@ class _Sampled(nn.Module):
         return latents(seeds, self.generator.z_dim)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        images: Tensor = self.generator(z, labels)
+        images: Tensor = to_rgb(self.generator(z, labels))
         return (images + 1) * 127.5
 
 

@@ -40,7 +40,7 @@ def gaussian_nll(images: Tensor, decoded: Tensor, *, sigma: float | None = None)
 class Elbo:
     """The loss of a variational autoencoder, the negative evidence lower bound, and the weights of terms added to it.
 
-    The bound is divided by the number of values in an image, 3 R R, so that one learning rate suits all resolutions.
+    The bound is divided by the number of values in an image, C H W, so that one learning rate suits all resolutions.
 
     Args:
         beta: weight of the divergence of the posterior from N(0, 1). Higgins 2017; Burgess 2018, arXiv:1804.03599,
@@ -78,7 +78,7 @@ class Elbo:
         return self.beta * min(1.0, images_seen / self.warmup_images) if self.warmup_images else self.beta
 
     def terms(self, images: Tensor, decoded: Tensor, posterior: Posterior, images_seen: int) -> dict[str, Tensor]:
-        """Weighted scalars by name, from images (B, 3, R, R) in [-1, 1] and their reconstructions."""
+        """Weighted scalars by name, from images (B, C, H, W) in [-1, 1] and their reconstructions."""
         by_dimension = mean_over_ranks(kl_divergence(posterior).mean(dim=0)).clamp(min=self.free_bits)
         return {
             "reconstruction": gaussian_nll(images, decoded, sigma=self.sigma),

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Score = Callable[[Tensor], Tensor]
-"""Images (B, 3, R, R) -> a score for each, (B,)."""
+"""Images (B, C, H, W) -> a score for each, (B,)."""
 
 
 def gradient_norms(score: Score, images: Tensor) -> Tensor:
-    """Euclidean norms (B,) of the scores' gradients with respect to images (B, 3, R, R). They can be differentiated.
+    """Euclidean norms (B,) of the scores' gradients with respect to images (B, C, H, W). They can be differentiated.
 
     It is the gradient of the sum of all scores. This is each score's own gradient only if the score depends on its own
     image alone, which is not so with batch normalisation: there it tells how all scores change with an image.
@@ -23,7 +23,7 @@ def gradient_norms(score: Score, images: Tensor) -> Tensor:
 
 
 def interpolated(score: Score, real: Tensor, fake: Tensor, *, target: float = 1.0) -> Tensor:
-    """WGAN-GP's penalty E (|grad| - target)^2, a scalar, at random points between real and fake images (B, 3, R, R).
+    """WGAN-GP's penalty E (|grad| - target)^2, a scalar, at random points between real and fake images (B, C, H, W).
 
     Gulrajani 2017, arXiv:1704.00028, algorithm 1. The points are drawn from the device's global random generator.
     """
@@ -32,7 +32,7 @@ def interpolated(score: Score, real: Tensor, fake: Tensor, *, target: float = 1.
 
 
 def zero_centred(score: Score, images: Tensor) -> Tensor:
-    """The penalty E |grad|^2 / 2 at images (B, 3, R, R), a scalar: R1 for real images, R2 for fake ones.
+    """The penalty E |grad|^2 / 2 at images (B, C, H, W), a scalar: R1 for real images, R2 for fake ones.
 
     Mescheder 2018, arXiv:1801.04406, equation 9, without the factor gamma.
     """
@@ -61,7 +61,7 @@ class GradientPenalty:
         return bool(self.interpolated or self.r1 or self.r2) and update % self.every == 0
 
     def __call__(self, score: Score, real: Tensor, fake: Tensor, *, fake_score: Score | None = None) -> Tensor:
-        """Real and fake images (B, 3, R, R) in [-1, 1] -> a scalar, to be added to the discriminator's loss.
+        """Real and fake images (B, C, H, W) in [-1, 1] -> a scalar, to be added to the discriminator's loss.
 
         `score` is of reals and `fake_score`, if it is another function, of fakes and of the points between.
         """

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from transfergen.images import to_pil
+from transfergen.images import to_float, to_pil, to_rgb, to_uint8
 from transfergen.runs.artefacts import partial, write
 from transfergen.sampling.pretrained import PretrainedGenerator
 
@@ -83,14 +83,17 @@ def write_images(
 
 
 def to_png(pixels: Tensor) -> bytes:
-    """Pixels (3, R, R) uint8 -> a PNG. Run lengths compress small images as well as zlib's search, in half the time."""
+    """Pixels (C, H, W) uint8 -> a PNG: grey, RGB or RGBA.
+
+    Run lengths compress small images as well as zlib's search, in half the time.
+    """
     buffer = io.BytesIO()
     to_pil(pixels).save(buffer, "PNG", compress_level=1, compress_type=_RUN_LENGTHS)
     return buffer.getvalue()
 
 
 def write_gif(path: Path, pixels: Tensor, *, fps: int) -> None:
-    """Write frames (N, 3, R, R) uint8 that play forwards and backwards in a loop, at `fps` frames a second."""
+    """Write frames (N, C, H, W) uint8 that play forwards and backwards in a loop, at `fps` frames a second."""
     frames = [to_pil(frame) for frame in (*pixels, *pixels.flip(0)[1:-1])]
     loop = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / fps), "loop": 0}
     with partial(path) as part:
@@ -99,7 +102,7 @@ def write_gif(path: Path, pixels: Tensor, *, fps: int) -> None:
 
 
 def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
-    """Write frames (N, 3, R, R) uint8, with R even, as H.264 at `fps` frames a second.
+    """Write frames (N, C, H, W) uint8, H and W even, as H.264 at `fps` frames a second. Alpha is laid on a mid grey.
 
     Raises:
         ValueError: PyAV, which encodes them, is not installed.
@@ -114,7 +117,8 @@ def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
             stream.height, stream.width = pixels.shape[2:]
             stream.pix_fmt = "yuv420p"
             for frame in pixels:
-                image = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+                (rgb,) = to_uint8(to_rgb(to_float(frame[None])))
+                image = av.VideoFrame.from_ndarray(rgb.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
                 container.mux(stream.encode(image))
             container.mux(stream.encode())
         part.replace(path)

@@ -27,7 +27,7 @@ def invert(
 
     Args:
         generator: frozen, in eval mode.
-        pictures: (B, 3, R, R) in [-1, 1], on the generator's device.
+        pictures: (B, C, H, W) in [-1, 1], on the generator's device.
         steps: of Adam.
         lr: learning rate of the first step; it falls to 0 along a cosine.
         seed: of the random latents that are tried first.

@@ -27,7 +27,7 @@ tags: [gan, image-generation]
 
 # {title}
 
-{pixels}x{pixels} images{classes}, from {network} with {parameters:,} parameters, {origin}.
+Images of {shape}{classes}, from {network} with {parameters:,} parameters, {origin}.
 
 ![Samples of seeds 0 to 63](grid.png)
 
@@ -54,13 +54,15 @@ class PretrainedGenerator(ModelHubMixin):
 
     Attributes:
         z_dim: dimensions of a latent.
-        resolution: height and width of an image, in pixels.
+        resolution: the shorter side of an image, in pixels.
+        image_shape: channels, height and width of an image.
         num_classes: number of classes; 0 for an unconditional generator.
     """
 
     def __init__(self, network: Network, metadata: dict[str, Any], metrics: Iterable[dict[str, Any]] = ()) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.z_dim, self.resolution, self.num_classes = network.z_dim, network.resolution, network.num_classes
+        self.image_shape = network.image_shape
         self.metadata, self.metrics = metadata, list(metrics)
         self.device = torch.device("cpu")
         self._hub_mixin_config = None  # else the mixin writes a config.json
@@ -85,7 +87,7 @@ class PretrainedGenerator(ModelHubMixin):
         truncation: float | None = None,
         batch_size: int = 64,
     ) -> Tensor:
-        """Seeds (N) -> pixels (N, 3, R, R) uint8, on the CPU.
+        """Seeds (N) -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
             seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
@@ -116,7 +118,7 @@ class PretrainedGenerator(ModelHubMixin):
             raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
 
     def __call__(self, seeds: Iterable[SupportsIndex], **options: Any) -> list[Image.Image]:
-        """Images of these seeds, R x R; the options are those of `pixels`."""
+        """Images of these seeds, grey, RGB or RGBA; the options are those of `pixels`."""
         return [to_pil(each) for each in self.pixels(seeds, **options)]
 
     def grid(self, seeds: Iterable[SupportsIndex], **options: Any) -> Image.Image:
@@ -126,7 +128,7 @@ class PretrainedGenerator(ModelHubMixin):
     def interpolate(
         self, seeds: Iterable[SupportsIndex], *, frames: int = 30, label: int = 0, truncation: float | None = None
     ) -> Tensor:
-        """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, 3, R, R) uint8, on the CPU.
+        """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, C, H, W) uint8, on the CPU.
 
         The interpolation is spherical: Gaussian latents of many dimensions lie near a sphere, which a straight line
         between two of them leaves. White 2016, arXiv:1609.04468, section 2.1.
@@ -154,7 +156,7 @@ class PretrainedGenerator(ModelHubMixin):
         return latent_directions(self.network, count)
 
     def vary(self, seed: SupportsIndex, offsets: Tensor, *, label: int = 0, truncation: float | None = None) -> Tensor:
-        """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, 3, R, R) uint8, on the CPU.
+        """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
             seed: of the latent.
@@ -171,7 +173,7 @@ class PretrainedGenerator(ModelHubMixin):
 
     @torch.inference_mode()
     def _pixels_of(self, z: Tensor, label: int, truncation: float | None) -> Tensor:
-        """Latents (N, Z) of this truncation -> pixels (N, 3, R, R) uint8 of one class, on the CPU."""
+        """Latents (N, Z) of this truncation -> pixels (N, C, H, W) uint8 of one class, on the CPU."""
         self.network.truncate(truncation)
         try:
             parts = [
@@ -214,7 +216,7 @@ class PretrainedGenerator(ModelHubMixin):
         return ModelCard(
             _CARD.format(
                 title=options.get("title", "A generator made with transfergen"),
-                pixels=self.resolution,
+                shape=self.image_shape,
                 classes=f" of {self.num_classes} classes" if self.num_classes else "",
                 network=type(self.network).__name__,
                 parameters=sum(p.numel() for p in self.network.parameters()),

@@ -12,16 +12,17 @@ from transfergen.distributed import mean_over_ranks
 
 
 class Augmentation(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> augmented images of the same shape and dtype; colours may leave [-1, 1].
+    """Images (B, C, H, W) in [-1, 1] -> augmented images of the same shape and dtype; colours may leave [-1, 1].
 
     The transforms are, in this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout.
-    Pixels that move in from outside, and those that are cut out, become 0, a mid grey. Each transform is applied to
+    Pixels that move in from outside, and those that are cut out, become 0, a mid grey, or transparent where images have
+    alpha. Each transform is applied to
     each image with probability `p`, independently of the others. A strength of 0, or False, turns a transform off.
 
     Args:
         colour: strength; at 1, brightness moves by up to 0.5, saturation is scaled by 0 to 2, contrast by 0.5 to 1.5.
-        translation: the farthest move, as a fraction of R, along both axes.
-        cutout: side of the square that is cut out, as a fraction of R; its centre is anywhere in the image.
+        translation: the farthest move along each axis, as a fraction of the image's side.
+        cutout: sides of the part that is cut out, as a fraction of the image's; its centre is anywhere in the image.
         flip: whether half of the images that mirroring is applied to swap left and right.
         p: probability.
     """
@@ -47,24 +48,27 @@ class Augmentation(nn.Module):
         return not (self.colour or self.translation or self.cutout or self.flip)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> augmented images. Draws from the global generator of their device."""
+        """Images (B, C, H, W) -> augmented images. Draws from the global generator of their device."""
         if self.is_identity:
             return images
         images = images.contiguous()  # channels_last takes half as long again, on a CPU
-        size, device = images.shape[-1], images.device
-        gates, draws = torch.split(torch.rand(13, len(images), device=device), [6, 7])
+        sides = images.shape[2:]
+        gates, draws = torch.split(torch.rand(13, len(images), device=images.device), [6, 7])
         chosen = gates < self.p
         if self.colour:
             images = recolour(images, *(self.colour * (2 * draws[:3] - 1) * chosen[:3]))
+        if images.shape[1] == 4:  # 0 shall be transparent
+            images = torch.cat([images[:, :3], images[:, 3:] + 1], dim=1)
         if self.flip or self.translation:
-            reach = int(self.translation * size + 0.5)
-            shifts = ((draws[3:5] * (2 * reach + 1)).long() - reach) * chosen[4]
-            images = move(images, (gates[3] < self.p / 2) & self.flip, shifts)
+            reaches = [int(self.translation * side + 0.5) for side in sides]
+            shifts = [(draw * (2 * n + 1)).long() - n for draw, n in zip(draws[3:5], reaches, strict=True)]
+            images = move(images, (gates[3] < self.p / 2) & self.flip, torch.stack(shifts) * chosen[4])
         if self.cutout:
-            side = int(self.cutout * size + 0.5)
-            corners = (draws[5:7] * (size + 1 - side % 2)).long() - side // 2
-            images = cut_out(images, corners, side * chosen[5])
-        return images
+            cuts = [int(self.cutout * side + 0.5) for side in sides]
+            places = zip(draws[5:7], sides, cuts, strict=True)
+            corners = [(draw * (side + 1 - cut % 2)).long() - cut // 2 for draw, side, cut in places]
+            images = cut_out(images, torch.stack(corners), torch.stack([cut * chosen[5] for cut in cuts]))
+        return torch.cat([images[:, :3], images[:, 3:] - 1], dim=1) if images.shape[1] == 4 else images
 
     def update(self, real_logits: Tensor, images: int) -> None:
         """Do nothing: `p` is fixed."""
@@ -114,42 +118,45 @@ class AdaptiveAugmentation(Augmentation):
 
 
 def recolour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:
-    """Images (B, 3, R, R) with their colours changed by amounts (B,) in [-1, 1]; 0 changes nothing.
+    """Images (B, C, H, W) with their colours changed by amounts (B,) in [-1, 1]; 0 changes nothing. Alpha stays.
 
     Half of `brightness` is added; then the distance from the pixel's mean is scaled by 1 + `saturation`; then that from
     the image's mean by 1 + `contrast` / 2. The three, one after the other, are one affine map, which is computed here.
     """
     amounts = torch.stack([brightness / 2, 1 + saturation, 1 + contrast / 2]).to(images.dtype)
     added, saturation, contrast = amounts[..., None, None, None]
+    images, alpha = images[:, :3], images[:, 3:]
     grey = images.mean(1, keepdim=True)
     mean = grey.mean((2, 3), keepdim=True)
     shift = contrast * (1 - saturation) * grey + ((1 - contrast) * mean + added)
-    return torch.addcmul(shift, images, contrast * saturation)
+    recoloured = torch.addcmul(shift, images, contrast * saturation)
+    return torch.cat([recoloured, alpha], dim=1) if alpha.shape[1] else recoloured
 
 
 def move(images: Tensor, mirrored: Tensor, shifts: Tensor) -> Tensor:
-    """Images (B, C, R, R), the `mirrored` (B,) ones with left and right swapped, then moved; 0 comes in from outside.
+    """Images (B, C, H, W), the `mirrored` (B,) ones with left and right swapped, then moved; 0 comes in from outside.
 
     `shifts` (2, B) are whole pixels, downwards and to the right.
     """
-    size = images.shape[-1]
-    here = torch.arange(size, device=images.device)
-    source = here - shifts[..., None]
-    inside = (source >= 0) & (source < size)
-    rows, columns = source.clamp(0, size - 1)
-    columns = torch.where(mirrored[:, None], size - 1 - columns, columns)
-    pixels = (rows[:, :, None] * size + columns[:, None, :]).flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    sides, width = images.shape[2:], images.shape[3]
+    sources = [torch.arange(n, device=images.device) - shift[:, None] for n, shift in zip(sides, shifts, strict=True)]
+    inside = [(source >= 0) & (source < n) for n, source in zip(sides, sources, strict=True)]
+    rows, columns = (source.clamp(0, n - 1) for n, source in zip(sides, sources, strict=True))
+    columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)[:, None].expand(-1, images.shape[1], -1)
     moved = images.flatten(2).gather(2, pixels).view_as(images)
-    return moved * _product(inside).to(images.dtype)
+    return moved * _product(*inside).to(images.dtype)
 
 
 def cut_out(images: Tensor, corners: Tensor, sides: Tensor) -> Tensor:
-    """Images (B, C, R, R), each with a square of 0: its first pixel is at `corners` (2, B), it is `sides` (B,) wide."""
-    from_corner = torch.arange(images.shape[-1], device=images.device) - corners[..., None]
-    inside = (from_corner >= 0) & (from_corner < sides[:, None])
-    return images * (~_product(inside)).to(images.dtype)
+    """Images (B, C, H, W), each with a rectangle of 0, whose first pixel is at `corners` (2, B), of `sides` (2, B)."""
+    inside = []
+    for n, corner, side in zip(images.shape[2:], corners, sides, strict=True):
+        from_corner = torch.arange(n, device=images.device) - corner[:, None]
+        inside.append((from_corner >= 0) & (from_corner < side[:, None]))
+    return images * (~_product(*inside)).to(images.dtype)
 
 
-def _product(along_axes: Tensor) -> Tensor:
-    """Truth along rows and columns (2, B, R) -> truth of pixels (B, 1, R, R)."""
-    return along_axes[0, :, None, :, None] & along_axes[1, :, None, None, :]
+def _product(rows: Tensor, columns: Tensor) -> Tensor:
+    """Truth of rows (B, H) and of columns (B, W) -> truth of pixels (B, 1, H, W)."""
+    return rows[:, None, :, None] & columns[:, None, None, :]

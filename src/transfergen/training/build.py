@@ -8,6 +8,7 @@ from lightning import Callback
 from omegaconf import DictConfig
 
 from transfergen.config import instantiate
+from transfergen.image_shape import image_shape
 from transfergen.losses.divergence import Elbo
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks import (
@@ -21,7 +22,7 @@ from transfergen.training.callbacks import (
     Signals,
     StopAtImages,
 )
-from transfergen.training.compatibility import check_no_game
+from transfergen.training.compatibility import check_generator_shape, check_no_game, check_shape
 from transfergen.training.gan_module import GAN
 from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
 from transfergen.transfer.distillation import Distillation
@@ -40,12 +41,11 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     Raises:
         ValueError: settings that do not go together.
     """
+    data = config.data
+    shape = image_shape(data.resolution, data.get("aspect", (1, 1)), data.get("channels", 3))  # a saved one lacks them
+    check_shape(shape, {name: config[name] for name in ("generator", "discriminator", "encoder")})
     generator, discriminator = instantiate(config.generator), instantiate(config.discriminator) or None
-    if generator.resolution != config.data.resolution:
-        raise ValueError(
-            f"images are {config.data.resolution} px and the generator makes {generator.resolution}; set "
-            f"data.resolution={generator.resolution} or generator.resolution={config.data.resolution}"
-        )
+    check_generator_shape(generator, shape)
     mixture = config.transfer.new_classes == "mixture"
     if fresh:
         initialise(generator, discriminator, config.init_from, mixture=mixture)

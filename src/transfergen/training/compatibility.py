@@ -1,16 +1,60 @@
 """Checks that the parts of a training go together."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from transfergen.image_shape import ImageShape, overrides
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.truncation_norm import TruncationBatchNorm2d
+from transfergen.settings import hints
+from transfergen.targets import get_target
 from transfergen.training.augmentation import AdaptiveAugmentation, Augmentation
 from transfergen.transfer.strategy import Strategy
 
 log = logging.getLogger(__name__)
+
+
+def check_shape(shape: ImageShape, networks: Mapping[str, Any]) -> None:
+    """Refuse networks that are made for squares, or for three channels, where the images have another shape.
+
+    Args:
+        shape: of the images.
+        networks: their configs by the name of their group; `{}` for one that there is not.
+
+    Raises:
+        ValueError: names the setting of the data.
+    """
+    for group, config in networks.items():
+        if "_target_" not in config:
+            continue
+        kind = get_target(config["_target_"])
+        takes = hints(kind).keys()
+        if "resolution" not in takes:
+            continue
+        choose = f"or choose another {group}"
+        if not shape.is_square and "aspect" not in takes:
+            raise ValueError(f"data.aspect: {kind.__name__} is for squares only; set data.aspect=[1,1], {choose}")
+        if shape.channels != 3 and not takes & {"image_channels", "backbone", "backbones"}:
+            raise ValueError(
+                f"data.channels={shape.channels}: {kind.__name__} is for 3 channels only; set data.channels=3, {choose}"
+            )
+
+
+def check_generator_shape(generator: Generator, shape: ImageShape) -> None:
+    """Refuse a generator of other images than the data have.
+
+    Raises:
+        ValueError: names the settings of both.
+    """
+    if generator.image_shape != shape:
+        raise ValueError(
+            f"images are {shape} and the generator makes {generator.image_shape}; set "
+            f"{overrides(generator.image_shape, shape)}, or generator.resolution, generator.aspect and "
+            "generator.image_channels as the data have them"
+        )
 
 
 def check_game(

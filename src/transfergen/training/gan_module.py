@@ -87,9 +87,9 @@ class GAN(GenerativeModule):
         super().on_train_start()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         check_batch_size(self.transfer, data.batch_size, ranks=self.trainer.world_size, parts=self.accumulate)
-        real_features = RealFeatures(
-            data.train_set, data.resolution, self.discriminator, self.augment, cache_mib=self.transfer.cache_mib
-        )
+        shape = data.image_shape
+        cache_mib = 0 if shape.channels == 4 else self.transfer.cache_mib  # trunks see alpha on random colours
+        real_features = RealFeatures(data.train_set, shape.size, self.discriminator, self.augment, cache_mib=cache_mib)
         self._schedule = FreezeSchedule(
             self.generator, self.discriminator, self.transfer, real_features, seed=self.seed
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from transfergen.data.store import Batch, Store
-from transfergen.images import to_float
+from transfergen.images import Size, to_float
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.turn_losses import Features
@@ -17,29 +17,29 @@ class RealFeatures:
 
     Args:
         store: the training set.
-        resolution: R, in pixels.
+        size: H and W, in pixels.
         discriminator: its frozen blocks compute the features.
         augment: what images go through first. With any augmentation, no features are kept.
         cache_mib: memory for features that are kept; see FeatureCache.
     """
 
     def __init__(
-        self, store: Store, resolution: int, discriminator: Discriminator, augment: Augmentation, *, cache_mib: int
+        self, store: Store, size: Size, discriminator: Discriminator, augment: Augmentation, *, cache_mib: int
     ) -> None:
-        self._store, self._resolution = store, resolution
+        self._store, self._size = store, size
         self._discriminator, self._augment = discriminator, augment
         self._cache = FeatureCache(len(store), cache_mib if augment.is_identity else 0)
 
     def sample_images(self, count: int, seed: int, device: torch.device) -> Tensor:
-        """`count` images (N, 3, R, R) in [-1, 1], chosen at random by the seed: the same on all ranks."""
-        return to_float(self._store.sample_images(count, seed).pixels.to(device), self._resolution)
+        """`count` images (N, C, H, W) in [-1, 1], chosen at random by the seed: the same on all ranks."""
+        return to_float(self._store.sample_images(count, seed).pixels.to(device), self._size)
 
     def images(self, batch: Batch, positions: Tensor | None = None) -> Tensor:
-        """The images of a batch, or those at `positions` (N,) in it: (N, 3, R, R) in [-1, 1]."""
+        """The images of a batch, or those at `positions` (N,) in it: (N, C, H, W) in [-1, 1]."""
         pixels = batch.pixels
         if positions is not None and len(positions) < len(pixels):
             pixels = pixels[positions.to(pixels.device, non_blocking=True)]
-        return to_float(pixels, self._resolution)
+        return to_float(pixels, self._size)
 
     def of_batch(self, batch: Batch) -> Features:
         """The features of a batch's augmented images, from the cache where they are in it."""

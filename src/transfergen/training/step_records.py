@@ -11,7 +11,7 @@ from transfergen.training.turn_losses import Features, Turn, sum_losses
 from transfergen.transfer.strategy import Pairs
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]
-"""Latents (B, Z), and classes (B,) or None -> images (B, 3, R, R): a generator."""
+"""Latents (B, Z), and classes (B,) or None -> images (B, C, H, W): a generator."""
 
 
 class Fakes(NamedTuple):
@@ -20,7 +20,7 @@ class Fakes(NamedTuple):
     z: Tensor
     """Latents (B, Z)."""
     images: Tensor
-    """(B, 3, R, R) in [-1, 1], with their graph if the generator is to be updated."""
+    """(B, C, H, W) in [-1, 1], with their graph if the generator is to be updated."""
     terms: dict[str, Tensor] = {}
     """Weighted scalars by name, added to the generator's loss."""
     curves: dict[str, Tensor] = {}
@@ -38,7 +38,7 @@ class StepInputs(NamedTuple):
     real: Features
     fake: Features
     shown: Tensor
-    """The augmented fakes (B, 3, R, R), detached."""
+    """The augmented fakes (B, C, H, W), detached."""
     fakes: Fakes
     pairs: Pairs | None
     """Reals and fakes for a transfer strategy's own losses; None if it has none."""

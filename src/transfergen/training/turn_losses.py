@@ -119,7 +119,7 @@ def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
 
 
 def penalty_scores(d: Discriminator, real: Features, fake: Features, y: Tensor | None = None) -> tuple[Score, Score]:
-    """Functions for gradient penalties, of reals and of fakes: images (B, 3, R, R) -> scores (B,).
+    """Functions for gradient penalties, of reals and of fakes: images (B, C, H, W) -> scores (B,).
 
     A score is the weighted sum of each group's mean logit, in the batch that the discriminator trains on: with joint
     batch normalisation reals are scored together with `fake`, and fakes together with `real`.

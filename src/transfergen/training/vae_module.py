@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from transfergen.data.store import Batch
-from transfergen.images import to_float
+from transfergen.images import to_float, to_rgb
 from transfergen.losses.divergence import Elbo, Posterior
 from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.acceleration.folding import fold_batchnorm
@@ -25,10 +25,10 @@ class Coding(NamedTuple):
     """Images, the distributions of their latents, and the images decoded from one draw of each."""
 
     images: Tensor
-    """(B, 3, R, R) in [-1, 1]."""
+    """(B, C, H, W) in [-1, 1]."""
     posterior: Posterior
     decoded: Tensor
-    """(B, 3, R, R) in [-1, 1]."""
+    """(B, C, H, W) in [-1, 1]."""
 
 
 class Autoencoding(UnregisteredModules, GenerativeModule):
@@ -63,11 +63,11 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         )
         self._trunk = (self.add_frozen(cast(Backbone, backbone)),) if elbo.perceptual else ()
         for trunk in self._trunk:
-            fold_batchnorm(trunk, self.generator.resolution)
+            fold_batchnorm(trunk, self.generator.image_shape.size)
 
     def _encode_and_decode(self, batch: Batch, generate: Generate) -> Coding:
         """Encode each image and decode one draw of its latent. Kingma 2014, arXiv:1312.6114, equation 10."""
-        images = to_float(batch.pixels, self.generator.resolution)
+        images = to_float(batch.pixels, self.generator.image_shape.size)
         posterior = Posterior(*self.encoder(images))
         noise = self._randomness.latents(len(images), self.generator.z_dim)
         z = posterior.mean + (posterior.log_variance / 2).exp() * noise
@@ -81,8 +81,8 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         terms = self.elbo.terms(images, decoded, posterior, self.images_seen)
         for trunk in self._trunk:
             with torch.no_grad():
-                wanted = trunk(images)
-            terms["perceptual"] = self.elbo.perceptual * perceptual_distance(trunk(decoded), wanted)
+                wanted = trunk(to_rgb(images))
+            terms["perceptual"] = self.elbo.perceptual * perceptual_distance(trunk(to_rgb(decoded)), wanted)
         return terms
 
     def _elbo_curves(self, coding: Coding) -> dict[str, Tensor]:
@@ -95,12 +95,12 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
             self.encoder_ema.update(self.encoder, images=images, images_seen=self.images_seen)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) in [-1, 1] -> the means of their latents (B, Z), by the encoder for `decode`."""
+        """Images (B, C, H, W) in [-1, 1] -> the means of their latents (B, Z), by the encoder for `decode`."""
         encoder = self.encoder_ema.network if self.encoder_ema else self.encoder
         return cast(Tensor, _in_eval_mode(encoder, images.to(self.device))[0])
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), and classes (B,) -> images (B, 3, R, R) of the generator that samples are taken of."""
+        """Latents (B, Z), and classes (B,) -> images (B, C, H, W) of the generator that samples are taken of."""
         return cast(Tensor, _in_eval_mode(self.ema_generator, z, y))
 
 

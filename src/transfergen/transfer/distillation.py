@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.images import to_rgb
 from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.transfer.initialisation import load_source_generator
+from transfergen.transfer.initialisation import check_same_images, load_source_generator
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
@@ -60,7 +61,8 @@ class Distillation(Strategy):
             ValueError: it cannot be read, or has other sizes.
         """
         teacher = load_source_generator(self.path, "transfer.teacher")
-        for name, group in {"resolution": "data", "z_dim": "generator", "num_classes": "data"}.items():
+        check_same_images(teacher, generator, f"transfer.teacher={self.path}")
+        for name, group in {"z_dim": "generator", "num_classes": "data"}.items():
             theirs, ours = getattr(teacher, name), getattr(generator, name)
             if theirs != ours:
                 raise ValueError(
@@ -69,7 +71,7 @@ class Distillation(Strategy):
                 )
         self._teacher = (self.add_frozen(teacher),)
         for backbone in self._trunk:
-            fold_batchnorm(backbone, generator.resolution)
+            fold_batchnorm(backbone, generator.image_shape.size)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted terms `output` and `perceptual`."""
@@ -80,6 +82,7 @@ class Distillation(Strategy):
             terms["output"] = self.output * F.l1_loss(pairs.fake.float(), target.float())
         for backbone in self._trunk:
             with torch.no_grad():
-                target_features = backbone(target)
-            terms["perceptual"] = self.perceptual * perceptual_distance(backbone(pairs.fake), target_features)
+                target_features = backbone(to_rgb(target))
+            features = backbone(to_rgb(pairs.fake))
+            terms["perceptual"] = self.perceptual * perceptual_distance(features, target_features)
         return terms

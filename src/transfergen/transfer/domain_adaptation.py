@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.distributed import gather_rows
+from transfergen.images import to_rgb
 from transfergen.losses.alignment import coral, cross_domain_consistency, gradient_reversal, mmd
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.transfer.ewc import ewc_penalty, fisher_information
-from transfergen.transfer.initialisation import load_source_generator
+from transfergen.transfer.initialisation import check_same_images, load_source_generator
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
@@ -86,6 +87,7 @@ class DomainAdaptation(Strategy):
             ValueError: it cannot be read, or is another network than the generator.
         """
         source = load_source_generator(self.path, "transfer.source")
+        check_same_images(source, generator, f"transfer.source={self.path}")
         theirs, ours = (
             {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
             for network in (source, generator)
@@ -95,12 +97,12 @@ class DomainAdaptation(Strategy):
             raise ValueError(
                 f"transfer.source={self.path}: a {type(source).__name__} of {source.resolution} px with {name} "
                 f"{theirs.get(name, 'missing')}, expected {ours.get(name, 'none')} as in this generator; set generator "
-                f"and data.resolution={source.resolution} as in its config.yaml"
+                "as in its config.yaml"
             )
         generator.load_state_dict(source.state_dict())
         self._source = (self.add_frozen(source),)
         for backbone in self._trunk:
-            fold_batchnorm(backbone, generator.resolution)
+            fold_batchnorm(backbone, generator.image_shape.size)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))
@@ -147,8 +149,8 @@ class DomainAdaptation(Strategy):
         return terms
 
     def _features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> (B, D), float32: means over positions, with a root mean square of 1 in each layer."""
-        means = [maps.float().mean(dim=(2, 3)) for maps in self._trunk[0](images)]
+        """Images (B, C, H, W) -> (B, D), float32: means over positions, with a root mean square of 1 in each layer."""
+        means = [maps.float().mean(dim=(2, 3)) for maps in self._trunk[0](to_rgb(images))]
         return torch.cat([F.normalize(mean, dim=1) * mean.shape[1] ** 0.5 for mean in means], dim=1)
 
     def _fisher(self) -> list[Tensor]:

@@ -4,11 +4,12 @@ import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from transfergen.image_shape import overrides
 from transfergen.networks import weights
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
@@ -17,7 +18,7 @@ from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
-from transfergen.runs.generator_files import load_pretrained, locate
+from transfergen.runs.generator_files import load_pretrained, locate, read_metadata
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, read_public
 
@@ -57,7 +58,13 @@ def initialise(
             continue
         if network is None:
             raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
-        state, left_out = _read(str(path), name, setting, init_from)
+        state, left_out, channels = _read(str(path), name, setting, init_from)
+        ours = network.image_channels
+        if None not in (ours, channels) and ours != channels:
+            raise ValueError(
+                f"{setting}={path}: it is for images of {channels} channels, and this run's have {ours}; set "
+                f"data.channels={channels}, or {setting}=null"
+            )
         state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         copy_weights(state, network, f"{setting}={path}", left_out)
@@ -148,30 +155,54 @@ def load_source_generator(path: str, setting: str) -> Generator:
     return load_pretrained(path, setting)[0]
 
 
-def _read(
-    source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], Collection[str]]:
-    """A network's tensors by name, and the names of those that checkpoints leave out because other files hold them."""
+def check_same_images(source: Generator, generator: Generator, setting: str) -> None:
+    """Check that two generators make images of the same shape.
+
+    Raises:
+        ValueError: they do not. The message begins with the `setting` that names the source.
+    """
+    theirs, ours = source.image_shape, generator.image_shape
+    if theirs != ours:
+        mend = overrides(theirs, ours)
+        raise ValueError(f"{setting}: its images are {theirs}, and this run's are {ours}; set {mend}")
+
+
+class _Source(NamedTuple):
+    """A network's tensors, as a file holds them."""
+
+    state: dict[str, Tensor]
+    """By name."""
+    left_out: Collection[str] = ()
+    """Names of those that checkpoints leave out, since other files hold them."""
+    image_channels: int | None = None
+    """Of the images that the network is for; None: unknown."""
+
+
+def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]) -> _Source:
     if public := read_public(network, init_from):
-        return public.state, ()
+        return _Source(public.state, image_channels=public.config.get("image_channels", 3))
     path = locate(source, setting)
     if path.is_dir():
-        if network == "generator":
-            return read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting), ()
-        return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
+        if network == "discriminator":
+            return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
+        state = read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting)
+        described = (path / artefacts.GENERATOR_METADATA).is_file()
+        channels = read_metadata(path, setting)["generator"].get("image_channels", 3) if described else None
+        return _Source(state, image_channels=channels)
     if path.exists() or path.suffix in WEIGHT_FILES:
-        return read_state_dict(path, setting), ()
+        return _Source(read_state_dict(path, setting))
     if HUB_NAME.fullmatch(source):
         file = f"{network}.safetensors"
-        return read_state_dict(download_from_hub(source, [file], f"{setting}={source}") / file, setting), ()
+        return _Source(read_state_dict(download_from_hub(source, [file], f"{setting}={source}") / file, setting))
     raise ValueError(f"{setting}={source}: there is no such folder or file, and this is no name of a model on the hub")
 
 
-def _read_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tensor], Collection[str]]:
+def _read_discriminator(checkpoint: Path, setting: str) -> _Source:
     prefix = "discriminator."
     try:
         content = SafeCheckpointIO().load_checkpoint(checkpoint)
-        state, left_out = content["state_dict"], content["transfergen"]["left_out"]["names"]
+        state, own = content["state_dict"], content["transfergen"]
+        left_out, config = own["left_out"]["names"], own.get("config", {}).get("discriminator", {})
     except (ValueError, KeyError) as error:
         raise ValueError(f"{setting}={checkpoint.parents[1]}: {str(error).removeprefix('resume: ')}") from error
     tensors = {
@@ -181,7 +212,8 @@ def _read_discriminator(checkpoint: Path, setting: str) -> tuple[dict[str, Tenso
     }
     if not tensors:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
-    return tensors, {name.removeprefix(prefix) for name in left_out}
+    channels = config.get("ordinary", config).get("image_channels", 3)
+    return _Source(tensors, {name.removeprefix(prefix) for name in left_out}, channels)
 
 
 def _digest(trunk: Backbone) -> str:

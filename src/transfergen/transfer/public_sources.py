@@ -80,7 +80,7 @@ def _follow(config: DictConfig, kind: Kind, network: Mapping[str, Any], given: C
     if config[kind].get("_target_") != target:
         if lost := [key for key in given if key == kind or key.startswith(f"{kind}.")]:
             raise ValueError(f"{lost[0]}: {source} is a {target.rpartition('.')[2]} of its own sizes; leave it out")
-        config[kind] = {}
+        config[kind] = {"aspect": "${data.aspect}", "image_channels": "${data.channels}"}
     for key, value in settings.items():
         if key in given and OmegaConf.select(config, key) != value:
             raise ValueError(f"{key}={OmegaConf.select(config, key)}: {source} has {value}; leave it out")

@@ -21,9 +21,9 @@ class Pairs(NamedTuple):
     y: Tensor | None
     """(B,), their classes, if the generator is conditional."""
     fake: Tensor
-    """(B, 3, R, R) in [-1, 1], not augmented; detached from the generator in the discriminator's turn."""
+    """(B, C, H, W) in [-1, 1], not augmented; detached from the generator in the discriminator's turn."""
     real: Tensor
-    """(B, 3, R, R) in [-1, 1], not augmented."""
+    """(B, C, H, W) in [-1, 1], not augmented."""
 
 
 class Strategy(UnregisteredModules):

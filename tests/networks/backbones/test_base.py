@@ -49,6 +49,34 @@ def test_the_first_block_sees_images_normalised_and_resized():
     torch.testing.assert_close(seen, expected.view(1, 3, 1, 1).expand(1, 3, 8, 8))
 
 
+def identity(**settings):
+    """A trunk that shows what its first block gets: the images in [0, 1]."""
+    plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    return Backbone([nn.Identity()], taps=(0,), channels=(3,), strides=(1,), **plain, **settings)
+
+
+def test_grey_is_seen_as_three_equal_channels_and_alpha_on_a_random_colour_for_each_image_and_pass():
+    grey, rgb = torch.rand(3, 1, 4, 4) * 2 - 1, torch.rand(3, 3, 4, 4) * 2 - 1
+    assert torch.equal(identity()(grey)[0], identity()(grey.repeat(1, 3, 1, 1))[0])
+    alpha = torch.full_like(grey, -1)
+    alpha[:, :, :2] = 1
+    first, second = (identity()(torch.cat([rgb, alpha], dim=1))[0] for _ in range(2))
+    expected = (rgb[:, :, :2] + 1) / 2
+    torch.testing.assert_close(first[:, :, :2], expected)  # opaque
+    torch.testing.assert_close(second[:, :, :2], expected)
+    colours = torch.cat([first, second])[:, :, 2:].flatten(2)  # transparent: one colour an image, whatever lies there
+    torch.testing.assert_close(colours, colours[:, :, :1].expand_as(colours))
+    assert len(colours[:, :, 0].unique(dim=0)) == 6
+    assert 0 <= colours.min() <= colours.max() <= 1
+
+
+def test_an_input_size_is_that_of_the_shorter_side_unless_the_trunk_takes_squares():
+    images, backbone = torch.rand(1, 3, 12, 18), identity(input_size=8)
+    assert backbone(images)[0].shape == (1, 3, 8, 12) == (1, *backbone.shapes((12, 18))[0])
+    backbone.takes_squares = True
+    assert backbone(images)[0].shape == (1, 3, 8, 8)
+
+
 def test_asking_for_shapes_changes_neither_the_mode_nor_batch_norms_statistics():
     backbone = trunk().train()
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}

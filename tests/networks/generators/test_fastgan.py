@@ -81,7 +81,7 @@ def test_noise_is_new_at_each_pass_in_training_and_constant_in_eval_mode():
 
 
 def test_noise_is_one_map_for_all_channels_of_an_image_and_starts_from_nothing():
-    noise, maps = Noise(6), torch.zeros(3, 4, 6, 6)
+    noise, maps = Noise((6, 6)), torch.zeros(3, 4, 6, 6)
     assert torch.equal(noise(maps), maps)
     nn.init.constant_(noise.factor, 2.0)
     added = noise(maps)

@@ -9,6 +9,7 @@ import torch
 
 from transfergen.data.pictures import from_array
 from transfergen.data.store import Store
+from transfergen.image_shape import ImageShape
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.finite_updates import FiniteUpdates
@@ -31,7 +32,9 @@ def trainer():
     """A trainer on one device with data and a logger; checkpoints are files that hold the number of images seen."""
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
     images = Store(pixels, from_array("noise", pixels, np.zeros(16, np.int64), ()))
-    data = SimpleNamespace(batch_size=BATCH_SIZE, resolution=32, cache_dir=None, train_set=images, test_set=images)
+    data = SimpleNamespace(
+        batch_size=BATCH_SIZE, image_shape=ImageShape(3, 32, 32), cache_dir=None, train_set=images, test_set=images
+    )
 
     def save_checkpoint(path, weights_only):
         Path(path).parent.mkdir(exist_ok=True)

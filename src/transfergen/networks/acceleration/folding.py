@@ -10,24 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from transfergen.images import Size, height_and_width
 from transfergen.networks.acceleration import is_enabled
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d, replace_convolutions, set_frozen
 from transfergen.networks.backbones.base import Backbone
 
 
-def fold_batchnorm(network: nn.Module, resolution: int) -> None:
+def fold_batchnorm(network: nn.Module, size: Size) -> None:
     """Fuse each convolution with the batch normalisation and activation after it and the padding before it, in place.
 
     The network must stay frozen from now on. A change after which the features differ by more than rounding is undone,
     see `fuse_activations`.
 
     Args:
-        network: images (B, 3, R, R) in [-1, 1] -> features, or a list of them.
-        resolution: R, in pixels, of the image that the changes are tried on.
+        network: images (B, 3, H, W) in [-1, 1] -> features, or a list of them.
+        size: H and W, in pixels, of the image that the changes are tried on.
     """
     if not is_enabled():
         return
-    _change(network, resolution, _fold_normalisations, _fold_padding, replace_convolutions)
+    _change(network, size, _fold_normalisations, _fold_padding, replace_convolutions)
     set_frozen(network, True)
     if isinstance(network, Backbone):
         convolutions = [m for m in network.modules() if isinstance(m, (nn.Conv2d, FrozenConv2d))]
@@ -35,24 +36,25 @@ def fold_batchnorm(network: nn.Module, resolution: int) -> None:
         network.float32_on_cpu = not all(isinstance(m, FrozenConv2d) and m.inserts_zeros for m in strided)
 
 
-def fuse_activations(network: nn.Module, resolution: int) -> None:
+def fuse_activations(network: nn.Module, size: Size) -> None:
     """Fuse each convolution with the activation after it, in place. It takes effect on what is frozen by `set_frozen`.
 
     The order in which layers are registered need not be the order in which they are called. So the network is run on
     one image before and after, and the change is undone if the features differ.
 
     Args:
-        network: images (B, 3, R, R) in [-1, 1] -> features, or a list of them.
-        resolution: R, in pixels, of that image.
+        network: images (B, 3, H, W) in [-1, 1] -> features, or a list of them.
+        size: H and W, in pixels, of that image.
     """
     if is_enabled():
-        _change(network, resolution, replace_convolutions)
+        _change(network, size, replace_convolutions)
 
 
 @torch.no_grad()
-def _change(network: nn.Module, resolution: int, *changes: Callable[[nn.Module], None]) -> None:
+def _change(network: nn.Module, size: Size, *changes: Callable[[nn.Module], None]) -> None:
     """Apply changes one after the other, and undo those after which the features of an image differ."""
-    image = torch.linspace(-1, 1, 3 * resolution**2).view(1, 3, resolution, resolution)
+    height, width = height_and_width(size)
+    image = torch.linspace(-1, 1, 3 * height * width).view(1, 3, height, width)
     nothing_to_change = not any(isinstance(module, nn.Conv2d) for module in network.modules())
     if nothing_to_change or image.is_meta:  # there are no features to compare
         return

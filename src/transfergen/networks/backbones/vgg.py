@@ -33,7 +33,7 @@ class VGG(Backbone):
         taps: layers before the cut that are taps too. Those after it are left out.
         weights: `imagenet` (torchvision's, downloaded once), `random`, or a local `.safetensors` or `.pth` file with
             torchvision's names, which may lack the layers after the cut.
-        input_size: side in pixels to which images are resized first; None: they keep their size.
+        input_size: pixels to which the images' shorter side is resized first; None: they keep their size.
 
     Raises:
         ValueError: there is no such arch, cut or tap, or the weights cannot be read or do not fit.

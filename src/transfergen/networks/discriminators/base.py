@@ -13,7 +13,7 @@ LogitGroup = tuple[slice, float]
 
 
 class Discriminator(nn.Module):
-    """Images (B, 3, R, R) in [-1, 1], and classes (B,) if it is conditional -> logits (B, N).
+    """Images (B, C, H, W) in [-1, 1], and classes (B,) if it is conditional -> logits (B, N).
 
     It is computed in two steps: `features`, the frozen prefix, and `score`, the trainable suffix. `freeze` sets the
     boundary between them, within a pretrained trunk of `blocks` blocks. Frozen blocks have no weight gradients and stay
@@ -22,6 +22,8 @@ class Discriminator(nn.Module):
 
     backbones: Sequence[Backbone] = ()
     """The pretrained networks that it looks through."""
+    image_channels: int | None = None
+    """C, where layers depend on it; None: it looks at images through pretrained networks only, which take any."""
     num_classes: int = 0
     """Number of classes; 0 if it is unconditional."""
     blocks: int = 0
@@ -40,7 +42,7 @@ class Discriminator(nn.Module):
         return 1
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The frozen prefix: images (B, 3, R, R) -> the input of `score`, which is the images if nothing is frozen."""
+        """The frozen prefix: images (B, C, H, W) -> the input of `score`, which is the images if nothing is frozen."""
         return [images]
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
@@ -86,7 +88,7 @@ class Discriminator(nn.Module):
         return []
 
     def calibrate(self, images: Tensor) -> None:
-        """Measure constants on real images (B, 3, R, R) in [-1, 1], once before training."""
+        """Measure constants on real images (B, C, H, W) in [-1, 1], once before training."""
 
     @property
     def grows_at(self) -> float:
@@ -94,7 +96,7 @@ class Discriminator(nn.Module):
         return math.inf
 
     def grow(self, real: Tensor, fake: Tensor) -> None:
-        """Add a pretrained network, chosen by these images (B, 3, R, R); the output of `features` changes."""
+        """Add a pretrained network, chosen by these images (B, C, H, W); the output of `features` changes."""
 
 
 def check_backbone(backbone: object) -> None:
@@ -117,8 +119,8 @@ def channel_statistics(
     rate for the heads does not suit all scales.
 
     Args:
-        features: images (B, 3, R, R) -> maps (B, C, h, w).
-        images: (N, 3, R, R).
+        features: images (B, C, H, W) -> maps (B, C, h, w).
+        images: (N, C, H, W).
         batch_size: images at a time, since a trunk's first maps are large.
 
     Returns:

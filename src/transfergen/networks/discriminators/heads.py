@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from transfergen.images import Size, height_and_width
 from transfergen.networks.layers.resampling import WholeMapConv2d
 
 
@@ -36,61 +37,62 @@ class Head(nn.Sequential):
 
 
 class ScaleHead(Head):
-    """Maps (B, C, S, S) -> logits (B, 1, h, h). Sauer 2021, arXiv:2111.01007, and the authors' code.
+    """Maps (B, C, H, W) -> logits (B, 1, h, w). Sauer 2021, arXiv:2111.01007, and the authors' code.
 
-    Convolutions 4x4 of stride 2, each followed by batch normalisation and LeakyReLU 0.2, until the maps are at most
-    8x8, or 7x7 with a `width`; then a convolution 4x4 to one channel, or over the whole map if that is smaller.
+    Convolutions 4x4 of stride 2, each followed by batch normalisation and LeakyReLU 0.2, until the maps' shorter side
+    is at most 8, or 7 with a `width`; then a convolution 4x4 to one channel, or over the whole map if that is smaller.
 
     Args:
         c_in: C.
-        size: S.
+        size: H and W.
         width: channels after the first convolution. None, as in the authors' code: 512 after the last, and half of the
             next one's, but at least 64, after each before it; and no bias in the convolution to one channel.
     """
 
-    def __init__(self, c_in: int, size: int, *, width: int | None) -> None:
-        largest = 7 if width else 8
-        halvings = next(n for n in range(size) if size >> n <= largest)
+    def __init__(self, c_in: int, size: Size, *, width: int | None) -> None:
+        size, largest = height_and_width(size), 7 if width else 8
+        halvings = next(n for n in range(min(size)) if min(size) >> n <= largest)
         widths = [width or max(64, 512 >> i) for i in reversed(range(halvings))]
         layers, size = _halvings(c_in, size, widths)
         c_in = widths[-1] if layers else c_in
-        kernel = min(4, size)
+        kernel = min(4, size[0]), min(4, size[1])
         super().__init__(*layers, spectral_norm(WholeMapConv2d(c_in, 1, kernel, bias=width is not None)))
-        self.num_logits = (size - kernel + 1) ** 2
+        self.num_logits = (size[0] - kernel[0] + 1) * (size[1] - kernel[1] + 1)
 
 
 class FullyConnectedHead(Head):
-    """Maps (B, C, S, S) -> logits (B, 1).
+    """Maps (B, C, H, W) -> logits (B, 1).
 
-    Convolutions 4x4 of stride 2, each followed by batch normalisation and LeakyReLU 0.2, until the maps are at most
-    4x4, or one convolution 3x3 if they are so already; then Linear, LeakyReLU 0.2, Linear.
+    Convolutions 4x4 of stride 2, each followed by batch normalisation and LeakyReLU 0.2, until the maps' shorter side
+    is at most 4, or one convolution 3x3 if it is so already; then Linear, LeakyReLU 0.2, Linear.
 
     Args:
         c_in: C.
-        size: S.
+        size: H and W.
         width: channels after each convolution.
         hidden: width of the hidden layer.
     """
 
-    def __init__(self, c_in: int, size: int, *, width: int, hidden: int) -> None:
-        halvings = next(n for n in range(size) if size >> n <= 4)
+    def __init__(self, c_in: int, size: Size, *, width: int, hidden: int) -> None:
+        size = height_and_width(size)
+        halvings = next(n for n in range(min(size)) if min(size) >> n <= 4)
         layers, size = _halvings(c_in, size, [width] * halvings)
         if not layers:
             layers = _normalised(nn.Conv2d(c_in, width, 3, 1, 1, bias=False))
         super().__init__(
             *layers,
             nn.Flatten(),
-            spectral_norm(nn.Linear(width * size**2, hidden)),
+            spectral_norm(nn.Linear(width * size[0] * size[1], hidden)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(hidden, 1)),
         )
 
 
-def _halvings(c_in: int, size: int, widths: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Layers that halve maps of this side, to one number of channels after the other, and the side that is left."""
+def _halvings(c_in: int, size: tuple[int, int], widths: Sequence[int]) -> tuple[list[nn.Module], tuple[int, int]]:
+    """Layers that halve maps of this size, to one number of channels after the other, and the size that is left."""
     pairs = pairwise([c_in, *widths])
     layers = [layer for c_in, c_out in pairs for layer in _normalised(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False))]
-    return layers, size >> len(widths)
+    return layers, (size[0] >> len(widths), size[1] >> len(widths))
 
 
 def _normalised(convolution: nn.Conv2d) -> list[nn.Module]:

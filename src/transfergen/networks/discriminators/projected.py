@@ -1,7 +1,7 @@
 """The discriminator of Projected GANs: random projections of frozen features. Sauer 2021, arXiv:2111.01007."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfergen.image_shape import image_shape
 from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.base import Backbone
@@ -18,7 +19,7 @@ from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 
 
 class ProjectedDiscriminator(MultiHeadDiscriminator):
-    """Images (B, 3, R, R) in [-1, 1] -> logits (B, N) of all positions of all scales.
+    """Images (B, C, H, W) in [-1, 1] -> logits (B, N) of all positions of all scales.
 
     The frozen trunk gives feature maps at several scales. Cross-channel mixing: a random 1x1 convolution brings each to
     a number of channels that doubles from scale to scale. Cross-scale mixing: from the deepest scale up, the mixed map
@@ -43,7 +44,8 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
 
     Args:
         backbone: the trunk; each of its taps is a scale.
-        resolution: R, in pixels.
+        resolution: R, in pixels, the shorter side.
+        aspect: width and height, as in (3, 2).
         channels: of the shallowest scale after mixing.
         width: channels in the heads; None: twice as many after each convolution, up to 512.
         mix_scales: whether there is cross-scale mixing.
@@ -53,7 +55,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         joint_batchnorm: whether the heads normalise reals and fakes as one batch.
 
     Raises:
-        ValueError: there is no trunk, or it is too deep for R.
+        ValueError: there is no trunk, or it is too deep for such images.
     """
 
     trunk_can_train = False  # the random projections are meant for fixed features
@@ -64,6 +66,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         backbone: Backbone,
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
         channels: int = 64,
         width: int | None = None,
         mix_scales: bool = True,
@@ -71,28 +74,27 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         standardize_features: bool = False,
         joint_batchnorm: bool = False,
     ) -> None:
-        super().__init__(
-            backbone, resolution=resolution, standardize_features=standardize_features, prepare=fold_batchnorm
-        )
+        size = image_shape(resolution, aspect).size
+        super().__init__(backbone, size=size, standardize_features=standardize_features, prepare=fold_batchnorm)
         self.joint_batchnorm, self.enlarge = joint_batchnorm, enlarge and mix_scales
-        shapes = backbone.shapes(resolution)
+        shapes = backbone.shapes(size)
         backbone.eval().requires_grad_(False)
         self.frozen_blocks = self.blocks
         gain = 3**-0.5 if self.enlarge else 1.0  # that of PyTorch's default, which the authors' code has
         widths = [channels * 2**i for i in range(len(shapes))]
         pairs = [*([(channels, channels)] if self.enlarge else []), *((deep, w) for w, deep in pairwise(widths))]
-        sizes = [h for _, h, _ in shapes]
+        sizes = [(h, w) for _, h, w in shapes]
         self.mix_channels = nn.ModuleList(
             _random_projection(c, w, gain) for c, w in zip(backbone.channels, widths, strict=True)
         )
         self.mix_scales = nn.ModuleList(_random_projection(deep, w, gain) for deep, w in pairs if mix_scales)
         if self.enlarge:
-            widths, sizes = [w for _, w in pairs], [2 * sizes[0], *sizes[:-1]]
-        self.heads = nn.ModuleList(ScaleHead(w, h, width=width) for w, h in zip(widths, sizes, strict=True))
+            widths, sizes = [w for _, w in pairs], [(2 * sizes[0][0], 2 * sizes[0][1]), *sizes[:-1]]
+        self.heads = nn.ModuleList(ScaleHead(*seen, width=width) for seen in zip(widths, sizes, strict=True))
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Standardise the trunk's channels by their statistics on real images (B, 3, R, R) in [-1, 1].
+        """Standardise the trunk's channels by their statistics on real images (B, C, H, W) in [-1, 1].
 
         The cross-channel mixing takes it over. A mixing that was loaded from another run, with weights for the heads,
         and was calibrated there stays as it is.
@@ -109,7 +111,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         yield from self.heads.parameters()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, R, R) in [-1, 1] -> the mixed maps (B, C, h, w), shallow first."""
+        """Images (B, C, H, W) in [-1, 1] -> the mixed maps (B, C, h, w), shallow first."""
         mixed: list[Tensor] = [mix(m) for mix, m in zip(self.mix_channels, self.backbone(images), strict=True)]
         if self.enlarge:
             return self._enlarged(mixed)

@@ -1,6 +1,7 @@
 """The residual discriminator of SNGAN, SAGAN and BigGAN. Miyato 2018, arXiv:1802.05957, appendix B.4."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import DownsampledConv2d
-from transfergen.networks.resolutions import check_resolution
+from transfergen.networks.resolutions import map_sizes
 
 MULTIPLES = {
     32: (2, 2, 2, 2),
@@ -19,11 +20,11 @@ MULTIPLES = {
     128: (1, 2, 4, 8, 16, 16),
     256: (1, 2, 4, 8, 8, 16, 16),
 }
-"""Channels after each block, in units of `width`."""
+"""By the resolution of square images: channels after each block, in units of `width`."""
 
 
 class ResNetDiscriminator(Discriminator):
-    """Images (B, 3, R, R) in [-1, 1], and classes (B,) if it is conditional -> logits (B, 1), with nothing pretrained.
+    """Images (B, C, H, W) in [-1, 1], and classes (B,) if it is conditional -> logits (B, 1), with nothing pretrained.
 
     Residual blocks without normalisation halve the size of the maps down to 4x4 (8x8 where R is 32), and one more block
     (two where R is 32) keeps it. Then come ReLU, a sum or mean over positions, and a linear layer. If it is
@@ -37,7 +38,10 @@ class ResNetDiscriminator(Discriminator):
     channels, as in those three; in SNGAN it is the second.
 
     Args:
-        resolution: R, in pixels: 32, 64, 128 or 256.
+        resolution: R, in pixels, the shorter side: 32, 64, 128 or 256 for squares.
+        aspect: width and height, as in (3, 2). All sizes of maps above are for squares; others have maps of their own
+            aspect, the smallest as `first_map` says.
+        image_channels: C: 1, 3 or 4.
         width: channels of the first block, from 64 px on; half of all blocks' at 32 px.
         num_classes: number of classes; 0: unconditional.
         attention: side of the maps that get self-attention, in pixels: R / 2, R / 4 and so on; None: no maps.
@@ -46,13 +50,15 @@ class ResNetDiscriminator(Discriminator):
         orthogonal_init: start with orthogonal weights instead.
 
     Raises:
-        ValueError: R is not one of these, or no maps are of the size `attention`.
+        ValueError: there are no images of this shape (see `map_sizes`), or no maps are of the size `attention`.
     """
 
     def __init__(
         self,
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
+        image_channels: int = 3,
         width: int = 64,
         num_classes: int = 0,
         attention: int | None = None,
@@ -60,14 +66,14 @@ class ResNetDiscriminator(Discriminator):
         orthogonal_init: bool = False,
     ) -> None:
         super().__init__()
-        check_resolution(resolution)
-        widths = [multiple * width for multiple in MULTIPLES[resolution]]
-        halvings = 2 if resolution == 32 else len(widths) - 1
-        sizes = [resolution >> i for i in range(1, halvings + 1)]
+        _, square = map_sizes(resolution, aspect, image_channels)
+        widths = [multiple * width for multiple in MULTIPLES[square]]
+        halvings = 2 if square == 32 else len(widths) - 1
+        sizes = [square >> i for i in range(1, halvings + 1)]
         check_attention(attention, sizes)
-        self.num_classes, self.summed = num_classes, spectral_norm
+        self.image_channels, self.num_classes, self.summed = image_channels, num_classes, spectral_norm
         layers: list[nn.Module] = []
-        for i, (c_in, c_out) in enumerate(pairwise([3, *widths])):
+        for i, (c_in, c_out) in enumerate(pairwise([image_channels, *widths])):
             layers.append(DownBlock(c_in, c_out, halved=i < halvings, first=i == 0))
             if i < halvings and sizes[i] == attention:
                 layers.append(SelfAttention(c_out))
@@ -85,7 +91,7 @@ class ResNetDiscriminator(Discriminator):
                     parametrizations.spectral_norm(module)
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """A list of one tensor, the images (B, 3, R, R), and classes (B,) if it is conditional -> logits (B, 1)."""
+        """A list of one tensor, the images (B, C, H, W), and classes (B,) if it is conditional -> logits (B, 1)."""
         maps: Tensor = self.layers(features[0])
         vectors = maps.sum(dim=(2, 3)) if self.summed else maps.mean(dim=(2, 3))
         logits: Tensor = self.linear(vectors)

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from transfergen.images import Size, to_rgb
 from transfergen.networks.acceleration.folding import fuse_activations
 from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.backbones.base import Backbone
@@ -21,12 +22,12 @@ class TrunkDiscriminator(Discriminator):
 
     Args:
         backbone: the trunk.
-        resolution: R, in pixels.
+        size: H and W, in pixels.
         standardize_features: whether `calibrate` does anything.
-        prepare: (trunk, R), makes the trunk faster in place.
+        prepare: (trunk, size), makes the trunk faster in place.
 
     Raises:
-        ValueError: there is no trunk, or it is too deep for R.
+        ValueError: there is no trunk, or it is too deep for such images.
     """
 
     feature_mean: Tensor
@@ -36,13 +37,13 @@ class TrunkDiscriminator(Discriminator):
         self,
         backbone: Backbone,
         *,
-        resolution: int,
+        size: tuple[int, int],
         standardize_features: bool,
-        prepare: Callable[[nn.Module, int], None] = fuse_activations,
+        prepare: Callable[[nn.Module, Size], None] = fuse_activations,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
-        prepare(backbone, resolution)
+        prepare(backbone, size)
         self.backbone = backbone
         self.backbones = (backbone,)
         self.blocks = len(backbone.blocks)
@@ -67,11 +68,14 @@ class TrunkDiscriminator(Discriminator):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Measure the mean and deviation of the trunk's channels on real images (B, 3, R, R) in [-1, 1]."""
+        """Measure the mean and deviation of the trunk's channels on real images (B, C, H, W) in [-1, 1].
+
+        What is transparent is laid on a mid grey, so that all ranks measure the same.
+        """
         if self.standardize_features:
             was_training = self.training
             self.eval()  # the running statistics of a trunk with batch normalisation stay as they are
-            means, stds = channel_statistics(self._maps_of, images)
+            means, stds = channel_statistics(self._maps_of, to_rgb(images))
             self.train(was_training)
             self.feature_mean.copy_(torch.cat(means))
             self.feature_std.copy_(torch.cat(stds))
@@ -82,7 +86,7 @@ class TrunkDiscriminator(Discriminator):
         return (p for p in self.parameters() if p not in frozen)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, R, R) -> the output of the frozen blocks; the images themselves if nothing is frozen."""
+        """Images (B, C, H, W) -> the output of the frozen blocks; the images themselves if nothing is frozen."""
         return self.backbone.prefix(images, self.frozen_blocks)
 
     def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
@@ -106,7 +110,7 @@ class TrunkDiscriminator(Discriminator):
 
 
 class MultiHeadDiscriminator(TrunkDiscriminator):
-    """A discriminator with a head on each of several maps: images (B, 3, R, R) -> logits (B, N) of all heads."""
+    """A discriminator with a head on each of several maps: images (B, C, H, W) -> logits (B, N) of all heads."""
 
     heads: nn.ModuleList
 

@@ -1,14 +1,17 @@
 """The discriminator of `model=vgg_disc`: a pretrained trunk, seen at several depths, and fully connected heads."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from transfergen.image_shape import image_shape
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.heads import FullyConnectedHead
 from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 
 
 class VGGDiscriminator(MultiHeadDiscriminator):
-    """Images (B, 3, R, R) in [-1, 1] -> logits (B, N), one a head.
+    """Images (B, C, H, W) in [-1, 1] -> logits (B, N), one a head.
 
     Each tap of the trunk has a head of its own: convolutions of stride 2 down to 4x4 positions, then two fully
     connected layers. Shallow taps see textures and edges, deep ones things. One more head looks at the pixels
@@ -20,7 +23,9 @@ class VGGDiscriminator(MultiHeadDiscriminator):
 
     Args:
         backbone: the trunk.
-        resolution: R, in pixels.
+        resolution: R, in pixels, the shorter side.
+        aspect: width and height, as in (3, 2).
+        image_channels: C: 1, 3 or 4. The head on the pixels sees all of them.
         width: channels of the heads' convolutions.
         hidden: width of the hidden fully connected layer.
         pixels: whether there is a head on the pixels.
@@ -29,7 +34,7 @@ class VGGDiscriminator(MultiHeadDiscriminator):
             differ.
 
     Raises:
-        ValueError: no trunk, or one too deep for R.
+        ValueError: no trunk, or one too deep for such images.
     """
 
     def __init__(
@@ -37,20 +42,24 @@ class VGGDiscriminator(MultiHeadDiscriminator):
         backbone: Backbone,
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
+        image_channels: int = 3,
         width: int = 64,
         hidden: int = 256,
         pixels: bool = True,
         standardize_features: bool = True,
         joint_batchnorm: bool = True,
     ) -> None:
-        super().__init__(backbone, resolution=resolution, standardize_features=standardize_features)
+        size = image_shape(resolution, aspect).size
+        super().__init__(backbone, size=size, standardize_features=standardize_features)
+        self.image_channels = image_channels if pixels else None
         self.pixels, self.joint_batchnorm = pixels, joint_batchnorm
-        seen = [(3, resolution)] if pixels else []
-        seen += [(channels, size) for channels, size, _ in backbone.shapes(resolution)]
-        self.heads = nn.ModuleList(FullyConnectedHead(c, size, width=width, hidden=hidden) for c, size in seen)
+        seen = [(image_channels, *size)] if pixels else []
+        seen += backbone.shapes(size)
+        self.heads = nn.ModuleList(FullyConnectedHead(c, (h, w), width=width, hidden=hidden) for c, h, w in seen)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Images (B, 3, R, R) -> the images, if a head looks at them, and the output of the frozen blocks."""
+        """Images (B, C, H, W) -> the images, if a head looks at them, and the output of the frozen blocks."""
         state = super().features(images)
         return [images, *state] if self.pixels and self.frozen_blocks else state
 

@@ -15,7 +15,7 @@ from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 
 
 class VisionAidedDiscriminator(Discriminator):
-    """Images (B, 3, R, R) in [-1, 1] -> logits (B, N): the ordinary discriminator's, then each joined network's.
+    """Images (B, C, H, W) in [-1, 1] -> logits (B, N): the ordinary discriminator's, then each joined network's.
 
     After `start_images` real images, and then every `every_images`, one more network joins: the one whose features let
     a linear probe tell held-out reals from held-out fakes best (algorithm 1). Each network is frozen, has trainable
@@ -30,7 +30,8 @@ class VisionAidedDiscriminator(Discriminator):
     Args:
         ordinary: a discriminator without a pretrained trunk. The heads have its `joint_batchnorm`.
         backbones: networks to choose from, by name. Those that are None are left out.
-        resolution: R, in pixels.
+        resolution: R, in pixels, the shorter side.
+        aspect: width and height, as in (3, 2).
         count: number of networks that join in all; None: all of them.
         start_images: real images seen before the first network joins.
         every_images: real images between one network and the next.
@@ -38,8 +39,8 @@ class VisionAidedDiscriminator(Discriminator):
         channels, width: see ProjectedDiscriminator.
 
     Raises:
-        ValueError: there is no network to choose from, one is too deep for R, the ordinary discriminator has a
-            pretrained trunk, or `count` is out of range.
+        ValueError: there is no network to choose from, one is too deep for such images, the ordinary discriminator has
+            a pretrained trunk, or `count` is out of range.
     """
 
     trunk_can_train = False
@@ -50,6 +51,7 @@ class VisionAidedDiscriminator(Discriminator):
         backbones: Mapping[str, Backbone | None],
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
         count: int | None = None,
         start_images: int = 500_000,
         every_images: int = 100_000,
@@ -59,6 +61,7 @@ class VisionAidedDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         self.joint_batchnorm, self.num_classes = ordinary.joint_batchnorm, ordinary.num_classes
+        self.image_channels = ordinary.image_channels
         given = {name: backbone for name, backbone in backbones.items() if backbone is not None}
         if not given:
             raise ValueError("backbones: there is no network to choose from; give at least one")
@@ -69,10 +72,10 @@ class VisionAidedDiscriminator(Discriminator):
         if not 1 <= count <= len(given):
             raise ValueError(f"count={count}: there are {len(given)} networks, {', '.join(given)}")
         self.ordinary = ordinary
-        small: dict[str, Any] = {"enlarge": False, "standardize_features": True}
+        small: dict[str, Any] = {"enlarge": False, "standardize_features": True, "channels": channels, "width": width}
         self.judges = nn.ModuleDict(
             {
-                name: ProjectedDiscriminator(backbone, resolution=resolution, channels=channels, width=width, **small)
+                name: ProjectedDiscriminator(backbone, resolution=resolution, aspect=aspect, **small)
                 for name, backbone in given.items()
             }
         )
@@ -97,7 +100,7 @@ class VisionAidedDiscriminator(Discriminator):
         return self.start_images + done * self.every_images if done < self.count else math.inf
 
     def grow(self, real: Tensor, fake: Tensor) -> None:
-        """Let the network join that tells these reals from these fakes best, both (B, 3, R, R) in [-1, 1].
+        """Let the network join that tells these reals from these fakes best, both (B, C, H, W) in [-1, 1].
 
         All ranks must call it, with the same images.
         """
@@ -108,7 +111,7 @@ class VisionAidedDiscriminator(Discriminator):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:
-        """Standardise each network's channels by their statistics on real images (B, 3, R, R) in [-1, 1]."""
+        """Standardise each network's channels by their statistics on real images (B, C, H, W) in [-1, 1]."""
         for name in self.judges:
             self._judge(name).calibrate(images)
 
@@ -119,7 +122,7 @@ class VisionAidedDiscriminator(Discriminator):
             yield from self._judge(name).trainable_parameters()
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The images (B, 3, R, R), and the mixed maps (B, C, h, w) of each joined network."""
+        """The images (B, C, H, W), and the mixed maps (B, C, h, w) of each joined network."""
         return [images, *chain.from_iterable(self._judge(name).features(images) for name in self.joined)]
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
@@ -168,8 +171,8 @@ def probe(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: float = 1e-2
 
     Args:
         backbone: the mean of each channel over positions is a feature, standardised on the half that is fitted.
-        real: images (B, 3, R, R) in [-1, 1].
-        fake: images (B, 3, R, R) in [-1, 1].
+        real: images (B, C, H, W) in [-1, 1].
+        fake: images (B, C, H, W) in [-1, 1].
         ridge: weight of the probe's squared norm.
     """
     batches = [*torch.split(real, 64), *torch.split(fake, 64)]  # a trunk's first maps are large

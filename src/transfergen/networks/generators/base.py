@@ -6,20 +6,30 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from transfergen.image_shape import ImageShape, image_shape
 from transfergen.networks.layers.checkpointing import checkpointed
 
 
 class Generator(nn.Module):
-    """Latents (B, Z) ~ N(0, 1), and classes (B,) where `num_classes` is not 0 -> images (B, 3, R, R) in [-1, 1]."""
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) where `num_classes` is not 0 -> images (B, C, H, W) in [-1, 1]."""
 
     z_dim: int
     """Z."""
     resolution: int
-    """R, in pixels."""
+    """The shorter side of an image, in pixels."""
+    aspect: Sequence[int] = (1, 1)
+    """Width and height of an image, as the smallest whole numbers or multiples of these."""
+    image_channels: int = 3
+    """C: 1, 3 or 4."""
     num_classes: int = 0
     """Number of classes; 0 if the generator is unconditional."""
     checkpointing: bool = False
     """Whether the backward pass computes each block once more, for whose gradients less is kept then."""
+
+    @property
+    def image_shape(self) -> ImageShape:
+        """C, H and W."""
+        return image_shape(self.resolution, self.aspect, self.image_channels)
 
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """The blocks in their order, each with all that follows it before the next one; the last makes the pixels.
@@ -104,7 +114,7 @@ def sample(
     truncation: float | None = None,
     classes: Sequence[int] = (),
 ) -> Tensor:
-    """Images (number of seeds, 3, R, R) in [-1, 1], one for each seed, made in eval mode.
+    """Images (number of seeds, C, H, W) in [-1, 1], one for each seed, made in eval mode.
 
     Args:
         generator: is left in the mode, training or eval, that it was in.

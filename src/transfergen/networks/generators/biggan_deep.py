@@ -1,6 +1,6 @@
 """BigGAN-deep's generator. Brock 2019, arXiv:1809.11096, appendix B, figure 16 and tables 7 to 9."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,21 +14,22 @@ from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d,
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
 from transfergen.networks.layers.truncation_norm import TruncationBatchNorm2d, batch_norm
+from transfergen.networks.resolutions import map_sizes
 
 MULTIPLES = {
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
     512: (16, 16, 8, 8, 4, 2, 1, 1),
 }
-"""Channels at 4x4 and at each size after it, in units of `width`."""
+"""By the resolution of square images: channels of the first maps and of each size after it, in units of `width`."""
 ATTENTION = 8
-"""Blocks before the self-attention, which is on maps of 64x64."""
+"""Blocks before the self-attention, which is on maps of 64x64 where the images are squares."""
 BOUND = 2.0
 """The normal distribution of truncated latents is cut off here, before it is scaled by the truncation."""
 
 
 class BigGANDeep(Generator):
-    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, 3, R, R) in [-1, 1].
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, C, H, W) in [-1, 1].
 
     The latent and an embedding of the class, as one vector, lead by a linear layer to maps of 4x4, and set the gains
     and biases of all batch normalisations in the blocks. Each size up to R / 2 has two residual blocks with a
@@ -36,11 +37,14 @@ class BigGANDeep(Generator):
     have spectral normalisation.
 
     It follows the graph of the released generators where that differs from the paper. The last convolution has `width`
-    channels, of which the first three are the image. Truncated latents are those of a normal distribution truncated at
+    channels, of which the first C are the image. Truncated latents are those of a normal distribution truncated at
     2 deviations, times the truncation, and batch normalisation has statistics of its own for each truncation.
 
     Args:
-        resolution: R, in pixels: 128, 256 or 512.
+        resolution: R, in pixels, the shorter side: 128, 256 or 512 for squares.
+        aspect: width and height, as in (3, 2). All sizes of maps above are for squares; others have maps of their own
+            aspect, the smallest as `first_map` says.
+        image_channels: C: 1, 3 or 4.
         z_dim: Z, size of the latent.
         width: channels of the last block.
         num_classes: number of classes; 0: unconditional, with one learnt embedding for all images.
@@ -50,13 +54,15 @@ class BigGANDeep(Generator):
             is an ordinary one. Training changes none of them, so they are for a generator that is only used.
 
     Raises:
-        ValueError: R is not one of these, or `width` is no multiple of 4.
+        ValueError: there are no images of this shape (see `map_sizes`), or `width` is no multiple of 4.
     """
 
     def __init__(
         self,
         *,
         resolution: int = 128,
+        aspect: Sequence[int] = (1, 1),
+        image_channels: int = 3,
         z_dim: int = 128,
         width: int = 128,
         num_classes: int = 0,
@@ -65,15 +71,15 @@ class BigGANDeep(Generator):
         statistics: int = 0,
     ) -> None:
         super().__init__()
-        if resolution not in MULTIPLES:
-            raise ValueError(f"resolution={resolution}: choose 128, 256 or 512 pixels")
+        self.first, square = map_sizes(resolution, aspect, image_channels, squares=list(MULTIPLES))
         if width % 4:
             raise ValueError(f"width={width}: a quarter of it passes the bottlenecks; choose a multiple of 4")
-        self.resolution, self.z_dim, self.num_classes = resolution, z_dim, num_classes
-        widths = [multiple * width for multiple in MULTIPLES[resolution]]
+        self.resolution, self.aspect, self.image_channels = resolution, aspect, image_channels
+        self.z_dim, self.num_classes = z_dim, num_classes
+        widths = [multiple * width for multiple in MULTIPLES[square]]
         condition_dim = z_dim + class_dim
         self.embedding = nn.Embedding(max(1, num_classes), class_dim)
-        self.linear = nn.Linear(condition_dim, widths[0] * 4 * 4)
+        self.linear = nn.Linear(condition_dim, widths[0] * self.first[0] * self.first[1])
         self.blocks = nn.Sequential(
             *(
                 BottleneckBlock(c_in, out, condition_dim, doubled=doubled, eps=eps, statistics=statistics)
@@ -83,19 +89,20 @@ class BigGANDeep(Generator):
         )
         self.attention = SelfAttention(widths[ATTENTION // 2])
         norm = batch_norm(width, eps=eps, statistics=statistics)
-        self.to_rgb = nn.Sequential(norm, nn.ReLU(inplace=True), LeadingConv2d(width, width, 3, padding=1), nn.Tanh())
-        for layer in (self.embedding, self.linear, self.to_rgb[2]):
+        last = LeadingConv2d(width, image_channels)
+        self.to_rgb = nn.Sequential(norm, nn.ReLU(inplace=True), last, nn.Tanh())
+        for layer in (self.embedding, self.linear, last):
             glorot_init(layer)
         for module in list(self.modules()):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 parametrizations.spectral_norm(module)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), classes (B,) -> images (B, 3, R, R) in [-1, 1]. An unconditional generator ignores `y`."""
+        """Latents (B, Z), classes (B,) -> images (B, C, H, W) in [-1, 1]. An unconditional generator ignores `y`."""
         assert not self.num_classes or y is not None, "a conditional generator needs classes"
         embedded = self.embedding(y) if self.num_classes else self.embedding.weight.expand(len(z), -1)
         condition = torch.cat([z, embedded], dim=1)
-        maps = self.linear(condition).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
+        maps = self.linear(condition).unflatten(1, (*self.first, -1)).permute(0, 3, 1, 2)
         for i, block in enumerate(self.blocks):
             if i == ATTENTION:
                 maps = self.apply_block(self.attention, maps)
@@ -167,12 +174,16 @@ class BottleneckBlock(nn.Module):
 
 
 class LeadingConv2d(nn.Conv2d):
-    """`Conv2d` of which only the first three output channels are computed.
+    """A convolution 3x3 from maps (B, W, h, w) to as many channels, of which only the first C are computed.
 
     The others are weights that spectral normalisation sees: it divides by the largest singular value of all.
     """
 
+    def __init__(self, width: int, computed: int) -> None:
+        super().__init__(width, width, 3, padding=1)
+        self.computed = computed
+
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, h, w) -> (B, 3, h, w)."""
+        """Maps (B, W, h, w) -> (B, C, h, w)."""
         assert self.bias is not None
-        return F.conv2d(maps, self.weight[:3], self.bias[:3], padding=self.padding)
+        return F.conv2d(maps, self.weight[: self.computed], self.bias[: self.computed], padding=self.padding)

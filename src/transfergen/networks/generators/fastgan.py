@@ -1,5 +1,6 @@
 """The light generator with skip-layer excitation. Liu 2021, arXiv:2101.04775 (FastGAN)."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -8,14 +9,14 @@ from torch import Tensor, nn
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.initialization import dcgan_init
 from transfergen.networks.layers.resampling import ProjectAndReshape, UpsampledConv2d, WholeMapConv2d
-from transfergen.networks.resolutions import check_resolution
+from transfergen.networks.resolutions import map_sizes
 
 MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
-"""Channels at each size, in units of `width`."""
+"""Channels at each size of the maps for square images, in units of `width`."""
 
 
 class FastGAN(Generator):
-    """Latents (B, Z) ~ N(0, 1) -> images (B, 3, R, R) in [-1, 1].
+    """Latents (B, Z) ~ N(0, 1) -> images (B, C, H, W) in [-1, 1].
 
     A transposed convolution leads to maps of 4x4, and blocks double their size up to R: upsampling, convolution, batch
     normalisation and a gated linear unit, without biases. The blocks to 8, 32 and 128 px have a second convolution, and
@@ -36,7 +37,10 @@ class FastGAN(Generator):
     start from PyTorch's default distribution.
 
     Args:
-        resolution: R, in pixels: 32, 64, 128 or 256.
+        resolution: R, in pixels, the shorter side: 32, 64, 128 or 256 for squares.
+        aspect: width and height, as in (3, 2). All sizes of maps above are for squares; others have maps of their own
+            aspect, the smallest as `first_map` says.
+        image_channels: C: 1, 3 or 4.
         z_dim: Z, size of the latent.
         width: channels at 128 px; 16 times as many at 4 px.
         second_convolutions: whether all blocks have a second convolution, and noise.
@@ -45,13 +49,15 @@ class FastGAN(Generator):
             it in eval mode.
 
     Raises:
-        ValueError: R is not one of these.
+        ValueError: there are no images of this shape, see `map_sizes`.
     """
 
     def __init__(
         self,
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
+        image_channels: int = 3,
         z_dim: int = 256,
         width: int = 64,
         second_convolutions: bool = False,
@@ -59,32 +65,37 @@ class FastGAN(Generator):
         bounded: bool = True,
     ) -> None:
         super().__init__()
-        check_resolution(resolution)
-        self.resolution, self.z_dim, self.hypersphere, self.bounded = resolution, z_dim, hypersphere, bounded
-        channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= resolution}
-        self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4]), *_gated(channels[4]))
-        sizes = list(channels)
+        first, square = map_sizes(resolution, aspect, image_channels)
+        self.resolution, self.aspect, self.image_channels, self.z_dim = resolution, aspect, image_channels, z_dim
+        self.hypersphere, self.bounded = hypersphere, bounded
+        channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= square}
+        self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4], first), *_gated(channels[4]))
+        self.sizes = list(channels)
         self.blocks = nn.ModuleList(
-            _block(channels[size // 2], channels[size], size, second=second_convolutions or size in (8, 32, 128))
-            for size in sizes[1:]
+            _block(
+                channels[size // 2],
+                channels[size],
+                (first[0] * size // 4, first[1] * size // 4),
+                second=second_convolutions or size in (8, 32, 128),
+            )
+            for size in self.sizes[1:]
         )
-        self.skips = {size: max(4, size // 16) for size in sizes if size >= 64 or size == resolution}
+        self.skips = {size: max(4, size // 16) for size in self.sizes if size >= 64 or size == square}
         self.excitations = nn.ModuleDict(
-            {str(size): Excitation(channels[low], channels[size]) for size, low in self.skips.items()}
+            {str(size): Excitation(channels[low], channels[size], first) for size, low in self.skips.items()}
         )
-        self.to_rgb = nn.Conv2d(channels[resolution], 3, 3, padding=1, bias=not bounded)
+        self.to_rgb = nn.Conv2d(channels[square], image_channels, 3, padding=1, bias=not bounded)
         self.apply(dcgan_init)
         nn.init.normal_(self.to_rgb.weight, std=self.to_rgb.weight[0].numel() ** -0.5)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z) -> images (B, 3, R, R) in [-1, 1]. `y` is ignored."""
+        """Latents (B, Z) -> images (B, C, H, W) in [-1, 1]. `y` is ignored."""
         if self.hypersphere:
             z = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         maps = self.start(z)
         maps_of_size = {4: maps}
-        for block in self.blocks:
+        for size, block in zip(self.sizes[1:], self.blocks, strict=True):
             maps = self.apply_block(block, maps)
-            size = maps.shape[-1]
             if size in self.skips:
                 maps = maps * self.excitations[str(size)](maps_of_size[self.skips[size]])
             maps_of_size[size] = maps
@@ -107,13 +118,16 @@ class FastGAN(Generator):
 
 
 class Excitation(nn.Module):
-    """Maps (B, C, h, w), h and w multiples of 4 -> factors (B, C', 1, 1) in (0, 1) for the channels of larger maps."""
+    """Maps (B, C, h, w) -> factors (B, C', 1, 1) in (0, 1) for the channels of larger maps.
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    The maps are pooled to the size `first` of the smallest ones, of which h and w are multiples.
+    """
+
+    def __init__(self, c_in: int, c_out: int, first: tuple[int, int] = (4, 4)) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4),
-            WholeMapConv2d(c_in, c_out, 4, bias=False),
+            nn.AdaptiveAvgPool2d(first),
+            WholeMapConv2d(c_in, c_out, first, bias=False),
             nn.SiLU(inplace=True),
             nn.Conv2d(c_out, c_out, 1, bias=False),
             nn.Sigmoid(),
@@ -126,17 +140,17 @@ class Excitation(nn.Module):
 
 
 class Noise(nn.Module):
-    """Maps (B, C, S, S) -> the same plus noise, one value a position, times a trained factor that starts from 0."""
+    """Maps (B, C, h, w) -> the same plus noise, one value a position, times a trained factor that starts from 0."""
 
     constant: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.zeros(()))
-        self.register_buffer("constant", torch.randn(1, 1, size, size))
+        self.register_buffer("constant", torch.randn(1, 1, *size))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, S, S) -> the same shape."""
+        """Maps (B, C, h, w) -> the same shape."""
         noise = torch.randn_like(maps[:, :1]) if self.training else self.constant
         return maps + (self.factor * noise).to(maps.dtype)
 
@@ -157,7 +171,7 @@ def _gated(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm2d(2 * channels), GLU()
 
 
-def _block(c_in: int, c_out: int, size: int, *, second: bool) -> nn.Sequential:
+def _block(c_in: int, c_out: int, size: tuple[int, int], *, second: bool) -> nn.Sequential:
     up = UpsampledConv2d(c_in, 2 * c_out, bias=False)
     if not second:
         return nn.Sequential(up, *_gated(c_out))

@@ -15,7 +15,7 @@ from transfergen.networks.layers.attention import SelfAttention, check_attention
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d, ConditionalSequential
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
-from transfergen.networks.resolutions import check_resolution
+from transfergen.networks.resolutions import map_sizes
 
 MULTIPLES = {
     32: (4, 4, 4, 4),
@@ -23,11 +23,11 @@ MULTIPLES = {
     128: (16, 16, 8, 4, 2, 1),
     256: (16, 16, 8, 8, 4, 2, 1),
 }
-"""Channels at 4x4 and after each block, in units of `width`."""
+"""By the resolution of square images: channels of the first maps and after each block, in units of `width`."""
 
 
 class ResNet(Generator):
-    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, 3, R, R) in [-1, 1].
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, C, H, W) in [-1, 1].
 
     A linear layer leads to maps of 4x4, residual blocks double their size up to R, and batch normalisation, ReLU, a
     convolution and tanh follow. With `width=64` the channels are those of the papers: 256 throughout at 32 px and 1024
@@ -44,7 +44,10 @@ class ResNet(Generator):
     one number more.
 
     Args:
-        resolution: R, in pixels: 32, 64, 128 or 256.
+        resolution: R, in pixels, the shorter side: 32, 64, 128 or 256 for squares.
+        aspect: width and height, as in (3, 2). All sizes of maps above are for squares; others have maps of their own
+            aspect, the smallest as `first_map` says.
+        image_channels: C: 1, 3 or 4.
         z_dim: Z, size of the latent.
         width: channels of the last block, from 64 px on; a quarter of all blocks' at 32 px.
         num_classes: number of classes; 0: unconditional.
@@ -60,14 +63,17 @@ class ResNet(Generator):
         eps: is added to the variance in batch normalisation.
 
     Raises:
-        ValueError: R is not one of these, no maps are of the size `attention`, `multiples` are too many or too few, or
-            a hierarchical latent has too few numbers or no class embedding to be joined to.
+        ValueError: there are no images of this shape (see `map_sizes`), no maps are of the size `attention`,
+            `multiples` are too many or too few, or a hierarchical latent has too few numbers or no class embedding to
+            be joined to.
     """
 
     def __init__(
         self,
         *,
         resolution: int = 64,
+        aspect: Sequence[int] = (1, 1),
+        image_channels: int = 3,
         z_dim: int = 128,
         width: int = 64,
         num_classes: int = 0,
@@ -82,10 +88,10 @@ class ResNet(Generator):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        check_resolution(resolution)
-        multiples = multiples or MULTIPLES[resolution]
-        if len(multiples) != len(MULTIPLES[resolution]):
-            raise ValueError(f"multiples={list(multiples)}: give {len(MULTIPLES[resolution])} for {resolution} px")
+        first, square = map_sizes(resolution, aspect, image_channels)
+        multiples = multiples or MULTIPLES[square]
+        if len(multiples) != len(MULTIPLES[square]):
+            raise ValueError(f"multiples={list(multiples)}: give {len(MULTIPLES[square])} for {resolution} px")
         widths = [multiple * width for multiple in multiples]
         sizes = [4 * 2**i for i in range(len(widths))]
         check_attention(attention, sizes[1:])
@@ -93,11 +99,12 @@ class ResNet(Generator):
             raise ValueError(f"z_dim={z_dim}: a hierarchical latent has {len(widths)} chunks; choose 120, say")
         if hierarchical and num_classes and not class_dim:
             raise ValueError("class_dim=0: a hierarchical latent is joined to a class embedding; choose 128, say")
-        self.resolution, self.z_dim, self.num_classes = resolution, z_dim, num_classes
-        self.attention_size, self.orthogonal = attention, orthogonal
+        self.resolution, self.aspect, self.image_channels = resolution, aspect, image_channels
+        self.z_dim, self.num_classes, self.orthogonal = z_dim, num_classes, orthogonal
+        self.first, self.attention_block = first, sizes.index(attention) - 1 if attention else None
         parts = len(widths) if hierarchical else 1
         self.chunks = [len(range(i, z_dim, parts)) for i in range(parts)]
-        self.linear = nn.Linear(self.chunks[0], widths[0] * 4 * 4)
+        self.linear = nn.Linear(self.chunks[0], widths[0] * first[0] * first[1])
         shared = class_dim if num_classes else 0
         self.embedding = nn.Embedding(num_classes, class_dim) if shared else None
         dims = [shared + chunk for chunk in self.chunks[1:]] or [shared] * (len(widths) - 1)
@@ -105,7 +112,7 @@ class ResNet(Generator):
         pairs = zip(pairwise(widths), norms, strict=True)
         self.blocks = nn.Sequential(*(UpBlock(*pair, norm, bias=bias) for pair, norm in pairs))
         self.attention = SelfAttention(widths[sizes.index(attention)]) if attention else None
-        last = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        last = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
         self.to_rgb = nn.Sequential(nn.BatchNorm2d(widths[-1], eps=eps), nn.ReLU(inplace=True), last, nn.Tanh())
         for layer in (self.linear, last, self.embedding):
             if layer is not None:
@@ -117,12 +124,12 @@ class ResNet(Generator):
                 parametrizations.spectral_norm(module)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), classes (B,) -> images (B, 3, R, R) in [-1, 1]. An unconditional generator ignores `y`."""
+        """Latents (B, Z), classes (B,) -> images (B, C, H, W) in [-1, 1]. An unconditional generator ignores `y`."""
         start, conditions = self._conditions(z, y)
-        maps = self.linear(start).unflatten(1, (-1, 4, 4))
-        for block, condition in zip(self.blocks, conditions, strict=True):
+        maps = self.linear(start).unflatten(1, (-1, *self.first))
+        for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
             maps = self.apply_block(block, maps, condition)
-            if self.attention is not None and maps.shape[-1] == self.attention_size:
+            if self.attention is not None and i == self.attention_block:
                 maps = self.apply_block(self.attention, maps)
         return self.apply_block(self.to_rgb, maps)
 
@@ -130,8 +137,8 @@ class ResNet(Generator):
         """The residual blocks, one with the self-attention, the last with the layers that make the pixels."""
         stages: list[list[nn.Module]] = [[block] for block in self.blocks]
         if self.attention is not None:
-            assert self.attention_size is not None
-            stages[self.attention_size.bit_length() - 4].append(self.attention)  # the first block's maps are 8x8
+            assert self.attention_block is not None
+            stages[self.attention_block].append(self.attention)
         stages[-1].append(self.to_rgb)
         return stages
 

@@ -82,17 +82,17 @@ def _flatten(x: Tensor) -> Tensor:
 
 
 class ProjectAndReshape(nn.ConvTranspose2d):
-    """Latents (B, Z) -> maps (B, C, 4, 4): a transposed convolution 4x4 of one pixel, computed as a matrix product."""
+    """Latents (B, Z) -> maps (B, C, h, w): a transposed convolution of one pixel, computed as a matrix product."""
 
-    def __init__(self, z_dim: int, channels: int) -> None:
-        super().__init__(z_dim, channels, 4, bias=False)
+    def __init__(self, z_dim: int, channels: int, size: tuple[int, int] = (4, 4)) -> None:
+        super().__init__(z_dim, channels, size, bias=False)
 
     def forward(self, z: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Latents (B, Z) -> maps (B, C, 4, 4)."""
-        return (z @ self.matrix().T).view(-1, self.out_channels, 4, 4)
+        """Latents (B, Z) -> maps (B, C, h, w)."""
+        return (z @ self.matrix().T).view(-1, *self.weight.shape[1:])
 
     def matrix(self) -> Tensor:
-        """The weight as the matrix (16 C, Z) that takes the latent."""
+        """The weight as the matrix (C h w, Z) that takes the latent."""
         return self.weight.flatten(1).T
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transfergen.networks import weights
 from transfergen.networks.discriminators import resnet as discriminators
 from transfergen.networks.generators import resnet as generators
-from transfergen.networks.resolutions import check_resolution
+from transfergen.networks.resolutions import map_sizes
 
 Rules = Iterable[tuple[str, str]]
 """A regular expression for a whole name, and the new name with \\1 for the first group; see `weights.rename`."""
@@ -106,7 +106,7 @@ def resnet_generator(state: dict[str, Tensor], place: int | None, eps: float) ->
     """
     blocks = count_blocks(state)
     resolution = 4 * 2**blocks
-    check_resolution(resolution)
+    map_sizes(resolution)
     outputs = [len(weight_of(state, f"blocks.{i}.residual.2")) for i in range(blocks)]
     widths = [len(weight_of(state, "linear")) // 16, *outputs]
     usual = generators.MULTIPLES[resolution]
@@ -149,7 +149,7 @@ def resnet_discriminator(state: dict[str, Tensor], first: str, second: str, shor
     """
     place = attention_place(state)
     resolution = 2 ** (count_blocks(state) + (place is None))
-    check_resolution(resolution)
+    map_sizes(resolution)
     rules = [
         (rf"blocks\.0\.{first}\.(.+)", r"layers.0.residual.0.\1"),
         (rf"blocks\.0\.{second}\.(.+)", r"layers.0.residual.2.\1"),

@@ -110,7 +110,7 @@ class Evaluation(IntervalCallback):
             data.test_set,
             what=f"{SPLIT} images",
             count=self.count,
-            resolution=data.resolution,
+            size=data.image_shape.size,
             cache_dir=data.cache_dir,
             device=pl_module.device,
             track=track_on_bar(trainer),

@@ -37,7 +37,7 @@ class Reconstructions(IntervalCallback):
         assert isinstance(pl_module, Autoencoding)
         data = trainer.datamodule  # type: ignore[attr-defined]
         chosen = data.test_set.sample_images(PICTURES)
-        self._images = to_float(chosen.pixels, data.resolution)
+        self._images = to_float(chosen.pixels, data.image_shape.size)
         self._labels = chosen.labels if pl_module.generator.num_classes else None
 
     @rank_zero_only

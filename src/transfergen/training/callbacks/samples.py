@@ -38,7 +38,7 @@ class SampleGrid(IntervalCallback):
         """Save the grid of real images and measure their spread."""
         assert isinstance(pl_module, GenerativeModule)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        real_images = to_float(data.train_set.sample_images(self.count).pixels, data.resolution)
+        real_images = to_float(data.train_set.sample_images(self.count).pixels, data.image_shape.size)
         self._real_spread = _spread(real_images)
         save_grid(trainer, self.run_dir / artefacts.SAMPLES / "reals.png", "reals", real_images, pl_module.images_seen)
 
@@ -60,7 +60,7 @@ class SampleGrid(IntervalCallback):
 def save_grid(
     trainer: Trainer, path: Path, title: str, images: Tensor, images_seen: int, columns: int | None = None
 ) -> None:
-    """Save images (B, 3, R, R) in [-1, 1] as one PNG, and in the loggers under `title`."""
+    """Save images (B, C, H, W) in [-1, 1] as one PNG, and in the loggers under `title`."""
     grid = to_grid(images, columns)
     artefacts.write_picture(path, grid)
     for logger in trainer.loggers:
@@ -68,5 +68,5 @@ def save_grid(
 
 
 def _spread(images: Tensor) -> float:
-    """Root mean variance of each pixel over images (B, 3, R, R), resized to 16x16; 0 for a single image."""
+    """Root mean variance of each pixel over images (B, C, H, W), resized to 16x16; 0 for a single image."""
     return float(resize(images.float(), 16).var(dim=0, unbiased=False).mean().sqrt())
