@@ -209,7 +209,7 @@ def assert_logits(logits):
 @pytest.mark.parametrize("model", ["_recipe", *options("model")])
 def test_each_model_selects_and_sets_nothing_of_what_it_selects(model):
     content = OmegaConf.load(CONF_DIR / "model" / f"{model}.yaml")
-    assert set(content) <= {"defaults", "data", "ema", "lr_decay"}
+    assert set(content) <= {"defaults", "data", "ema", "lr_decay", "max_images"}
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         chosen = compose("train", [f"model={model}"], return_hydra_config=True).hydra.runtime.choices
     for default in (default for default in content.defaults if default != "_recipe"):

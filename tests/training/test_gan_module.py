@@ -205,6 +205,12 @@ def test_rates_fall_to_nothing_and_go_on_falling_in_a_resumed_run(tmp_path, rate
     assert rates == [[2 * left, left] for left in (1, 1, 1, 0.5, 0.5, 0.25)]
 
 
+def test_rates_stay_as_they_are_in_a_run_that_ends_before_they_would_fall(tmp_path, rates):
+    code, _, err = train(tmp_path, *FROM_2_AND_1, "lr_decay.start_images=16", "max_images=16", small=False)
+    assert code == 0, err
+    assert rates == [[2, 1], [2, 1]]
+
+
 def test_rates_fall_to_a_part_of_themselves_and_stay_there(tmp_path, rates):
     fall = ["lr_decay.start_images=8", "lr_decay.end_images=24", "lr_decay.final_factor=0.5"]
     code, _, err = train(tmp_path, *FROM_2_AND_1, *fall, "max_images=40", small=False)
