@@ -1,6 +1,7 @@
 """Pictures of any mode and shape, from files to a training, its resumption, images, an export and metrics."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from runs import ANY_MODEL, SMALL_MODELS, called, train, vgg11
 from transfergen import Generator
 from transfergen.commands import evaluate, export, generate
 from transfergen.image_shape import ImageShape
+from transfergen.training import gan_module
 
 MODES = ("L", "LA", "RGB", "RGBA", "P")
 VGG = [*vgg11("backbone"), "discriminator.width=8", "discriminator.hidden=16"]
@@ -45,8 +47,11 @@ def run(request, pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = [f"data.path={pictures}", f"data.channels={channels}", f"data.aspect={aspect}"]
     general = [option for option in ANY_MODEL if not option.startswith(("data=", "data.source"))]
-    code, _, err = train(folder, *general, "data=image_folder", *data, *model, "max_images=16", small=False)
-    assert code == 0, err
+    kept = mock.Mock(wraps=gan_module.RealFeatures)
+    with mock.patch.object(gan_module, "RealFeatures", kept):
+        code, _, err = train(folder, *general, "data=image_folder", *data, *model, "max_images=16", small=False)
+        assert code == 0, err
+    assert (kept.call_args.kwargs["cache_mib"] == 0) == (channels == 4), "features on one random colour would be kept"
     code, _, err = train(folder, f"resume={folder}", "max_images=32", small=False)
     assert code == 0, err
     return folder, shape
