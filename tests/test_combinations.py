@@ -1,17 +1,21 @@
 """Every combination of groups that makes sense takes a step, and every model does on two ranks."""
 
 import json
+from unittest import mock
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from runs import ANY_MODEL, SMALL_MODELS, command, train, vgg11
+from ranks import on_two_ranks
+from runs import ANY_MODEL, SMALL_MODELS, train, vgg11
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.networks.generators.base import sample
 from transfergen.runs.generator_files import load_generator, save_generator
+from transfergen.training import fit
+from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.trainer import build_trainer
 
@@ -116,43 +120,6 @@ def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combinat
     torch.testing.assert_close(again, sample(module.ema_generator, range(2), "cpu"), atol=1e-5, rtol=1e-5)
 
 
-TWO_RANKS = """
-import json, os, sys
-import torch
-from hydra import compose, initialize_config_dir
-import transfergen.commands.train
-from transfergen.config import CONF_DIR
-from omegaconf import OmegaConf
-from transfergen.training.base_module import GenerativeModule
-from transfergen.distributed import all_gather_objects
-from transfergen.training.fit import train
-from pathlib import Path
-
-models, out = json.loads(sys.argv[1]), Path(sys.argv[2])
-ended = {}
-end = GenerativeModule.on_train_end
-
-def on_train_end(self):
-    sums = [float(p.double().abs().sum()) for p in self.parameters()]
-    ended["sums"] = all_gather_objects(sums)
-    end(self)
-
-GenerativeModule.on_train_end = on_train_end
-def resolved(config):
-    return OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-
-results = {}
-for name, overrides in models.items():
-    run_dir = out / name
-    run_dir.mkdir(exist_ok=True)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "trainer.devices=2", "optimizer.d_steps=1", "max_images=16"])
-    train(resolved(config), run_dir)
-    results[name] = ended.pop("sums")
-if os.environ["RANK"] == "0":
-    (out / "results.json").write_text(json.dumps(results))
-"""
-
 STRATEGIES = {
     "distillation": [*SMALL_MODELS["dcgan"], *TRUNK, "transfer=distillation"],
     "domain_adaptation": [
@@ -166,9 +133,25 @@ STRATEGIES = {
 }
 
 
+def trained(rank, folder, models):
+    """The sums of all weights after two steps of each model on this rank."""
+    sums, end = {}, GenerativeModule.on_train_end
+
+    def on_train_end(module):
+        sums[module.trainer.default_root_dir] = [float(p.double().abs().sum()) for p in module.parameters()]
+        end(module)
+
+    with mock.patch.object(GenerativeModule, "on_train_end", on_train_end):
+        for name, overrides in models.items():
+            (folder / name).mkdir(exist_ok=True)
+            config = composed(*overrides, "trainer.devices=2", "optimizer.d_steps=1", "max_images=16")
+            fit.train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), folder / name)
+    return sums
+
+
 @pytest.fixture(scope="module")
-def on_two_ranks(tmp_path_factory):
-    """Every model's training on one pair of processes: sums of its weights by rank, and the folder of the runs."""
+def both(tmp_path_factory):
+    """What every model's training gives on each of two ranks, and the folder of the runs."""
     folder = tmp_path_factory.mktemp("ranks")
     source = folder / "source"
     code, _, err = train(source, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)
@@ -176,19 +159,12 @@ def on_two_ranks(tmp_path_factory):
     strategies = {name: list(options) for name, options in STRATEGIES.items()}
     strategies["distillation"].append(f"transfer.teacher={source}")
     strategies["domain_adaptation"].append(f"transfer.source={source}")
-    models = {name: [*ANY_MODEL, *options] for name, options in (SMALL_MODELS | strategies).items()}
-    script = folder / "pair.py"
-    script.write_text(TWO_RANKS)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = command(None, json.dumps(models), str(folder), script=launcher, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "results.json").read_text()), folder
+    return on_two_ranks(folder, trained, folder, SMALL_MODELS | strategies, joined=False), folder
 
 
 @pytest.mark.parametrize("model", [*SMALL_MODELS, *STRATEGIES])
-def test_model_trains_on_two_ranks_to_the_same_weights_and_its_generator_loads(on_two_ranks, model):
-    sums, folder = on_two_ranks
-    assert len(sums[model]) == 2
-    assert sums[model][0] == sums[model][1]
+def test_model_trains_on_two_ranks_to_the_same_weights_and_its_generator_loads(both, model):
+    (first, second), folder = both
+    assert first[str(folder / model)] == second[str(folder / model)]
     images = sample(load_generator(folder / model), range(2), "cpu")
     assert images.isfinite().all()

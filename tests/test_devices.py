@@ -1,3 +1,6 @@
+import os
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -46,6 +49,17 @@ def test_several_gpus_are_numbered_and_the_cpu_is_used_again(machine):
     assert choose_devices("cpu", 9) == 9 * [torch.device("cpu")]
     with pytest.raises(ValueError, match=r"^devices=3: this machine has 2 of cuda; set devices=2$"):
         choose_devices("cuda", 3)
+
+
+def test_other_processes_have_the_busy_time_of_the_usable_cores_that_is_not_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "usable_cores", lambda: {1, 3})
+    monkeypatch.setattr(devices, "time", SimpleNamespace(process_time=lambda: 2.5))
+    stat, second = tmp_path / "stat", os.sysconf("SC_CLK_TCK")
+    assert devices.seconds_of_others(stat) == 0  # no such file
+    parts = [4, 1, 2, 9, 8, 0.5, 0.25, 0.25, 3, 3]  # 8 s of work: not idle, not waiting for a disk, no guest's twice
+    core = " ".join(str(int(seconds * second)) for seconds in parts)
+    stat.write_text("".join(f"{name} {core}\n" for name in ("cpu ", "cpu0", "cpu1", "cpu2", "cpu3")) + "intr 7\n")
+    assert devices.seconds_of_others(stat) == pytest.approx(2 * 8 - 2.5)
 
 
 def test_this_machine_has_the_cores_that_torch_may_use():

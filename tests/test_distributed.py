@@ -1,47 +1,19 @@
 """Two processes on one CPU, over gloo."""
 
-import json
+from unittest import mock
 
 import pytest
 import torch
-from runs import ANY_MODEL, SMALL, SMALL_MODELS, command
-
-from transfergen.training.trainer import SyncBatchNorm, build_trainer
-
-LIST_RANKS = """
-import json, sys, torch
-from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-import transfergen.commands.train
+from ranks import on_two_ranks
+from runs import ANY_MODEL, SMALL, SMALL_MODELS
+
+import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR
-from transfergen.training.fit import train
+from transfergen.training import fit
 from transfergen.training.gan_module import GAN
-
-end, step = GAN.on_train_end, GAN.training_step
-seen = []
-
-def training_step(self, batch, batch_idx):
-    result = step(self, batch, batch_idx)
-    seen.append(batch.indices)
-    return result
-
-def on_train_end(self):
-    state = dict(self.named_parameters())
-    torch.save({"weights": state, "seen": [i.tolist() for i in seen], "noise": self._randomness.latents(2, 3),
-                "joined": getattr(self.discriminator, "joined", [])}, run_dir.parent / f"rank{self.global_rank}.pt")
-    seen.clear()
-    end(self)
-
-GAN.training_step, GAN.on_train_end = training_step, on_train_end
-for name, overrides in json.loads(sys.argv[1]).items():
-    run_dir = Path(sys.argv[2]) / name / "run"
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "trainer.max_epochs=1", "trainer.devices=2"])
-    train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run_dir)
-"""
-
+from transfergen.training.trainer import SyncBatchNorm, build_trainer
 
 OPTIONS = {
     "feature_extraction": SMALL,
@@ -57,23 +29,45 @@ OPTIONS = {
 }
 
 
+def trained(rank, folder):
+    """What this rank has seen and become after an epoch with each of the options, one after the other."""
+    return {name: epoch(folder / name / "run", overrides) for name, overrides in OPTIONS.items()}
+
+
+def epoch(run_dir, overrides):
+    run_dir.mkdir(parents=True, exist_ok=True)
+    found, seen, end, step = {}, [], GAN.on_train_end, GAN.training_step
+
+    def training_step(module, batch, batch_idx):
+        result = step(module, batch, batch_idx)
+        seen.append(batch.indices.tolist())
+        return result
+
+    def on_train_end(module):
+        found["weights"] = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+        found["noise"] = module._randomness.latents(2, 3)
+        found["joined"] = getattr(module.discriminator, "joined", [])
+        end(module)
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "trainer.max_epochs=1", "trainer.devices=2"])
+    with mock.patch.multiple(GAN, training_step=training_step, on_train_end=on_train_end):
+        fit.train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run_dir)
+    return found | {"seen": seen}
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of the trainings with all options, one after the other in one pair of processes."""
+def both(tmp_path_factory):
+    """What each of two ranks has seen and become, and the folder of their runs."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = folder / "pair.py"
-    script.write_text(LIST_RANKS)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = command(None, json.dumps(OPTIONS), str(folder), script=launcher, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    return on_two_ranks(folder, trained, folder, joined=False), folder
 
 
 @pytest.fixture(params=OPTIONS)
-def ranks(request, trained):
+def ranks(request, both):
     """What each of two ranks has seen and become after an epoch, and the run directory."""
-    folder = trained / request.param
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)], folder / "run"
+    found, folder = both
+    return [rank[request.param] for rank in found], folder / request.param / "run"
 
 
 def test_weights_are_bit_identical(ranks):

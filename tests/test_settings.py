@@ -120,6 +120,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("trainer.limit_train_batches=0", "choose a number or a whole number or null, above 0"),
         ("trainer.max_epochs=1.5", "choose a whole number or null, -1 or more"),
         ("trainer.max_time=5", "choose text or null"),
+        ("trainer.threads=0", "choose a whole number or one of auto, 1 or more"),
         ("check data.path=null", "choose text"),
         ("check data.source.holdout=0", "choose a number, between 0 and 1"),
         ("check data.source.holdout=1", "choose a number, between 0 and 1"),

@@ -1,14 +1,39 @@
-"""The devices of this machine, and the choice among them."""
+"""The devices of this machine, the choice among them, and how busy its cores are."""
 
 import os
+import time
+from pathlib import Path
 
 import torch
 
 
 def device_counts() -> dict[str, int]:
     """How many devices of each kind there are, the fastest kind first; for CPUs, the cores that may be used."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores}
+    return {
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": len(usable_cores()),
+    }
+
+
+def usable_cores() -> set[int]:
+    """The numbers of the cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def seconds_of_others(stat: Path = Path("/proc/stat")) -> float:
+    """Seconds that other processes have run on the cores that this process may use, from an unknown start on.
+
+    A difference of two values counts. Time in which a virtual machine's host took a core away is part of it.
+
+    Args:
+        stat: the times of all cores, as Linux shows them; without this file, nothing is known of other processes.
+    """
+    rows = [line.split() for line in stat.read_text().splitlines()] if stat.exists() else []
+    ours = {f"cpu{core}" for core in usable_cores()}
+    # user, nice, system, idle, waiting for a disk, two kinds of interrupts, and stolen by the host
+    ticks = sum(int(row[i]) for row in rows if row and row[0] in ours for i in (1, 2, 3, 6, 7, 8))
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time() if ticks else 0.0
 
 
 def choose_kind(name: str, *, setting: str = "device") -> str:

@@ -66,8 +66,8 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda value: value >= 1,
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
         "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
-        "accumulate last_k generator_last_k num_nodes log_every_n_steps train test adapt_images resolution aspect "
-        "multiples",
+        "accumulate last_k generator_last_k num_nodes threads log_every_n_steps train test adapt_images resolution "
+        "aspect multiples",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (

@@ -1,10 +1,7 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from ranks import on_two_ranks
 from torch import nn
 
 from transfergen.data.pictures import from_array
@@ -149,22 +146,10 @@ def test_a_perfect_generator_of_unequal_classes_is_at_no_distance(tmp_path):
     assert as_often < 0.01 * evenly
 
 
-RANKS = """
-import sys, torch, torch.distributed as dist
-sys.path.insert(0, sys.argv[3])
-from pathlib import Path
-from test_feature_extraction import CPU, Counting, kept, measured
-rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-torch.save(measured(rank, folder / f"cache{rank}"), folder / f"rank{rank}.pt")
-dist.destroy_process_group()  # a process must not end with its threads running
-"""
-
-
-def measured(rank, cache_dir):
+def measured(rank, folder):
     """Features of samples and real images, the metrics, and the number of images that this rank extracted."""
     torch.manual_seed(0)
-    generator, extractor = DCGAN(resolution=32, width=4), Counting()
+    generator, extractor, cache_dir = DCGAN(resolution=32, width=4), Counting(), folder / f"cache{rank}"
     for module in generator.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean += rank  # as in a training, where each rank sees other images
@@ -177,10 +162,7 @@ def measured(rank, cache_dir):
 def test_two_ranks_share_the_work_and_agree_with_one(tmp_path):
     alone = measured(0, tmp_path / "alone")
     (tmp_path / "cache1").mkdir()
-    arguments = [str(tmp_path), str(Path(__file__).parent)]
-    ranks = [subprocess.Popen([sys.executable, "-c", RANKS, str(rank), *arguments]) for rank in (0, 1)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    a, b = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    a, b = on_two_ranks(tmp_path, measured, tmp_path)
     assert alone[4] == 18
     assert a[4] == b[4] == 10
     for ours, theirs, expected in zip(a[:3], b[:3], alone[:3], strict=True):

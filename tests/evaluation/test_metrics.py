@@ -1,11 +1,9 @@
 """The metrics in the loops of other people: in batches, in collections, in a LightningModule, on two ranks."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from ranks import on_two_ranks
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
@@ -187,34 +185,24 @@ def test_the_metrics_log_in_anyones_lightning_module(tmp_path):
         assert logged == {name: pytest.approx(value.item(), rel=1e-6) for name, value in expected.items()}
 
 
-RANK = """
-import sys, torch, torch.distributed as dist
-from transfergen.evaluation import metrics
-rank, folder = int(sys.argv[1]), sys.argv[2]
-cases, parts = torch.load(f"{folder}/given.pt")
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-values = []
-for kind, settings in cases:
-    metric = getattr(metrics, kind)(**settings)
-    for real, part in parts[rank]:
-        metric.update(part, real=real)
-    values.append(metric.compute())
-torch.save(values, f"{folder}/values{rank}.pt")
-dist.destroy_process_group()  # a process must not end with its threads running
-"""
-
-
-def test_two_ranks_compute_the_metrics_of_all_images(tmp_path):
+def computed(rank):
+    """Each metric of all images, of which this rank has 24 and 15, or 16 and 15, in batches."""
     real, fake = features()
-    # 24 and 16 real images and 15 samples each, in batches
     parts = [
         [(True, real[:12]), (False, fake[:15]), (True, real[12:24])],
         [(False, fake[15:20]), (True, real[24:]), (False, fake[20:])],
     ]
-    torch.save(([(kind.__name__, settings) for kind, settings, _ in CASES], parts), tmp_path / "given.pt")
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, str(rank), str(tmp_path)]) for rank in (0, 1)]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    found = [torch.load(tmp_path / f"values{rank}.pt") for rank in (0, 1)]
-    for rank in (0, 1):
-        for (kind, settings, _), values in zip(CASES, found[rank], strict=True):
+    values = []
+    for kind, settings, _ in CASES:
+        metric = kind(**settings)
+        for is_real, part in parts[rank]:
+            metric.update(part, real=is_real)
+        values.append(metric.compute())
+    return values
+
+
+def test_two_ranks_compute_the_metrics_of_all_images(tmp_path):
+    real, fake = features()
+    for found in on_two_ranks(tmp_path, computed):
+        for (kind, settings, _), values in zip(CASES, found, strict=True):
             assert values == updated(kind(**settings), real, fake).compute()

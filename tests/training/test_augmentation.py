@@ -1,8 +1,6 @@
-import subprocess
-import sys
-
 import pytest
 import torch
+from ranks import on_two_ranks
 from torch import nn
 from torch.nn import functional as F
 
@@ -183,25 +181,18 @@ def test_a_restored_adaptive_one_goes_on_as_the_saved_one_would():
     assert restored.overfitting == augment.overfitting
 
 
+def adapted(rank):
+    """The measure of overfitting, and p, after batches of which each rank has half."""
+    augment = AdaptiveAugmentation(adapt_images=1000)
+    for _ in range(10):
+        augment.update(torch.tensor([[1.0], [1.0], [1.0], [1.0 - 2 * rank]]), 100)  # 1 and 0.5, which are 0.75
+    return augment.overfitting.item(), augment.p.item()
+
+
 def test_two_ranks_agree_on_p(tmp_path):
-    code = """
-import sys, torch, torch.distributed as dist
-from transfergen.training.augmentation import AdaptiveAugmentation
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-augment = AdaptiveAugmentation(adapt_images=1000)
-for _ in range(10):
-    augment.update(torch.tensor([[1.0], [1.0], [1.0], [1.0 - 2 * rank]]), 100)  # 1 and 0.5, which are 0.75
-print(augment.overfitting.item(), augment.p.item())
-dist.destroy_process_group()
-"""
-    arguments = [[sys.executable, "-c", code, str(rank), str(tmp_path / "store")] for rank in range(2)]
-    ranks = [subprocess.Popen(a, stdout=subprocess.PIPE, text=True) for a in arguments]
-    first, second = (process.communicate(timeout=120)[0] for process in ranks)
+    first, second = on_two_ranks(tmp_path, adapted)
     assert first == second
-    overfitting, p = map(float, first.split())
-    assert overfitting == pytest.approx(0.75 * (1 - 0.75**10))
-    assert p == pytest.approx(0.5)  # above 0.6 from the sixth batch on
+    assert first == (pytest.approx(0.75 * (1 - 0.75**10)), pytest.approx(0.5))  # above 0.6 from the sixth batch on
 
 
 REAL = torch.full((3, 8, 8), 0.8)  # every real image: left half bright, right half dark

@@ -66,6 +66,7 @@ def test_curves_and_pictures_are_over_images_seen(finished):
         "gradient_norm/discriminator",
         "gradient_norm/generator",
         "images_per_second",
+        "threads",
         "metrics/sliced_wasserstein",
         "metrics/kernel_distance",
         "metrics/recall",

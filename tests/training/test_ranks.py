@@ -1,14 +1,12 @@
 """Two ranks, each with its share of a batch, against one process with the whole batch."""
 
 import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from ranks import on_two_ranks
 from timm.layers import BatchNormAct2d
 from trunks import trunk
 
@@ -27,17 +25,6 @@ from transfergen.training.step_records import Fakes
 from transfergen.transfer.domain_adaptation import DomainAdaptation
 
 BATCH, STEPS = 8, 2
-SCRIPT = """
-import sys, torch, torch.distributed as dist
-sys.path[:0] = [sys.argv[3], sys.argv[4]]
-from pathlib import Path
-from test_ranks import results
-rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
-torch.save(results(rank, 2), folder / f"rank{rank}.pt")
-dist.destroy_process_group()
-"""
 
 
 def averaged_backward(parameters, ranks):
@@ -125,11 +112,7 @@ def results(rank, ranks):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What each of two ranks became."""
-    folder, here = tmp_path_factory.mktemp("ranks"), Path(__file__).parent
-    arguments = [str(folder), str(here), str(here.parent)]
-    ranks = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(rank), *arguments]) for rank in (0, 1)]
-    assert [rank.wait(120) for rank in ranks] == [0, 0]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+    return on_two_ranks(tmp_path_factory.mktemp("ranks"), results, 2)
 
 
 @pytest.mark.parametrize("what", ["game", "bound", "timm"])

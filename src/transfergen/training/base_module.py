@@ -99,6 +99,7 @@ class GenerativeModule(LightningModule):
         scalars = dict(zip(curves, values.tolist(), strict=True))
         now, (then, images_then) = time.perf_counter(), self._clock
         scalars["images_per_second"] = (self.images_seen - images_then) / (now - then)
+        scalars["threads"] = torch.get_num_threads()
         scalars |= here
         self._clock = (now, self.images_seen)
         for logger in self.loggers:

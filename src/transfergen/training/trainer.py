@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Callback, Trainer
@@ -17,7 +17,7 @@ from torch import nn
 from transfergen.devices import choose_kind, device_counts
 from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.runs.checkpoint import SafeCheckpointIO
-from transfergen.training.callbacks import ProgressBar, StatusLine
+from transfergen.training.callbacks import ProgressBar, StatusLine, Threads
 
 PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
 """Not float16: the first overflow, which its scaler expects, would count as divergence."""
@@ -56,6 +56,7 @@ def build_trainer(
     num_nodes: int = 1,
     strategy: str = "auto",
     precision: str | int = "auto",
+    threads: int | Literal["auto"] = "auto",
     sync_batchnorm: bool = True,
     **others: Any,
 ) -> Trainer:
@@ -63,7 +64,8 @@ def build_trainer(
 
     Several devices get DistributedDataParallel that looks for unused weights, since each turn uses one network's. With
     `sync_batchnorm` batch normalisation sees the whole batch there, and not a device's share of it.
-    `precision=auto` is bf16-mixed on a GPU that has it and 32-true elsewhere. `others` go to Lightning as they are.
+    `precision=auto` is bf16-mixed on a GPU that has it and 32-true elsewhere. `threads` are those of the CPU in each
+    process, see `Threads`. `others` go to Lightning as they are.
 
     Raises:
         ValueError: an accelerator or a device that is not there, or a combination that Lightning refuses.
@@ -91,7 +93,7 @@ def build_trainer(
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
             default_root_dir=run_dir,
-            callbacks=[*callbacks, bar],
+            callbacks=[Threads(threads), *callbacks, bar],
             logger=False,  # rank 0 sets its loggers, once its folder is its own
             enable_progress_bar=isinstance(bar, ProgressBar),
             enable_checkpointing=False,  # Checkpointing does it, counted in images

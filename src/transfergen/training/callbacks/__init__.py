@@ -9,6 +9,7 @@ from transfergen.training.callbacks.progress import ProgressBar, StatusLine
 from transfergen.training.callbacks.reconstructions import Reconstructions
 from transfergen.training.callbacks.samples import SampleGrid
 from transfergen.training.callbacks.signals import Signals
+from transfergen.training.callbacks.threads import Threads
 
 __all__ = [
     "Checkpointing",
@@ -22,4 +23,5 @@ __all__ = [
     "Signals",
     "StatusLine",
     "StopAtImages",
+    "Threads",
 ]
