@@ -22,6 +22,14 @@ from train_command import NEVER, Training
 from transfergen.devices import usable_cores
 
 LOOP = [sys.executable, "-c", "while True: pass"]
+STEPS_ONLY = [
+    "max_images=null",
+    "lr_decay.start_images=null",
+    f"samples.every_images={NEVER}",
+    f"checkpoint_every_images={NEVER}",
+    "trainer.log_every_n_steps=1",
+]
+"""A training that goes on and does nothing else."""
 
 
 def images(training: Training) -> int:
@@ -44,17 +52,7 @@ def speed(training: Training, args: argparse.Namespace) -> float:
 
 def speeds(threads: int | str, cores: int, args: argparse.Namespace) -> tuple[list[float], list[float]]:
     """Images a second of one training, alone and beside the loops."""
-    quiet = [f"samples.every_images={NEVER}", f"checkpoint_every_images={NEVER}", "max_images=null"]
-    training = Training(
-        ROOT,
-        [
-            *args.overrides,
-            *quiet,
-            "lr_decay.start_images=null",
-            "trainer.log_every_n_steps=1",
-            f"trainer.threads={threads}",
-        ],
-    )
+    training = Training(ROOT, [*args.overrides, *STEPS_ONLY, f"trainer.threads={threads}"])
     alone, beside = [], []
     try:
         while not images(training):

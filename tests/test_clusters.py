@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ANY_MODEL, ROOT, SMALL_MODELS, command
+from runs import ANY_MODEL, ROOT, SMALL_MODELS, train
 
 SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "evaluation.count=16"]
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -43,10 +43,10 @@ def until(condition, seconds=120):
 
 
 def test_slurm_config_composes_and_asks_to_be_queued_again():
-    shown = command(None, "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg", "hydra")
-    assert shown.returncode == 0, shown.stderr
+    code, shown, err = train(None, "hydra/launcher=slurm", "hydra.launcher.partition=gpu", "--cfg=hydra", small=False)
+    assert code == 0, err
     for line in ("partition: gpu", "signal_delay_s: 120", "max_num_timeout: 20", "submitit_launcher.SlurmLauncher"):
-        assert line in shown.stdout
+        assert line in shown
 
 
 @pytest.mark.faults

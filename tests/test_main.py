@@ -5,7 +5,7 @@ import sys
 import tomllib
 
 import pytest
-from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, command
+from runs import ROOT, called
 
 from transfergen.__main__ import COMMANDS, main
 
@@ -56,12 +56,3 @@ def test_nothing_of_the_working_folder_is_imported(tmp_path):
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "imported").exists()
-
-
-def test_ranks_that_lightning_starts_run_the_same_command(tmp_path):
-    """Lightning starts rank 1 from sys.argv, which differs between `python -m` and a script such as train.py."""
-    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=16", "evaluation.count=16", "trainer.devices=2"]
-    done = command(None, "train", f"hydra.run.dir={tmp_path / 'run'}", *small, script=["-m", "transfergen"])
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "grid.png").exists()
-    assert sorted(entry.name for entry in tmp_path.iterdir() if entry.is_dir()) == ["run"]

@@ -37,9 +37,9 @@ def alive(pid):
 class Running:
     """A training in a process group of its own."""
 
-    def __init__(self, run_dir, *overrides, **streams):
+    def __init__(self, run_dir, *overrides, start=(str(ROOT / "train.py"),), **streams):
         self.run_dir = run_dir
-        command = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={run_dir}", *SMALL, *overrides]
+        command = [sys.executable, *start, f"hydra.run.dir={run_dir}", *SMALL, *overrides]
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | streams
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, text=True, env=env, start_new_session=True, **streams)
@@ -126,7 +126,10 @@ def test_no_process_is_left_of_a_training_that_ends_when_its_second_rank_has_jus
 
 
 def test_a_rank_that_is_killed_ends_the_whole_run(tmp_path):
-    running = Running(tmp_path, "trainer.devices=2").wait_for_steps()
+    """Lightning starts rank 1 from sys.argv, which differs between `python -m` and a script such as train.py."""
+    start = ["-m", "transfergen", "train"]
+    running = Running(tmp_path / "run", "trainer.devices=2", start=start).wait_for_steps()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
     other = [pid for pid in children(running.process.pid) if alive(pid)]
     os.kill(other[0], signal.SIGKILL)
     code, err = running.end(timeout=60)

@@ -9,11 +9,8 @@ import torch
 
 def device_counts() -> dict[str, int]:
     """How many devices of each kind there are, the fastest kind first; for CPUs, the cores that may be used."""
-    return {
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": len(usable_cores()),
-    }
+    cores = len(usable_cores())
+    return {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": cores}
 
 
 def usable_cores() -> set[int]:
