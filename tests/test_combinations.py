@@ -83,7 +83,7 @@ def composed(*overrides):
 @pytest.mark.parametrize("combination", list(combinations()), ids="-".join)
 def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, sources, tmp_path):
     generator, discriminator, objective, optimizer, transfer, augment, turns = combination
-    network = ["discriminator.width=4"] if discriminator not in ("single_head", "vision_aided") else []
+    network = ["discriminator.width=4"] if discriminator not in ("single_head", "stylegan_t", "vision_aided") else []
     overrides = [
         f"generator={generator}",
         f"discriminator={discriminator}",

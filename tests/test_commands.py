@@ -3,10 +3,12 @@
 import re
 import shlex
 import shutil
+from functools import partial
 
 import datasets
 import numpy as np
 import pytest
+import timm
 import torch
 from public_networks import PublicDiscriminator, PublicGenerator, StudioGAN, biggan_deep
 from runs import ROOT, SMALL, called, command, train
@@ -34,6 +36,9 @@ def test_there_are_commands_to_run():
     assert {line.split()[0] for line in OTHERS} == {"check", "evaluate", "explore", "export", "generate", "report"}
 
 
+TRANSFORMER = ["weights=random", "taps=[0,1]", "input_size=112"]  # a multiple of 14 and of 16
+
+
 def weights_from_here(overrides, vgg_weights):
     """Weights from here for each network whose own would be downloaded."""
     vgg = [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
@@ -42,7 +47,10 @@ def weights_from_here(overrides, vgg_weights):
     if "model=vision_aided" in overrides:
         node = "discriminator.backbones"
         instead = [] if f"{node}.vgg19=null" in overrides else [o.replace("backbone", f"{node}.vgg19") for o in vgg]
-        return instead + [f"{node}.r18.weights=random"] * any("r18" in o for o in overrides)
+        instead += [f"{node}.r18.weights=random"] * any("r18" in o for o in overrides)
+        return instead + [f"{node}.dino.{o}" for o in TRANSFORMER] * any("dino" in o for o in overrides)
+    if "discriminator=stylegan_t" in overrides:
+        return [f"backbone.{o}" for o in TRANSFORMER]
     if {"model=projected", "discriminator=projected"} & {*overrides}:
         return ["backbone.input_size=null", "discriminator.width=4"]  # made for a GPU
     models = [o for o in overrides if o.startswith(("model=", "experiment="))]
@@ -179,6 +187,10 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, a
     }
     for theirs, mine in ours.items():
         arguments = [argument.replace(theirs, str(mine)) for argument in arguments]
+    if "metrics=dinov2_large" in arguments:
+        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
+        arguments = [o for o in arguments if not o.startswith("metrics.weights=")]
+        arguments += ["metrics.weights=random", "metrics.input_size=28"]
     few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"], "generate": ["steps=2"]}.get(name, [])
     code, out, err = called(main, name, *arguments, *few)
     assert code == 0, err

@@ -38,6 +38,7 @@ CHOICES = [
 ]
 CHOSEN = {  # what a choice sets to other values than the signature's defaults: that is what it is for
     "augment": {"colour", "translation", "cutout", "flip"},
+    "backbone/dinov2_vits14": {"name"},
     "backbone/efficientnet_lite0_projected": {"taps", "input_size"},
     "backbone/timm": {"name", "taps", "weights"},
     "backbone/vgg19_multiscale": {"cut", "taps"},
@@ -50,7 +51,7 @@ CHOSEN = {  # what a choice sets to other values than the signature's defaults: 
     },
     "generator/fastgan_projected": {"width", "second_convolutions", "hypersphere", "bounded"},
     "generator/sagan": {"attention", "spectral_norm"},
-    "metrics/dinov2": {"name", "weights"},
+    "metrics/dinov2_large": {"name"},
     "objective/relativistic": {"r1", "r2"},
     "objective/vae_gan": {"perceptual", "adversarial"},
     "objective/wasserstein": {"clip"},
@@ -137,6 +138,8 @@ ON_A_BACKBONE = [
     name for name in DISCRIMINATORS if "backbone" in OmegaConf.load(CONF_DIR / f"discriminator/{name}.yaml")
 ]
 SHALLOW = {
+    "dino_vits16": ["taps=[0,1]", "input_size=32"],
+    "dinov2_vits14": ["taps=[0,1]", "input_size=28"],
     "timm": ["taps=[2]"],
     "vgg19": ["cut=relu2_2"],
     "vgg19_multiscale": ["cut=relu2_2", "taps=[relu1_2]"],
@@ -256,12 +259,14 @@ def test_networks_of_vision_aided_are_chosen_by_name():
         "model=vision_aided",
         "discriminator.backbones.vgg19=null",
         "+backbone@discriminator.backbones.r18=timm",
-        "discriminator.backbones.r18.weights=random",
+        "+backbone@discriminator.backbones.dino=dino_vits16",
+        *(f"discriminator.backbones.{name}.weights=random" for name in ("r18", "dino")),
+        *(f"discriminator.backbones.dino.{override}" for override in SHALLOW["dino_vits16"]),
         "discriminator.ordinary.width=4",
         "data.resolution=32",
     )
     network = instantiate(config.discriminator)
-    assert list(network.judges) == ["efficientnet_lite0", "r18"]
+    assert list(network.judges) == ["efficientnet_lite0", "r18", "dino"]
     assert network.ordinary.layers[0].out_channels == 4
     config = composed("model=vision_aided", "backbone@discriminator.backbones.vgg19=vgg19_multiscale")
     assert config.discriminator.backbones.vgg19.cut == "relu4_4"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation import extractors
+from transfergen.evaluation.dinov2 import DINOv2Features
 from transfergen.evaluation.extractors import InceptionFeatures, PixelFeatures, TimmFeatures, VGGFeatures
 from transfergen.evaluation.inception import InceptionV3
 from transfergen.images import to_float, to_uint8
@@ -21,7 +22,14 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.timm import native_state, weights_id
 
-DIMENSIONS = {"pixels": 768, "efficientnet_lite0": 1280, "dinov2": 384, "vgg19": 512, "inception": 2048}
+DIMENSIONS = {
+    "pixels": 768,
+    "efficientnet_lite0": 1280,
+    "dinov2": 384,
+    "dinov2_large": 1024,
+    "vgg19": 512,
+    "inception": 2048,
+}
 
 
 def pictures(count=2, size=32):
@@ -39,8 +47,11 @@ def vary(net):
 
 
 @pytest.mark.parametrize("metrics", [file.stem for file in (CONF_DIR / "metrics").glob("*.yaml")])
-def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics):
-    config = OmegaConf.load(CONF_DIR / "metrics" / f"{metrics}.yaml")
+def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics, monkeypatch):
+    if metrics == "dinov2_large":  # of 24 transformer blocks
+        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose(f"metrics/{metrics}").metrics
     if "weights" in config:
         config.weights = "random"
     extract = instantiate(config)
@@ -198,7 +209,7 @@ def test_extractors_of_different_features_have_different_fingerprints(vgg_weight
         (InceptionFeatures, ("https://github.com/toshas/", "weights-inception-2015-12-05", "SHA-256 6726825d0af5f7")),
         (VGGFeatures, ("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "SHA-256 dcbb9e9d")),
         (
-            lambda: TimmFeatures(name="vit_small_patch14_dinov2.lvd142m", weights="hub"),
+            DINOv2Features,
             ("https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors",),
         ),
     ],

@@ -15,6 +15,7 @@ from PIL import Image
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from vits import DINO, random_file
 
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator
@@ -228,6 +229,30 @@ def first_trunk(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     assert train(run_dir, "transfer=feature_extraction", "max_images=8")[0] == 0
     return trunk_weights(run_dir)
+
+
+def test_a_transformer_from_its_authors_file_is_read_again_when_a_run_goes_on(tmp_path):
+    """With a gradient penalty, whose second derivatives pass the attention."""
+    run, weights = tmp_path / "run", tmp_path / "dino_deitsmall16_pretrain.pth"
+    random_file(weights, DINO, depth=1)
+    options = ["model=projected", "backbone=dino_vits16", "discriminator=stylegan_t", "objective.penalty.r1=1"]
+    trunk = [f"backbone.weights={weights}", "backbone.taps=[0,1]", "backbone.input_size=32"]
+    code, _, err = train(run, *ANY_MODEL, *options, *trunk, "max_images=16", small=False)
+    assert code == 0, err
+    first = checkpoint(run)["state_dict"]
+    assert {name.split(".")[1] for name in first if name.startswith("discriminator.")} >= {"heads"}
+    assert trunk_weights(run) == {}
+    code, _, err = train(None, f"resume={run}", "max_images=24", small=False)
+    assert code == 0, err
+    last = checkpoint(run)
+    assert last["transfergen"]["images_seen"] == 24
+    for head in "01":
+        name = f"discriminator.heads.{head}.0.parametrizations.weight.original"
+        assert not torch.equal(first[name], last["state_dict"][name])
+    weights.unlink()
+    code, _, err = train(None, f"resume={run}", "max_images=32", small=False)
+    assert code == 2
+    assert f"backbone.weights={weights}: there is no such file" in err
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from transfergen.networks.discriminators.heads import ScaleHead
+from transfergen.networks.discriminators.heads import GhostBatchNorm, ScaleHead, TokenHead
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,36 @@ def test_every_convolution_has_a_spectral_norm_of_1():
         head(maps)
     norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2).item() for m in head if isinstance(m, nn.Conv2d)]
     assert norms == pytest.approx([1.0] * 3, rel=1e-2)
+
+
+def by_groups(x, size, norm):
+    """Batch normalisation of each group of `size` images, and LeakyReLU."""
+    parts = [F.batch_norm(part, None, None, norm.weight, norm.bias, training=True) for part in x.split(size)]
+    return F.leaky_relu(torch.cat(parts), 0.2)
+
+
+def test_a_head_on_tokens_is_that_of_stylegan_t():
+    head = TokenHead(6, 10)
+    narrow, narrow_norm, _, residual, last = head
+    wide, wide_norm, _ = residual
+    for norm in (narrow_norm, wide_norm):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    x = torch.randn(16, 6, 10)
+    for _ in range(100):
+        head(x)
+    head.eval()
+    for layer in (narrow, wide, last):
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=1e-2)
+    h = by_groups(torch.einsum("oi,bil->bol", narrow.weight[..., 0], x), 8, narrow_norm)
+    convolved = sum(torch.einsum("oi,bil->bol", wide.weight[..., i], h.roll(4 - i, dims=2)) for i in range(9))
+    h = (h + by_groups(convolved, 8, wide_norm)) / math.sqrt(2)
+    expected = torch.einsum("oi,bil->bol", last.weight[..., 0], h) + last.bias
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-5)
+    assert head(x).shape[1:] == (1, head.num_logits)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(3, 3), (8, 8), (9, 3), (12, 6), (16, 8)])
+def test_images_are_normalised_in_equal_groups_of_at_most_8(batch, size):
+    norm, x = GhostBatchNorm(2), 3 * torch.randn(batch, 2, 5) + 1
+    torch.testing.assert_close(F.leaky_relu(norm(x), 0.2), by_groups(x, size, norm), rtol=1e-4, atol=1e-5)

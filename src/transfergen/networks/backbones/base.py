@@ -22,8 +22,8 @@ class Backbone(nn.Module):
     what `forward` computes. So a frozen prefix runs once for both the discriminator's and the generator's update.
 
     Args:
-        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'). A single block may return a list,
-            the maps of all taps.
+        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'), or to what `to_map` makes such a
+            map of. A single block may return a list, the maps of all taps.
         taps: indices of the blocks whose outputs are returned, ascending; the last block is one of them.
         channels, strides: of each tap. A stride is in pixels of the first block's input.
         mean, std: of the images in [0, 1] that the weights were trained on, by channel.
@@ -83,6 +83,10 @@ class Backbone(nn.Module):
             return state
         return self._run(state[-1], state[:-1], range(blocks, len(self.blocks)))
 
+    def to_map(self, x: Tensor) -> Tensor:
+        """The output of a block at a tap -> its feature map (B, C, h, w)."""
+        return x
+
     def _run(self, x: Any, tapped: list[Tensor], blocks: range) -> list[Tensor]:
         if self.float32_on_cpu and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
@@ -92,7 +96,7 @@ class Backbone(nn.Module):
             if isinstance(x, list):  # a trunk that cannot be split is one block that returns all taps
                 tapped = tapped + x
             elif i in self.taps:
-                tapped.append(x)
+                tapped.append(self.to_map(x))
         return tapped if blocks.stop == len(self.blocks) else [*tapped, x]
 
     def _input_size(self, size: Sequence[int]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Heads: small networks from a feature map to logits, with spectral normalisation."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -13,7 +14,7 @@ from transfergen.networks.layers.resampling import WholeMapConv2d
 
 
 class Head(nn.Sequential):
-    """Layers from maps (B, C, h, w) to logits, the first of which is a convolution."""
+    """Layers from maps (B, C, h, w), or tokens (B, C, L), to logits. The first of them is a convolution."""
 
     num_logits: int = 1
     """Logits for each image."""
@@ -86,6 +87,64 @@ class FullyConnectedHead(Head):
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Linear(hidden, 1)),
         )
+
+
+class TokenHead(Head):
+    """Tokens (B, C, L) -> logits (B, 1, L), one for each token. Sauer 2023, arXiv:2301.09515, and the authors' code.
+
+    A convolution of width 1, and one of width 9 along the tokens, to whose output its input is added, the sum divided
+    by the root of 2; each is followed by `GhostBatchNorm` and LeakyReLU 0.2. Then a convolution of width 1 to one
+    channel. The last token is the first one's neighbour. The convolutions before the normalisations have no biases,
+    which these remove.
+
+    Args:
+        channels: C.
+        tokens: L, 4 or more.
+    """
+
+    def __init__(self, channels: int, tokens: int) -> None:
+        wide = nn.Conv1d(channels, channels, 9, padding=4, padding_mode="circular", bias=False)
+        super().__init__(
+            *_ghost_normalised(nn.Conv1d(channels, channels, 1, bias=False)),
+            _Residual(*_ghost_normalised(wide)),
+            spectral_norm(nn.Conv1d(channels, 1, 1)),
+        )
+        self.num_logits = tokens
+
+
+class GhostBatchNorm(nn.Module):
+    """Batch normalisation in groups of at most `size` consecutive images: tokens (B, C, L) -> the same shape.
+
+    The groups are equal, so there may be more of them than B / `size`. It is the same in training and evaluation, since
+    there are no running statistics. Hoffer 2017, arXiv:1705.08741.
+
+    Args:
+        channels: C.
+        size: of a group.
+    """
+
+    def __init__(self, channels: int, size: int = 8) -> None:
+        super().__init__()
+        self.size = size
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, C, L) -> (B, C, L), float32."""
+        count = len(tokens)
+        groups = next(n for n in range(math.ceil(count / self.size), count + 1) if count % n == 0)
+        x = tokens.float().unflatten(0, (groups, -1))
+        variance, mean = torch.var_mean(x, (1, 3), correction=0, keepdim=True)
+        x = ((x - mean) * (variance + 1e-5).rsqrt()).flatten(0, 1)
+        return x * self.weight[:, None] + self.bias[:, None]
+
+
+class _Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + cast(Tensor, super().forward(x))) / math.sqrt(2)
+
+
+def _ghost_normalised(convolution: nn.Conv1d) -> list[nn.Module]:
+    return [spectral_norm(convolution), GhostBatchNorm(convolution.out_channels), nn.LeakyReLU(0.2)]
 
 
 def _halvings(c_in: int, size: tuple[int, int], widths: Sequence[int]) -> tuple[list[nn.Module], tuple[int, int]]:

@@ -1,0 +1,36 @@
+"""The discriminator of StyleGAN-T: heads on a vision transformer's tokens. Sauer 2023, arXiv:2301.09515."""
+
+from torch import Tensor, nn
+
+from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.discriminators.heads import TokenHead
+from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
+
+
+class StyleGANTDiscriminator(MultiHeadDiscriminator):
+    """Images (B, 3, R, R) in [-1, 1] -> logits (B, N), one for each token at each tap of the trunk.
+
+    Each tap has a `TokenHead`. With the trunk `backbones.vit.ViT` and its defaults, DINO's ViT-S/16 with five taps of
+    images of 224 px, it is that of the authors' code (section 3.2): 5 heads of 196 logits, 7.4 million parameters.
+    Deviations:
+
+    - It is not conditional: their logits are also a product with the embedded text or class.
+    - Images are enlarged by bilinear interpolation, theirs by averaging areas, and those of more than 224 px are
+      reduced, where theirs are cropped half of the time.
+    - The trunk may train.
+
+    Args:
+        backbone: the trunk. Each position of its maps is a token, row by row; other trunks than transformers fit, too.
+        resolution: R, in pixels.
+
+    Raises:
+        ValueError: there is no trunk, or it is too deep for R.
+    """
+
+    def __init__(self, backbone: Backbone, *, resolution: int = 64) -> None:
+        super().__init__(backbone, resolution=resolution, standardize_features=False)
+        self.heads = nn.ModuleList(TokenHead(c, h * w) for c, h, w in backbone.shapes(resolution))
+
+    def maps(self, features: list[Tensor]) -> list[Tensor]:
+        """The output of the frozen blocks -> the tokens (B, C, L) of each tap."""
+        return [m.flatten(2) for m in self.trunk_maps(features)]
