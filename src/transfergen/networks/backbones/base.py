@@ -22,8 +22,8 @@ class Backbone(nn.Module):
     what `forward` computes. So a frozen prefix runs once for both the discriminator's and the generator's update.
 
     Args:
-        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'), or to what `to_map` makes such a
-            map of. A single block may return a list, the maps of all taps.
+        blocks: run one after the other; each maps (B, C, h, w) to (B, C', h', w'), or else `to_map` makes such a map of
+            its output. A single block may return a list, the maps of all taps.
         taps: indices of the blocks whose outputs are returned, ascending; the last block is one of them.
         channels, strides: of each tap. A stride is in pixels of the first block's input.
         mean, std: of the images in [0, 1] that the weights were trained on, by channel.

@@ -1,7 +1,7 @@
 """Vision transformers with a class token, such as DINO's and DINOv2's, as trunks."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -18,9 +18,9 @@ from transfergen.networks.weights import load_weights
 class ViT(Backbone):
     """A vision transformer of timm up to its deepest tap. Dosovitskiy 2021, arXiv:2010.11929.
 
-    The first block embeds the patches, and each transformer block is one more. A tap's feature map (B, C, h, w) has a
-    position for each patch: its token, to which the class token is added, without the last layer normalisation. So the
-    discriminator of StyleGAN-T has it (Sauer 2023, arXiv:2301.09515, and the authors' code).
+    The first block embeds the patches; each transformer block is one more. A tap's feature map (B, C, h, w) has a
+    position for each patch: its token plus the class token, before the last layer normalisation, as StyleGAN-T's
+    discriminator takes them (Sauer 2023, arXiv:2301.09515, and the authors' code).
 
     Args:
         name: of a model in timm with one class token. DINO's begin with vit_ and end in .dino (Caron 2021,
@@ -67,21 +67,21 @@ class ViT(Backbone):
         """Tokens (B, 1 + h h, C), the class token first -> (B, C, h, h), each patch's token plus the class token."""
         patches = x[:, 1:] + x[:, :1]
         side = math.isqrt(patches.shape[1])
-        return patches.transpose(1, 2).unflatten(2, (side, side))
+        return patches.transpose(1, 2).reshape(len(x), -1, side, side)
 
 
 class _Embedding(nn.Module):
     """Images (B, 3, R, R) -> tokens (B, 1 + h h, C), the class token first, with their position embeddings."""
 
-    def __init__(self, net: VisionTransformer) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
         self.patch_embed, self.norm_pre = net.patch_embed, net.norm_pre
         self.cls_token, self.pos_embed = net.cls_token, net.pos_embed
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = self.patch_embed(images)
+        patches: Tensor = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        return self.norm_pre(tokens + self.pos_embed)
+        return cast(Tensor, self.norm_pre(tokens + self.pos_embed))
 
 
 def build_vit(name: str, input_size: int) -> Any:
@@ -113,12 +113,15 @@ def build_vit(name: str, input_size: int) -> Any:
 
 
 def with_weights(net: Any, name: str, weights: str) -> Any:
-    """The network of `build_vit`, of whose blocks some may have been left out, on the CPU and with weights.
+    """Give a network of `build_vit` weights, and memory on the CPU.
 
     Args:
-        net: is changed, unless the weights are random.
+        net: some of its last blocks may have been left out. It is changed, unless the weights are random.
         name: of the model.
         weights: see ViT.
+
+    Returns:
+        The network.
 
     Raises:
         WeightsError: the weights cannot be read or do not fit.
@@ -143,6 +146,6 @@ def interpolate_positions(positions: Tensor, side: int) -> Tensor:
     n = math.isqrt(positions.shape[1] - 1)
     if side == n or 1 + n * n != positions.shape[1]:  # nothing to do, or of another architecture
         return positions
-    grid = positions[:, 1:].float().transpose(1, 2).unflatten(2, (n, n))
+    grid = positions[:, 1:].float().transpose(1, 2).reshape(1, -1, n, n)
     grid = F.interpolate(grid, scale_factor=(side + 0.1) / n, mode="bicubic")
     return torch.cat([positions[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1)

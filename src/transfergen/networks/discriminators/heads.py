@@ -132,7 +132,7 @@ class GhostBatchNorm(nn.Module):
         """Tokens (B, C, L) -> (B, C, L), float32."""
         count = len(tokens)
         groups = next(n for n in range(math.ceil(count / self.size), count + 1) if count % n == 0)
-        x = tokens.float().unflatten(0, (groups, -1))
+        x = tokens.float().reshape(groups, -1, *tokens.shape[1:])
         variance, mean = torch.var_mean(x, (1, 3), correction=0, keepdim=True)
         x = ((x - mean) * (variance + 1e-5).rsqrt()).flatten(0, 1)
         return x * self.weight[:, None] + self.bias[:, None]

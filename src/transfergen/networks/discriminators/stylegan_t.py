@@ -10,13 +10,14 @@ from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 class StyleGANTDiscriminator(MultiHeadDiscriminator):
     """Images (B, 3, R, R) in [-1, 1] -> logits (B, N), one for each token at each tap of the trunk.
 
-    Each tap has a `TokenHead`. With the trunk `backbones.vit.ViT` and its defaults, DINO's ViT-S/16 with five taps of
+    Each tap has a `TokenHead`. On `backbones.vit.ViT` with its defaults, which are DINO's ViT-S/16 with five taps of
     images of 224 px, it is that of the authors' code (section 3.2): 5 heads of 196 logits, 7.4 million parameters.
     Deviations:
 
-    - It is not conditional: their logits are also a product with the embedded text or class.
-    - Images are enlarged by bilinear interpolation, theirs by averaging areas, and those of more than 224 px are
-      reduced, where theirs are cropped half of the time.
+    - It is not conditional. Theirs can also compare tokens with an embedded text.
+    - Images are enlarged by bilinear interpolation, theirs by repeating pixels; those of more than 224 px are reduced,
+      and theirs cropped half of the time.
+    - The convolutions before the normalisations have no biases, which these would remove.
     - The trunk may train.
 
     Args:
