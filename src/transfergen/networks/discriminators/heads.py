@@ -140,7 +140,8 @@ class GhostBatchNorm(nn.Module):
 
 class _Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return (x + cast(Tensor, super().forward(x))) / math.sqrt(2)
+        added: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return (x + added) / math.sqrt(2)
 
 
 def _ghost_normalised(convolution: nn.Conv1d) -> list[nn.Module]:
