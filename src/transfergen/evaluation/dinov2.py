@@ -47,7 +47,7 @@ class DINOv2Features(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> features (B, D)."""
+        """Images (B, 3, H, W) -> features (B, D)."""
         assert self.input_size is not None
         size = (self.input_size, self.input_size)
         pictures = [to_pil(p).resize(size, Image.Resampling.BICUBIC) for p in to_uint8(images).cpu()]

@@ -17,8 +17,8 @@ def test_the_heads_are_those_of_the_release():
 
 
 def test_each_position_of_a_map_is_a_token_row_by_row():
-    d = StyleGANTDiscriminator(trunk(), resolution=32).eval()
-    images = torch.rand(4, 3, 32, 32)
+    d = StyleGANTDiscriminator(trunk(), resolution=32, aspect=(2, 1)).eval()
+    images = torch.rand(4, 3, 32, 64)
     maps = d.backbone(images)
     expected = [
         head(torch.stack([m[:, :, i, j] for i in range(m.shape[2]) for j in range(m.shape[3])], dim=2))

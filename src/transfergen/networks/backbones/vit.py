@@ -28,13 +28,15 @@ class ViT(Backbone):
         taps: after how many transformer blocks there is a tap, ascending; 0: at the embedded patches.
         weights: `hub` (timm's, downloaded once), `random`, or a local `.safetensors` or `.pth` file with timm's names,
             which are those of DINO's and DINOv2's own files, too. It may lack the blocks after the last tap.
-        input_size: side in pixels to which images are resized first, a multiple of the patches' side. If the weights
-            are of another size, their position embeddings are interpolated, see `interpolate_positions`.
+        input_size: side in pixels of the square to which images are resized first, a multiple of the patches' side. If
+            the weights are of another size, their position embeddings are interpolated, see `interpolate_positions`.
 
     Raises:
         ValueError: timm has no such model, the model has no such tap or takes no such size, or the weights cannot be
             read or do not fit.
     """
+
+    takes_squares = True
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class ViT(Backbone):
 
 
 class _Embedding(nn.Module):
-    """Images (B, 3, R, R) -> tokens (B, 1 + h h, C), the class token first, with their position embeddings."""
+    """Images (B, 3, S, S) -> tokens (B, 1 + h h, C), the class token first, with their position embeddings."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
