@@ -23,6 +23,7 @@ ANY_MODEL = [
     "generator.width=8",
     "trainer.log_every_n_steps=1",
     "samples.count=4",
+    "memory_report=false",
     f"data.cache_dir={CACHE}",
 ]
 """Whatever the model."""

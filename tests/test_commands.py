@@ -101,8 +101,14 @@ def pictures(tmp_path_factory):
 def archives(pictures, tmp_path_factory):
     """What archives of pictures stand for."""
     base = str(tmp_path_factory.mktemp("archives") / "pictures")
-    made = {kind: shutil.make_archive(base, kind, pictures) for kind in ("zip", "gztar")}
-    return {"pictures.zip": made["zip"], "pictures.tar.gz": made["gztar"], "fake=many.zip": f"fake={made['zip']}"}
+    made = {kind: shutil.make_archive(base, kind, pictures) for kind in ("zip", "gztar", "tar")}
+    shards = dict.fromkeys(("shards/train-{0000..0009}.tar", "shards/val-*.tar"), made["tar"])
+    return {
+        "pictures.zip": made["zip"],
+        "pictures.tar.gz": made["gztar"],
+        "fake=many.zip": f"fake={made['zip']}",
+        **shards,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +141,9 @@ def test_training_command_runs(
         "netG.pth": str(tmp_path / "netG.pth"),
         "trials=20": "trials=2",
         "trainer=gpu": "trainer=cpu",
+        "data.resolution=512": "data.resolution=64",
+        "data.resolution=1024": "data.resolution=64",
+        "data.path=OWNER/NAME": f"data.path={few_cifar10} data.cache_dir={tmp_path}",
         **archives,
     }.items():
         line = line.replace(theirs, ours)

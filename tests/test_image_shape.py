@@ -25,7 +25,7 @@ def test_the_resolution_is_the_shorter_side(given, shape, words):
     [
         (
             (64, (9, 16)),
-            "resolution=64: the longer side would have 113.8 pixels with aspect=[9, 16]; choose 72, 144 or 288",
+            "resolution=64: the longer side would have 113.8 pixels with aspect=[9, 16]; choose 72, 144, 288 or 576",
         ),
         (
             (64, [4, 3]),
@@ -44,11 +44,11 @@ def test_a_shape_of_no_whole_pixels_is_refused_with_those_that_work(given, messa
 @pytest.mark.parametrize(
     ("aspect", "smallest", "sides"),
     [
-        ((1, 1), (4, 4), [32, 64, 128, 256, 512]),
-        ((640, 320), (4, 8), [32, 64, 128, 256, 512]),
-        ((3, 2), (4, 6), [32, 64, 128, 256, 512]),
-        ((3, 4), (8, 6), [48, 96, 192, 384]),
-        ((9, 16), (16, 9), [72, 144, 288]),
+        ((1, 1), (4, 4), [32, 64, 128, 256, 512, 1024]),
+        ((640, 320), (4, 8), [32, 64, 128, 256, 512, 1024]),
+        ((3, 2), (4, 6), [32, 64, 128, 256, 512, 1024]),
+        ((3, 4), (8, 6), [48, 96, 192, 384, 768]),
+        ((9, 16), (16, 9), [72, 144, 288, 576]),
     ],
 )
 def test_the_smallest_maps_have_the_aspect_and_doublings_of_them_the_sides(aspect, smallest, sides):

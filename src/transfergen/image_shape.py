@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple, get_args
 
 Channels = Literal[1, 3, 4]
 """Of an image: 1, grey; 3, RGB; 4, RGB and alpha, from -1, transparent, to 1, opaque."""
-SMALLEST, LARGEST = 32, 512
+SMALLEST, LARGEST = 32, 1024
 """The limits of the shorter side, in pixels."""
 _SMALLEST_MAP = 4
 """Positions that the shorter side of a network's smallest maps has at least."""
-_DOUBLINGS = range(3, 8)
+_DOUBLINGS = range(3, 9)
 """How often networks double their smallest maps."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

@@ -19,6 +19,7 @@ PATHS = {
         "sweep",
         "resume",
         "data.path",
+        "data.source.test_path",
         "data.cache_dir",
         "init_from.generator",
     ),
@@ -40,7 +41,7 @@ _TYPES: dict[Any, str] = {
     int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution",
     float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
-    bool: "channels_last generator_checkpointing overwrite browser optimizer.simultaneous",
+    bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: "run fake real save_stats out invert sweep resume init_from.generator init_from.discriminator "
     "data.path data.cache_dir",
     Sequence[int]: "classes interpolate",

@@ -152,7 +152,7 @@ def test_hold_out_keeps_pictures_pixels_and_labels_together():
     part = hold_out(numbered(30), "test", 0.2)
     for i, label in enumerate(part.labels):
         assert part.open(i).getpixel((0, 0)) == (label,) * 3
-        assert part.pixels[i, 0, 0, 0] == label
+        assert part.pixels[part.rows[i], 0, 0, 0] == label
         assert part.name(i) == f"image {label}"
 
 

@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from transfergen.data import store
 from transfergen.data.image_folder import image_folder
 from transfergen.data.pictures import Fit, Pictures, from_array, to_shape
 from transfergen.data.store import Store, build_store
@@ -339,15 +340,80 @@ def test_a_picture_that_changed_within_its_size_and_time_is_decoded_again(built,
     assert [first_pixel("red"), first_pixel("blue")] == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_what_a_killed_process_left_is_removed_though_the_data_have_changed(built, tmp_path):
+def test_what_a_killed_process_left_is_removed_after_a_week(built, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
-    left, in_use = cache / f"{'a' * 24}.4711.part", cache / f"{'b' * 24}.4712.part"
-    for file in (left, in_use):
+    left, in_use, recent = (cache / f"{letter * 24}.part" for letter in "abc")
+    for file in (left, in_use, recent):
         file.write_bytes(b"half a store")
+    for file in (left, in_use):
+        os.utime(file, (0, 0))
     with FileLock(cache / f"{'b' * 24}.npy.lock"):  # another run is still writing this one
         built(pictures_of((20, 30), (50, 40)), max_memory_mib=0)
-    assert (left.exists(), in_use.exists()) == (False, True)
+    assert [file.exists() for file in (left, in_use, recent)] == [False, True, True]
+
+
+@pytest.fixture
+def chunks_of_two(monkeypatch):
+    monkeypatch.setattr(store, "chunk_rows", lambda row: 2)
+
+
+def interrupted(built, pictures, at):
+    """A store whose writing ends at the picture `at`, as by a key."""
+
+    def open_until(i):
+        if i == at:
+            raise KeyboardInterrupt
+        return pictures.open(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        built(dataclasses.replace(pictures, open=open_until), max_memory_mib=0)
+
+
+@pytest.mark.parametrize("damage", [None, "pixels", "journal", "link"])
+def test_an_interrupted_store_goes_on_after_the_last_chunk_that_is_as_it_was_written(
+    built, tmp_path, chunks_of_two, damage
+):
+    pictures, decoded = pictures_of(*[(40, 40 + i) for i in range(7)]), []
+    interrupted(built, pictures, at=5)
+    assert left_in_cache(tmp_path) == [".part", ".part"]
+    journal, pixels = sorted((tmp_path / "cache").glob("*.part"))
+    if damage == "pixels":  # of the second chunk
+        content = bytearray(pixels.read_bytes())
+        content[128 + 3 * 32 * 32 * 3] ^= 1
+        pixels.write_bytes(content)
+    elif damage == "journal":
+        journal.write_bytes(journal.read_bytes()[:-3])
+    elif damage == "link":
+        pixels.replace(tmp_path / "elsewhere")
+        pixels.symlink_to(tmp_path / "elsewhere")
+
+    def open_and_count(i):
+        decoded.append(i)
+        return pictures.open(i)
+
+    # The sizes of all are read first, in which two are enough to tell that they differ.
+    again = built(dataclasses.replace(pictures, open=open_and_count), max_memory_mib=0)
+    np.testing.assert_array_equal(again.pixels, built(pictures).pixels)
+    assert sorted(decoded[2:]) == list(range({None: 4, "link": 0}.get(damage, 2), 7))
+    assert left_in_cache(tmp_path) == [".json", ".npy"]
+
+
+def test_a_damaged_picture_leaves_what_was_decoded_before_it(built, tmp_path, chunks_of_two, caplog):
+    caplog.set_level("INFO")
+
+    def open_but_one(i):
+        if i == 5:
+            raise OSError("broken")
+        return pictures_of(*[(40, 40 + i) for i in range(7)]).open(i)
+
+    pictures = dataclasses.replace(pictures_of(*[(40, 40 + i) for i in range(7)]), open=open_but_one)
+    with pytest.raises(ValueError, match=r"cannot read picture 5 \(broken\)"):
+        built(pictures, max_memory_mib=0)
+    assert len(built(pictures, max_memory_mib=0, damaged="skip", max_damaged=0.2)) == 6
+    assert "goes on after 4 pictures" in caplog.text
+    with pytest.raises(ValueError, match=r"cannot read picture 5 \(broken\)"):  # the file is there now
+        built(pictures, max_memory_mib=0)
 
 
 def test_a_store_that_the_disk_has_no_space_for_is_refused_before_decoding_and_leaves_nothing(tmp_path):

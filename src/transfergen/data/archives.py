@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from io import BytesIO
 from itertools import accumulate
@@ -76,15 +77,20 @@ class Archive(PictureFiles):
         """See the base class. Compressed bytes cannot be skipped: each picture is read as a whole, but only once."""
         if name not in self._digests:
             try:
-                self._digests[name] = file_digest(self._source(name))
+                self._digests[name] = file_digest(self.source(name))
             except Exception:  # whatever a damaged archive leads its reader to
                 self._digests[name] = bytes_digest(os.fsencode(name))
         return self._digests[name]
 
+    def read(self, name: str) -> bytes | None:
+        """The content of any file, also of one that is no picture; None if there is none of this name."""
+        return self.source(name).read() if self._members.get(name) else None
+
     def _read(self, where: Any, size: int) -> bytes:
         raise NotImplementedError
 
-    def _source(self, name: str) -> BinaryIO:
+    def source(self, name: str) -> BinaryIO:
+        """See the base class. The whole content is read into memory."""
         member = self._members[name]
         assert member is not None
         if member[1] > _LARGEST:
@@ -141,7 +147,6 @@ class _Tar(Archive):
     SUFFIXES: tuple[str, ...] = (".tar",)
 
     def __init__(self, root: Path) -> None:
-        self._file: Any = root.open("rb")
         self._index(root, "r:")
 
     def _index(self, root: Path, mode: Any) -> None:
@@ -152,8 +157,13 @@ class _Tar(Archive):
         """Where in `_file` the content of a member begins, and its size; None if it is no file."""
         return (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
 
+    def _opened(self) -> AbstractContextManager[BinaryIO]:
+        """The file that `_locate` speaks of: closed after each use, as there may be thousands of archives."""
+        return self.root.open("rb", buffering=0)
+
     def _read(self, where: int, size: int) -> bytes:
-        content = os.pread(self._file.fileno(), size, where)
+        with self._opened() as file:
+            content = os.pread(file.fileno(), size, where)
         if len(content) < size:
             raise ValueError("the archive ends before it does")
         return content
@@ -168,6 +178,9 @@ class _CompressedTar(_Tar):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as this object)
         self._index(root, "r|*")
         self._file.flush()
+
+    def _opened(self) -> AbstractContextManager[Any]:
+        return nullcontext(self._file)
 
     def _locate(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int] | None:
         located, start = super()._locate(tar, member), self._file.tell()

@@ -16,6 +16,7 @@ from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subsample
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store, build_store
+from transfergen.data.streaming import Filled, Stream, Streamed, fill
 from transfergen.image_shape import LARGEST, SMALLEST, Channels, image_shape
 
 log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ class ImageDataModule(LightningDataModule):
     """The training and the test split of a data source; the training split as batches in a seeded order.
 
     Args:
-        source: a function (path, split) -> Pictures.
+        source: a function (path, split) -> Pictures, or what reads them from a stream.
         path: where the source reads from.
-        resolution: the shorter side of the images that the networks see, 32 to 512 pixels.
+        resolution: the shorter side of the images that the networks see, 32 to 1024 pixels.
         aspect: their width and height as whole numbers, such as (3, 2) or (9, 16).
         channels: of the images: 1, grey; 3, RGB; 4, RGB and alpha, which is opaque where pictures have none.
         batch_size: images per batch, over all ranks.
@@ -39,7 +40,7 @@ class ImageDataModule(LightningDataModule):
             if the store is in memory.
         classes: classes to keep, by name or number, renumbered in this order; None: all.
         max_images: training pictures to keep, a random choice that is the same in each run and balanced over classes;
-            None: all.
+            None: all. Of a stream, no more are read of each split, the first ones.
         num_classes: classes that conditional networks distinguish; None: all; 1: all pictures are one class; 0:
             unconditional.
         damaged: what happens at a picture that cannot be read: `error` stops, `skip` leaves it out.
@@ -58,7 +59,7 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Callable[..., Pictures],
+        source: Callable[..., Pictures | Streamed],
         *,
         path: str,
         resolution: int = 64,
@@ -87,7 +88,16 @@ class ImageDataModule(LightningDataModule):
         self.num_workers, self.num_classes = num_workers, num_classes
         self.classes, self.max_images = classes, max_images
         self.damaged, self.max_damaged, self.max_megapixels = damaged, max_damaged, max_megapixels
+        self._decoding: dict[str, Any] = {
+            "shape": self.image_shape,
+            "fit": fit,
+            "cache_dir": self.cache_dir,
+            "damaged": damaged,
+            "max_damaged": max_damaged,
+            "max_megapixels": max_megapixels,
+        }
         self._pictures: dict[Split, Pictures] = {}
+        self._filled: dict[str, Filled] = {}
 
     @property
     def class_count(self) -> int:
@@ -167,13 +177,14 @@ class ImageDataModule(LightningDataModule):
         )
 
     def pictures(self, split: Split) -> Pictures:
-        """The pictures of a split, with `classes`, `max_images` and `num_classes` applied, not decoded yet.
+        """The pictures of a split, with `classes`, `max_images` and `num_classes` applied; only streams are decoded.
 
         Raises:
             ValueError: the split has no pictures, or the source cannot be read.
         """
         if split not in self._pictures:
-            pictures = self.source(self.path, split)
+            found = self.source(self.path, split)
+            pictures = found if isinstance(found, Pictures) else found(self._fill)
             if self.classes is not None:
                 pictures = select_classes(pictures, self.classes)
             if self.max_images is not None and split == "train":
@@ -202,17 +213,13 @@ class ImageDataModule(LightningDataModule):
             about[split] = {"pictures": len(pictures), "digest": bytes_digest(b"".join(digests)).hex()}
         return about
 
+    def _fill(self, stream: Stream) -> Filled:
+        if stream.identity not in self._filled:
+            self._filled[stream.identity] = fill(stream, limit=self.max_images, **self._decoding)
+        return self._filled[stream.identity]
+
     def _store(self, split: Split) -> Store:
-        return build_store(
-            self.pictures(split),
-            shape=self.image_shape,
-            fit=self.fit,
-            max_memory_mib=self.max_memory_mib,
-            cache_dir=self.cache_dir,
-            damaged=self.damaged,
-            max_damaged=self.max_damaged,
-            max_megapixels=self.max_megapixels,
-        )
+        return build_store(self.pictures(split), max_memory_mib=self.max_memory_mib, **self._decoding)
 
 
 def _identity(batch: Any) -> Any:

@@ -1,25 +1,30 @@
 """Decoding of picture files, in parallel. Damaged files and decompression bombs raise errors that name the file."""
 
+import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_shape
 from transfergen.errors import first_line
 from transfergen.image_shape import ImageShape
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Damaged = Literal["error", "skip"]
 MEGAPIXELS = 100
 """The default limit of a picture's size."""
+LINE_EVERY_S = 60.0
 
 
 class DamagedPictureError(ValueError):
@@ -64,29 +69,61 @@ def pillow_limit(max_megapixels: float) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def map_parallel(work: Callable[[int], T], count: int, description: str) -> list[T]:
-    """`work(i)` for each i below `count`, in threads, since Pillow decodes without the GIL, and with a progress bar."""
-    screen = Console(stderr=True)
+@contextmanager
+def progress_bar(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[], None]]:
+    """A context with a function that moves a bar on by one; where there is no terminal, it logs a line each minute.
+
+    Args:
+        description: in words, of what is going on.
+        total: the number at the end; None: unknown.
+        done: the number at the start.
+    """
+    screen, last = Console(stderr=True), time.monotonic()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(description, total=total, completed=done)
+
+        def advance() -> None:
+            nonlocal done, last
+            done += 1
+            bar.advance(task)
+            if not screen.is_terminal and time.monotonic() - last > LINE_EVERY_S:
+                last = time.monotonic()
+                log.info(f"{description}: {done:,}" + (f" of {total:,}" if total else ""))
+
+        yield advance
+
+
+def map_parallel(work: Callable[[int], T], count: int, advance: Callable[[], None]) -> list[T]:
+    """`work(i)` for each i below `count`, in threads, since Pillow decodes without the GIL; `advance` after each."""
+    results = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            done = pool.map(work, range(count))
-            return list(track(done, description, count, console=screen, transient=True, disable=not screen.is_terminal))
+            for result in pool.map(work, range(count)):
+                results.append(result)
+                advance()
         except BaseException:
             pool.shutdown(cancel_futures=True)  # the first error ends all work
             raise
+    return results
 
 
 def decode(
-    pictures: Pictures, pixels: ByteArray, *, fit: Fit, damaged: Damaged, max_megapixels: float
-) -> tuple[list[DamagedPictureError], IntArray, IntArray]:
-    """Decode N pictures into `pixels` (N, H, W, C), uint8, each converted to this shape as `fit` says.
+    pictures: Pictures,
+    pixels: ByteArray,
+    *,
+    fit: Fit,
+    damaged: Damaged,
+    max_megapixels: float,
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """Decode N pictures into `pixels` (N, H, W, C), uint8, each converted to this shape by `fit`; `advance` after each.
 
     Returns:
-        The errors of the pictures that were skipped, the indices of those that were decoded, and the indices of
-        animations, of which only the first frame is decoded.
+        `rows`: N; `skipped`: the index of each picture that cannot be read, with the reason; `animations`: the names of
+        those of which only the first frame is decoded.
 
     Raises:
-        DamagedPictureError: a picture cannot be read, and `damaged` is "error".
+        ValueError: a picture cannot be read, and `damaged` is "error".
     """
     height, width, channels = pixels.shape[1:]
     shape, longest = ImageShape(channels, height, width), max(height, width)
@@ -101,14 +138,58 @@ def decode(
                 return animation
         except DamagedPictureError as error:
             if damaged == "error":
-                raise
+                raise unreadable(str(error)) from error
             return error
 
     with pillow_limit(max_megapixels):
-        results = map_parallel(decode_one, len(pictures), "decoding pictures")
-    errors = [each for each in results if isinstance(each, DamagedPictureError)]
-    kept = np.array([i for i, each in enumerate(results) if not isinstance(each, DamagedPictureError)], np.int64)
-    return errors, kept, np.array([i for i, each in enumerate(results) if each is True], np.int64)
+        results = map_parallel(decode_one, len(pictures), advance)
+    return {
+        "rows": len(pictures),
+        "skipped": [(i, str(each)) for i, each in enumerate(results) if isinstance(each, DamagedPictureError)],
+        "animations": [pictures.name(i) for i, each in enumerate(results) if each is True],
+    }
+
+
+def report(records: list[dict[str, Any]], damaged: Damaged, max_damaged: float) -> IntArray:
+    """Warn of the pictures that were skipped and of animations.
+
+    Args:
+        records: what `decode` gave for parts of a set, in their order.
+        damaged: whether pictures may be skipped.
+        max_damaged: the largest fraction that may be.
+
+    Returns:
+        The indices of the pictures that were decoded.
+
+    Raises:
+        ValueError: more were skipped.
+    """
+    ends = np.cumsum([record["rows"] for record in records])
+    skipped, errors, animations, total = [], [], [], int(ends[-1])
+    for end, record in zip(ends, records, strict=True):
+        skipped += [int(end) - record["rows"] + i for i, _ in record["skipped"]]
+        errors += [error for _, error in record["skipped"]]
+        animations += record["animations"]
+    if errors and damaged == "error":
+        raise unreadable(errors[0])
+    if errors:
+        what = f"{len(errors):,} of {total:,} pictures cannot be read: {abbreviate(errors)}"
+        if len(errors) > max_damaged * total:
+            raise ValueError(f"{what}; more than the fraction data.max_damaged={max_damaged:g}")
+        log.warning(f"{what}; they are skipped")
+    if animations:
+        log.warning(
+            f"{len(animations):,} of {total:,} pictures are animations: only their first frames are used: "
+            f"{abbreviate(animations)}"
+        )
+    return np.setdiff1d(np.arange(total), skipped)
+
+
+def unreadable(error: str) -> ValueError:
+    """The error of a picture that may not be skipped."""
+    return ValueError(
+        f"cannot read {error}; remove it, or set data.damaged=skip (transfergen check lists all such pictures)"
+    )
 
 
 def abbreviate(names: Sequence[str], count: int = 3) -> str:

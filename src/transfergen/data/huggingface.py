@@ -1,14 +1,18 @@
 """Image data sets of the Hugging Face hub, or local parquet files in the hub's layout."""
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from transfergen.data.formats import bytes_digest, file_digest, open_image
-from transfergen.data.pictures import IntArray, Pictures, Split, hold_out
+from transfergen.data.huggingface_stream import first_label, stream
+from transfergen.data.labels import number_classes
+from transfergen.data.pictures import Pictures, Split, hold_out
+from transfergen.data.streaming import Streamed
 from transfergen.errors import first_line
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
@@ -24,7 +28,8 @@ def huggingface(
     image_column: str | None = None,
     label_column: str | None = None,
     holdout: float = 0.1,
-) -> Pictures:
+    streaming: bool = False,
+) -> Pictures | Streamed:
     """A split of a data set. Pictures without a class, such as those labelled -1, are left out if others have one.
 
     Args:
@@ -38,13 +43,14 @@ def huggingface(
         image_column: of images, or of the bytes of their files; None: the first column of images, or else of bytes.
         label_column: of class labels, whole numbers or strings; None: the first column of class labels.
         holdout: fraction of the training split that is held out.
+        streaming: whether the files are read in order and once, without a copy of them on the disk.
 
     Raises:
         ValueError: there is no such data set, split or column, or the hub cannot be reached.
     """
     import datasets  # takes two seconds, so only where it is used
 
-    splits = _load(path, config)
+    builder, splits = _load(path, config, streaming)
     train = train_split or (next(iter(splits)) if len(splits) == 1 else "train")
     for setting, name in {"train_split": train, "test_split": test_split}.items():
         if name is not None and name not in splits:
@@ -59,26 +65,74 @@ def huggingface(
         raise ValueError(f"data.source.image_column={image}: the column holds {features[image]}, not images")
     class_labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     label = _column(path, features, label_column, "label_column", class_labels)
-    labels, classes = _labels(splits[train], train, label, None)
-    test, name, notes = train, train, []
-    for each in [test_split] if test_split else [each for each in _TEST_NAMES if each in splits and each != train]:
-        found, _ = _labels(splits[each], each, label, classes)
-        if classes and not (found >= 0).any():
-            notes.append(f"data.path={path}: split {each} is passed over, since its classes are hidden")
-            continue
-        test = each
-        if split == "test":
-            name, labels = test, found
-        break
-    notes.append(
-        f"data.path={path}: split {train} is for training, {'a part of it' if test == train else test} for tests"
+    tests = [test_split] if test_split else [name for name in _TEST_NAMES if name in splits and name != train]
+    choice = _Choice(path, split, train, tests, label, getattr(features.get(label), "names", None), holdout)
+    if streaming:
+        return lambda fill: _choose(
+            choice,
+            lambda name: fill(stream(path, name, splits[name], image, label, builder)),
+            lambda name: first_label(splits[name], label),
+        )
+    return _choose(
+        choice,
+        lambda name: (_pictures(path, name, splits[name], image), splits[name][label][:] if label else []),
+        lambda name: splits[name][label][:],
     )
-    pictures = _pictures(path, name, splits[name], image)
-    pictures = replace(pictures, labels=labels, classes=tuple(map(str, classes)), notes=tuple(notes))
-    if unknown := int((labels < 0).sum()):
-        notes.append(f"data.path={path}: {unknown:,} pictures of split {name} have no class and are left out")
-        pictures = replace(pictures.subset(np.flatnonzero(labels >= 0), "labelled"), notes=tuple(notes))
-    return pictures if test != train else hold_out(pictures, split, holdout)
+
+
+class _Choice(NamedTuple):
+    """Which splits of a data set are for training and for tests, and where their classes are."""
+
+    path: str
+    split: Split
+    train: str
+    tests: list[str]
+    label: str | None
+    names: list[str] | None
+    holdout: float
+
+
+def _choose(
+    choice: _Choice,
+    read: Callable[[str], tuple[Pictures, Sequence[Any]]],
+    labels_of: Callable[[str], Sequence[Any]],
+) -> Pictures:
+    """The pictures of a split with their classes.
+
+    Args:
+        choice: what was found out about the data set.
+        read: gives the pictures of a split, all of class 0, and their labels.
+        labels_of: gives labels of a split, all or the first, which tell whether its classes are hidden.
+    """
+
+    def labelled(name: str, known: tuple[Any, ...] | None) -> tuple[Pictures, tuple[Any, ...]]:
+        pictures, values = read(name)
+        if label is None:
+            return pictures, ()
+        setting = f"data.source.label_column={label}"
+        labels, classes = number_classes(values, setting, name, names=choice.names, known=known)
+        pictures = replace(pictures, labels=labels, classes=tuple(map(str, classes)))
+        if unknown := int((labels < 0).sum()):
+            notes.append(f"data.path={path}: {unknown:,} pictures of split {name} have no class and are left out")
+            pictures = pictures.subset(np.flatnonzero(labels >= 0), "labelled")
+        return pictures, classes
+
+    path, split, train, label, notes = choice.path, choice.split, choice.train, choice.label, list[str]()
+    pictures, classes = labelled(train, None)
+    test = train
+    for name in choice.tests:
+        if classes and all(value in (None, -1) for value in labels_of(name)):
+            notes.append(f"data.path={path}: split {name} is passed over, since its classes are hidden")
+            continue
+        test = name
+        if split == "test":
+            notes.clear()
+            pictures, _ = labelled(test, classes)
+        break
+    told = "a part of it" if test == train else test
+    notes.append(f"data.path={path}: split {train} is for training, {told} for tests")
+    pictures = replace(pictures, notes=tuple(notes))
+    return pictures if test != train else hold_out(pictures, split, choice.holdout)
 
 
 def _pictures(path: str, name: str, table: Any, column: str) -> Pictures:
@@ -106,8 +160,8 @@ def _pictures(path: str, name: str, table: Any, column: str) -> Pictures:
     )
 
 
-def _load(path: str, config: str | None) -> Any:
-    """All splits of a data set by name, as `datasets` reads them."""
+def _load(path: str, config: str | None, streaming: bool) -> tuple[Any, Any]:
+    """What builds a data set, and its splits by name, as `datasets` reads them."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -116,9 +170,13 @@ def _load(path: str, config: str | None) -> Any:
     if not local and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
         raise ValueError(f"data.path={path}: there is no such folder, and this is no name of a data set on the hub")
     try:
-        if local:
-            return datasets.load_dataset("parquet", data_files=_parquet_files(folder, folder / (config or "")))
-        return datasets.load_dataset(path, config, download_config=datasets.DownloadConfig(max_retries=1))
+        once = datasets.DownloadConfig(max_retries=1)
+        files = {"data_files": _parquet_files(folder, folder / (config or ""))} if local else {"name": config}
+        builder = datasets.load_dataset_builder("parquet" if local else path, download_config=once, **files)
+        if streaming:
+            return builder, builder.as_streaming_dataset()
+        builder.download_and_prepare(download_config=once)
+        return builder, builder.as_dataset()
     except Exception as error:  # the library's and the hub's errors have no common class
         what = "cannot be loaded as a data set" if local else "no such folder, and not found on the hub"
         what += f" with data.source.config={config}" if config else ""
@@ -155,36 +213,3 @@ def _column(path: str, features: Any, given: str | None, setting: str, found: li
 def _holds_files(feature: Any) -> bool:
     """Whether a column holds the bytes of files, as pandas writes pictures."""
     return "bytes" in feature if isinstance(feature, dict) else getattr(feature, "dtype", "").endswith("binary")
-
-
-def _labels(
-    table: Any, split: str, column: str | None, classes: tuple[Any, ...] | None
-) -> tuple[IntArray, tuple[Any, ...]]:
-    """(N,), the class numbers of a split, -1 where the class is unknown; and the classes.
-
-    Args:
-        table: the split.
-        split: its name, for messages.
-        column: of the labels; None: all have class 0, and there are no classes.
-        classes: of the training split; None: this is the training split.
-
-    Raises:
-        ValueError: the column does not hold classes, or one that the training split does not have.
-    """
-    if column is None or classes == ():
-        return np.zeros(len(table), np.int64), ()
-    feature, values = table.features[column], table[column][:]
-    if not all(value is None or isinstance(value, int | str) for value in values):
-        raise ValueError(f"data.source.label_column={column}: holds {feature}; choose one of whole numbers or strings")
-    present = set(values) - {None, -1}
-    names = getattr(feature, "names", None)
-    known = range(len(names)) if names else sorted(present) if classes is None else classes
-    if present - set(known):
-        raise ValueError(
-            f"data.source.label_column={column}: the split {split} has the class {min(present - set(known))}, which "
-            f"{'has no name' if names else 'the training split does not have'}"
-        )
-    if classes is None and not present:
-        return np.zeros(len(table), np.int64), ()
-    numbers = {value: number for number, value in enumerate(known)}
-    return np.array([numbers.get(value, -1) for value in values], np.int64), tuple(names or known)

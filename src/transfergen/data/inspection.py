@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from transfergen.data.decoding import DamagedPictureError, is_animation, map_parallel, open_picture, pillow_limit
+from transfergen.data.decoding import (
+    DamagedPictureError,
+    is_animation,
+    map_parallel,
+    open_picture,
+    pillow_limit,
+    progress_bar,
+)
 from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Pictures, Split, to_mode
 from transfergen.image_shape import ImageShape
@@ -54,8 +61,8 @@ def inspect_pictures(
         except DamagedPictureError as error:
             return Finding(error=str(error))
 
-    with pillow_limit(max_megapixels):
-        return map_parallel(inspect_one, len(pictures), description)
+    with pillow_limit(max_megapixels), progress_bar(description, len(pictures)) as advance:
+        return map_parallel(inspect_one, len(pictures), advance)
 
 
 def find_duplicates(findings: list[Finding]) -> list[list[int]]:

@@ -64,7 +64,7 @@ class PictureFiles:
 
         return Pictures(
             identity=lambda: f"{identity}/{bytes_digest(repr([about(name) for name in names]).encode()).hex()}",
-            open=lambda i: open_image(self._source(names[i])),
+            open=lambda i: open_image(self.source(names[i])),
             name=lambda i: str(self._path(names[i])),
             digest=lambda i: self.digest(names[i]),
             **others,
@@ -103,7 +103,7 @@ class PictureFiles:
     def _modified(self, name: str) -> int:
         return self._path(name).stat().st_mtime_ns
 
-    def _source(self, name: str) -> Path | BinaryIO:
+    def source(self, name: str) -> Path | BinaryIO:
         """The file that a picture is decoded from: its path, or its bytes as an open file."""
         return self._path(name)
 

@@ -28,7 +28,8 @@ class Pictures:
         name: the name of the i-th picture, for messages.
         labels: (N,), the class number of each picture; all 0 without classes.
         classes: the names of the classes; empty without classes.
-        pixels: (N, S, S, C) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
+        pixels: (M, S, S, C) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
+        rows: (N,), the row of `pixels` that holds each picture; None: they are in order, and M is N.
         digest: bytes that tell the i-th picture from those of other content; None: of its name.
         notes: lines that a user should read before a training, such as how the source was understood.
     """
@@ -39,6 +40,7 @@ class Pictures:
     labels: IntArray
     classes: tuple[str, ...] = ()
     pixels: ByteArray | None = None
+    rows: IntArray | None = None
     digest: Callable[[int], bytes] | None = None
     notes: tuple[str, ...] = ()
 
@@ -54,7 +56,7 @@ class Pictures:
             open=lambda i: self.open(int(index[i])),
             name=lambda i: self.name(int(index[i])),
             labels=self.labels[index],
-            pixels=None if self.pixels is None else self.pixels[index],
+            rows=None if self.pixels is None else index if self.rows is None else self.rows[index],
             digest=lambda i: self.content_digest(int(index[i])),
         )
 
@@ -67,13 +69,18 @@ def from_array(identity: str, pixels: ByteArray, labels: IntArray, classes: tupl
     """Pictures from decoded pixels (N, S, S, C), uint8, with labels (N,)."""
     return Pictures(
         identity=lambda: identity,
-        open=lambda i: Image.fromarray(pixels[i] if pixels.shape[3] > 1 else pixels[i, ..., 0]),
+        open=lambda i: picture_of(pixels[i]),
         name=lambda i: f"image {i}",
         labels=labels,
         classes=classes,
         pixels=pixels,
         digest=lambda i: bytes_digest(pixels[i].tobytes()),
     )
+
+
+def picture_of(pixels: ByteArray) -> Image.Image:
+    """A picture from its pixels (H, W, C), uint8: L, RGB or RGBA."""
+    return Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[..., 0])
 
 
 def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:

@@ -18,6 +18,7 @@ from transfergen.training.callbacks import (
     DistillationReport,
     Evaluation,
     LinearLRDecay,
+    MemoryReport,
     Reconstructions,
     SampleGrid,
     Signals,
@@ -98,6 +99,8 @@ def build_callbacks(
         evaluation,  # after the run's files, which are then saved whatever it raises
         CollapseWarning(),
     ]
+    if config["memory_report"]:
+        callbacks.append(MemoryReport(config["data"]["batch_size"]))
     if config["max_images"] is not None:
         callbacks.append(StopAtImages(config["max_images"]))
     if (decay := learning_rate_decay(config)) is not None:

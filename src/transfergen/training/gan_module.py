@@ -1,6 +1,6 @@
 """The adversarial game as a LightningModule: it builds the step, then counts, logs and saves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_batch_size, check_game
+from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.freeze_schedule import FreezeSchedule
 from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import Fakes, Generate, StepOutputs
@@ -94,23 +95,7 @@ class GAN(GenerativeModule):
             self.generator, self.discriminator, self.transfer, real_features, seed=self.seed
         )
         self._schedule.update(self.images_seen, self.ema_generator)
-        self._step = AdversarialStep(
-            self.generator,
-            self.discriminator,
-            self.objective,
-            self.augment,
-            self.transfer,
-            cast(list[Optimizer], self.optimizers()),
-            real_features=real_features,
-            draw_fakes=self.draw_fakes,
-            updates=self.updates,
-            g_parameters=self.g_parameters(),
-            adversarial_weight=self.adversarial_weight,
-            d_steps=self.d_steps,
-            extrapolation=self.extrapolation,
-            simultaneous=self.simultaneous,
-            accumulate=self.accumulate,
-        )
+        self._step = self.adversarial_step(cast(list[Optimizer], self.optimizers()), real_features, self.updates)
         if self.resumed:
             self._step.load_state_dict(self.resumed["extra"])
         else:
@@ -118,6 +103,28 @@ class GAN(GenerativeModule):
             self.discriminator.calibrate(images)
             self.transfer.start(self.generator, self.discriminator)
         self._last_scalars: dict[str, Tensor] = {}  # of terms that are not computed at every step, too
+
+    def adversarial_step(
+        self, optimizers: Sequence[Optimizer], real_features: RealFeatures, updates: FiniteUpdates
+    ) -> AdversarialStep:
+        """The step of these networks."""
+        return AdversarialStep(
+            self.generator,
+            self.discriminator,
+            self.objective,
+            self.augment,
+            self.transfer,
+            optimizers,
+            real_features=real_features,
+            draw_fakes=self.draw_fakes,
+            updates=updates,
+            g_parameters=self.g_parameters(),
+            adversarial_weight=self.adversarial_weight,
+            d_steps=self.d_steps,
+            extrapolation=self.extrapolation,
+            simultaneous=self.simultaneous,
+            accumulate=self.accumulate,
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch of the game."""

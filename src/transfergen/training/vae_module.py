@@ -147,19 +147,24 @@ class VAE(Autoencoding):
         """One, of both networks."""
         return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update of both networks."""
-        optimizer = cast(LightningOptimizer, self.optimizers())
-        parameters = [*self.generator.parameters(), *self.encoder.parameters()]
-        images = len(batch.pixels) * self.trainer.world_size
-        update = self.images_seen // images
+    def loss(self, batch: Batch) -> tuple[Coding, dict[str, Tensor], Tensor]:
+        """What becomes of a batch, the weighted terms of its loss, and their sum with the generator's own."""
         coding = self._encode_and_decode(batch, self.generator)
         terms = self._elbo_terms(coding)
         loss = torch.stack(list(terms.values())).sum()
         if (regularization := self.generator.regularization()) is not None:
             loss = loss + regularization
+        return coding, terms, loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update of both networks."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        images = len(batch.pixels) * self.trainer.world_size
+        update = self.images_seen // images
+        coding, terms, loss = self.loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        parameters = [*self.generator.parameters(), *self.encoder.parameters()]
         norm = self.updates.step(optimizer, loss, parameters, "VAE")
         curves = self._elbo_curves(coding)
         self.images_seen += images

@@ -7,13 +7,30 @@ from transfergen.networks.generators.fastgan import GLU, Excitation, FastGAN, No
 
 
 def test_channels_are_those_of_the_paper_with_a_second_convolution_in_every_other_block():
-    generator = FastGAN(resolution=256)
+    with torch.device("meta"):
+        generator = FastGAN(resolution=1024)
+    assert generator(torch.zeros(2, 256, device="meta")).shape == (2, 3, 1024, 1024)
     convolutions = [m for m in generator.blocks.modules() if isinstance(m, nn.Conv2d)]
-    outputs = [512, 512, 256, 128, 128, 128, 64, 64, 32]
-    assert [m.in_channels for m in convolutions] == [1024, 512, 512, 256, 128, 128, 128, 64, 64]
+    outputs = [512, 512, 256, 128, 128, 128, 64, 64, 32, 16, 16, 8]
+    assert [m.in_channels for m in convolutions] == [1024, 512, 512, 256, 128, 128, 128, 64, 64, 32, 16, 16]
     assert [m.out_channels for m in convolutions] == [2 * c for c in outputs]  # the gates' half
     assert all(m.bias is None for m in convolutions)
-    assert [len(m.constant[0, 0]) for m in generator.modules() if isinstance(m, Noise)] == [8, 8, 32, 32, 128, 128]
+    assert [len(m.constant[0, 0]) for m in generator.modules() if isinstance(m, Noise)] == [
+        8,
+        8,
+        32,
+        32,
+        128,
+        128,
+        512,
+        512,
+    ]
+    assert {size: module.layers[1].in_channels for size, module in generator.excitations.items()} == {
+        "64": 1024,
+        "128": 512,
+        "256": 256,
+        "512": 128,
+    }  # of the maps of 4, 8, 16 and 32 px
 
 
 def test_the_release_of_projected_gan_has_a_second_convolution_in_each_block_latents_on_a_sphere_and_no_bounds():

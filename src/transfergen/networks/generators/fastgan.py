@@ -11,7 +11,7 @@ from transfergen.networks.layers.initialization import dcgan_init
 from transfergen.networks.layers.resampling import ProjectAndReshape, UpsampledConv2d, WholeMapConv2d
 from transfergen.networks.resolutions import map_sizes
 
-MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5}
+MULTIPLES = {4: 16, 8: 8, 16: 4, 32: 2, 64: 2, 128: 1, 256: 0.5, 512: 0.25, 1024: 0.125}
 """Channels at each size of the maps for square images, in units of `width`."""
 
 
@@ -19,14 +19,14 @@ class FastGAN(Generator):
     """Latents (B, Z) ~ N(0, 1) -> images (B, C, H, W) in [-1, 1].
 
     A transposed convolution leads to maps of 4x4, and blocks double their size up to R: upsampling, convolution, batch
-    normalisation and a gated linear unit, without biases. The blocks to 8, 32 and 128 px have a second convolution, and
-    add noise after each. Maps of 64, 128 and 256 px are multiplied, channel by channel, by a skip-layer excitation of
-    the maps a sixteenth of their size; where R is 32, the last maps by an excitation of the maps of 4 px. Weights start
-    from N(0, 0.02), as in the authors' code.
+    normalisation and a gated linear unit, without biases. The blocks to 8, 32, 128 and 512 px have a second
+    convolution, and add noise after each. Maps of 64 to 512 px are multiplied, channel by channel, by a skip-layer
+    excitation of the maps a sixteenth of their size; where R is 32, the last maps by an excitation of the maps of 4 px.
+    Weights start from N(0, 0.02), as in the authors' code.
 
     Deviations from the authors' code:
 
-    - There are images of one size only, so that any discriminator can be used.
+    - There are images of one size only, so that any discriminator can be used. Theirs are also made at 128 px.
     - Noise is drawn anew in training only. In eval mode it is a constant, as in StyleGAN, so that an image depends on
       nothing but its latent.
     - There is no spectral normalisation. Before batch normalisation it has no effect, which leaves the excitations and
@@ -37,12 +37,12 @@ class FastGAN(Generator):
     start from PyTorch's default distribution.
 
     Args:
-        resolution: R, in pixels, the shorter side: 32, 64, 128 or 256 for squares.
+        resolution: R, in pixels, the shorter side: 32, 64, 128, 256, 512 or 1024 for squares.
         aspect: width and height, as in (3, 2). All sizes of maps above are for squares; others have maps of their own
             aspect, the smallest as `first_map` says.
         image_channels: C: 1, 3 or 4.
         z_dim: Z, size of the latent.
-        width: channels at 128 px; 16 times as many at 4 px.
+        width: channels at 128 px; 16 times as many at 4 px, an eighth at 1024 px, but at least 1.
         second_convolutions: whether all blocks have a second convolution, and noise.
         hypersphere: whether latents are scaled to a root mean square of 1 first.
         bounded: whether the images come out of a tanh. Otherwise they may leave [-1, 1] in training, and are clipped to
@@ -65,10 +65,10 @@ class FastGAN(Generator):
         bounded: bool = True,
     ) -> None:
         super().__init__()
-        first, square = map_sizes(resolution, aspect, image_channels)
+        first, square = map_sizes(resolution, aspect, image_channels, squares=[32, 64, 128, 256, 512, 1024])
         self.resolution, self.aspect, self.image_channels, self.z_dim = resolution, aspect, image_channels, z_dim
         self.hypersphere, self.bounded = hypersphere, bounded
-        channels = {size: int(multiple * width) for size, multiple in MULTIPLES.items() if size <= square}
+        channels = {size: max(1, int(multiple * width)) for size, multiple in MULTIPLES.items() if size <= square}
         self.start = nn.Sequential(ProjectAndReshape(z_dim, 2 * channels[4], first), *_gated(channels[4]))
         self.sizes = list(channels)
         self.blocks = nn.ModuleList(
@@ -76,11 +76,11 @@ class FastGAN(Generator):
                 channels[size // 2],
                 channels[size],
                 (first[0] * size // 4, first[1] * size // 4),
-                second=second_convolutions or size in (8, 32, 128),
+                second=second_convolutions or size in (8, 32, 128, 512),
             )
             for size in self.sizes[1:]
         )
-        self.skips = {size: max(4, size // 16) for size in self.sizes if size >= 64 or size == square}
+        self.skips = {size: max(4, size // 16) for size in self.sizes if 64 <= size <= 512 or size == 32 == square}
         self.excitations = nn.ModuleDict(
             {str(size): Excitation(channels[low], channels[size], first) for size, low in self.skips.items()}
         )

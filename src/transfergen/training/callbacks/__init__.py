@@ -5,6 +5,7 @@ from transfergen.training.callbacks.collapse_warning import CollapseWarning
 from transfergen.training.callbacks.distillation_report import DistillationReport
 from transfergen.training.callbacks.evaluation import Evaluation
 from transfergen.training.callbacks.learning_rate import LinearLRDecay
+from transfergen.training.callbacks.memory_report import MemoryReport
 from transfergen.training.callbacks.progress import ProgressBar, StatusLine
 from transfergen.training.callbacks.reconstructions import Reconstructions
 from transfergen.training.callbacks.samples import SampleGrid
@@ -17,6 +18,7 @@ __all__ = [
     "DistillationReport",
     "Evaluation",
     "LinearLRDecay",
+    "MemoryReport",
     "ProgressBar",
     "Reconstructions",
     "SampleGrid",

@@ -1,0 +1,104 @@
+"""The memory of a step against what follows from the networks' sizes, and against what torch keeps for gradients."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from runs import ANY_MODEL, SMALL_MODELS, train
+
+from transfergen.config import CONF_DIR
+from transfergen.training.build import build_module, set_num_classes
+from transfergen.training.callbacks import MemoryReport, memory_report
+from transfergen.training.callbacks.memory_report import settings_for_less
+from transfergen.training.memory import StepMemory, measure_step
+
+CPU = torch.device("cpu")
+
+
+def module(*overrides, small=(*ANY_MODEL, *SMALL_MODELS["dcgan"])):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        config = compose("train", overrides=[*small, "hydra.run.dir=x", *overrides])
+    set_num_classes(config, 10)
+    return build_module(config)
+
+
+def measured(*overrides, batch_size=8, **options):
+    return measure_step(module(*overrides), batch_size=batch_size, device=CPU, **options)
+
+
+def size_of(network):
+    return sum(t.numel() * t.element_size() for t in [*network.parameters(), *network.buffers()])
+
+
+def test_weights_gradients_and_state_have_the_sizes_that_follow_from_the_parameters():
+    gan = module()
+    memory = measure_step(gan, batch_size=8, device=CPU)
+    trained = sum(4 * p.numel() for network in (gan.generator, gan.discriminator) for p in network.parameters())
+    everything = size_of(gan.generator) + size_of(gan.ema) + size_of(gan.discriminator)
+    assert memory.weights == pytest.approx(everything, rel=1e-3)
+    assert memory.updates == pytest.approx(3 * trained, rel=0.1)  # the gradient, and Adam's two moments
+    assert all(p.grad is None and p.isfinite().all() for p in gan.parameters())  # nothing was computed
+
+
+def test_activations_are_at_least_what_torch_keeps_for_the_gradients_of_the_generator():
+    gan = module()
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        images = gan.generator(torch.randn(8, gan.generator.z_dim))
+        gan.discriminator(images)
+    for weight in [*gan.generator.parameters(), *gan.discriminator.parameters()]:
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    activations = measure_step(gan, batch_size=8, device=CPU).activations
+    assert sum(kept.values()) <= activations < 4 * sum(kept.values())
+
+
+def test_activations_grow_with_the_batch_and_shrink_by_each_setting_that_is_recommended():
+    whole = measured(batch_size=16).activations
+    assert measured(batch_size=32).activations > 1.7 * whole
+    smaller = [
+        measured("optimizer.accumulate=4", batch_size=16),
+        measured("generator_checkpointing=true", batch_size=16),
+        measured(batch_size=16, dtype=torch.bfloat16),
+    ]
+    assert all(memory.activations < whole for memory in smaller)
+
+
+@pytest.mark.parametrize("model", ["biggan", "projected", "vae", "vae_gan"])
+def test_the_step_of_each_model_can_be_measured(model):
+    networks = module(small=(*ANY_MODEL, *SMALL_MODELS[model]))
+    assert measure_step(networks, batch_size=8, device=CPU).activations > 0
+
+
+def test_settings_that_are_on_or_do_not_fit_are_not_recommended():
+    assert settings_for_less(module(), 8, 16, False) == [
+        "trainer.precision=bf16-mixed", "optimizer.accumulate=2", "generator_checkpointing=true", "data.batch_size=8"
+    ]  # fmt: skip
+    gan = module("generator_checkpointing=true", "optimizer.accumulate=2")
+    assert settings_for_less(gan, 6, 6, True) == ["data.batch_size=3"]
+
+
+def test_a_training_tells_it_before_its_first_step(tmp_path):
+    code, _, err = train(tmp_path, "memory_report=true", "max_images=8")
+    assert code == 0, err
+    (line,) = [line for line in (tmp_path / "train.log").read_text().splitlines() if "a step takes about" in line]
+    assert "generator 0." in line
+    assert "frozen); a step takes about 0." in line
+    assert "less with trainer.precision=bf16-mixed or optimizer.accumulate=2" in line
+
+
+@pytest.mark.parametrize(("free", "warned"), [(4, True), (12, False)])
+def test_a_cuda_device_with_less_free_memory_gets_a_warning(caplog, monkeypatch, free, warned):
+    needed = StepMemory(weights=2 * 2**30, updates=2**30, activations=5 * 2**30)
+    monkeypatch.setattr(memory_report, "measure_step", lambda *args, **options: needed)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))
+    strategy = SimpleNamespace(root_device=torch.device("cuda:0"))
+    trainer = SimpleNamespace(strategy=strategy, world_size=1, precision="bf16-mixed")
+    MemoryReport(batch_size=8).on_fit_start(trainer, module())
+    line = "cuda:0 has 4 GiB free, and a step takes 8; set optimizer.accumulate=2 or generator_checkpointing=true"
+    assert (line in caplog.text) == warned
