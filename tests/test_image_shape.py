@@ -29,7 +29,7 @@ def test_the_resolution_is_the_shorter_side(given, shape, words):
         ),
         (
             (64, [4, 3]),
-            "resolution=64: the longer side would have 85.3 pixels with aspect=[4, 3]; choose 48, 96, 192 or 384",
+            "resolution=64: the longer side would have 85.3 pixels with aspect=[4, 3]; choose 48, 96, 192, 384 or 768",
         ),
         ((64, [3]), "aspect=[3]: choose two whole numbers above 0"),
         ((64, [3, 0]), "aspect=[3, 0]: choose two whole numbers above 0"),
