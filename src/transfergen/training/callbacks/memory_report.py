@@ -45,9 +45,7 @@ class MemoryReport(Callback):
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0]
             if memory.total > free:
-                log.warning(
-                    f"{device} has {gib(free)} GiB free, and a step takes about {gib(memory.total)}; set {less}"
-                )
+                log.warning(f"{device} has {gib(free)} GiB free, and a step takes {gib(memory.total)}; set {less}")
 
 
 def describe_networks(module: GenerativeModule) -> str:
