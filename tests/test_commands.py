@@ -27,7 +27,7 @@ LINES = [
 ]
 COMMANDS = list(dict.fromkeys(line.removeprefix("transfergen ") for line in LINES if line.startswith("transfergen ")))
 TRAININGS = [line.removeprefix("train").strip() for line in COMMANDS if line.startswith("train")]
-OTHERS = [line for line in COMMANDS if not line.startswith("train")]
+OTHERS = [line for line in COMMANDS if not line.startswith("train") and "format=web" not in line]  # it downloads
 TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"]
 
 

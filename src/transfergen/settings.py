@@ -16,6 +16,7 @@ PATHS = {
         "save_stats",
         "out",
         "invert",
+        "web_runtime",
         "sweep",
         "resume",
         "data.path",
@@ -42,8 +43,8 @@ _TYPES: dict[Any, str] = {
     float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
-    str | None: "run fake real save_stats out invert sweep resume init_from.generator init_from.discriminator "
-    "data.path data.cache_dir",
+    str | None: "run fake real save_stats out web_runtime invert sweep resume init_from.generator "
+    "init_from.discriminator data.path data.cache_dir",
     Sequence[int]: "classes interpolate",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from generators import varied
@@ -21,6 +23,20 @@ def run_dir(tmp_path_factory):
 def conditional_run(tmp_path_factory):
     """A run directory of a small BigGAN of ten classes."""
     return write_run(tmp_path_factory.mktemp("run"), "biggan", "generator.num_classes=10")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, driven by playwright."""
+    tools = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+    with tools.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield launched
+        launched.close()
 
 
 def write_run(folder, model, *overrides):

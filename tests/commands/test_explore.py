@@ -1,11 +1,11 @@
 """The page: the images it shows, and a click in a real browser."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -89,18 +89,14 @@ def test_missing_run_or_gradio_gets_one_line(monkeypatch, run_dir):
     assert (code, "pip install 'transfergen[explore]'" in err) == (2, True)
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("gradio")
-    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium on this machine")
-    return found
+def answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
-def address(chromium, run_dir):
+def address(browser, run_dir):
+    pytest.importorskip("gradio")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -109,6 +105,9 @@ def address(chromium, run_dir):
     try:
         url = server.stdout.readline().split()[0]
         assert url == f"http://127.0.0.1:{port}"
+        while not answers(port):
+            assert server.poll() is None, "it ended before it answered"
+            time.sleep(0.1)
         yield url
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0, "Ctrl-C is the way to end it"
@@ -116,22 +115,17 @@ def address(chromium, run_dir):
         server.kill()
 
 
-def test_a_click_in_a_browser_changes_the_picture(chromium, address):
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-    with sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=chromium, args=flags)
-        tab = browser.new_page(viewport={"width": 1000, "height": 1000})
-        tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
-        picture = tab.locator("#grid img")
-        picture.wait_for(timeout=60_000)
-        before = picture.get_attribute("src")
-        tab.locator("#seed input").fill("1000")
-        tab.locator("#show").click()
-        tab.wait_for_function("before => document.querySelector('#grid img').src != before", arg=before, timeout=60_000)
-        after = urllib.request.urlopen(picture.get_attribute("src")).read()
-        assert after != urllib.request.urlopen(before).read()
-        if "TRANSFERGEN_SCREENSHOT" in os.environ:
-            tab.screenshot(path=Path(os.environ["TRANSFERGEN_SCREENSHOT"]))
-        browser.close()
+def test_a_click_in_a_browser_changes_the_picture(browser, address):
+    tab = browser.new_page(viewport={"width": 1000, "height": 1000})
+    tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
+    picture = tab.locator("#grid img")
+    picture.wait_for(timeout=60_000)
+    before = picture.get_attribute("src")
+    tab.locator("#seed input").fill("1000")
+    tab.locator("#show").click()
+    tab.wait_for_function("before => document.querySelector('#grid img').src != before", arg=before, timeout=60_000)
+    after = urllib.request.urlopen(picture.get_attribute("src")).read()
+    assert after != urllib.request.urlopen(before).read()
+    if "TRANSFERGEN_SCREENSHOT" in os.environ:
+        tab.screenshot(path=Path(os.environ["TRANSFERGEN_SCREENSHOT"]))
+    tab.close()

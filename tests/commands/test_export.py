@@ -1,19 +1,28 @@
+import base64
+import hashlib
+import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
-from runs import ROOT, called
+from runs import CACHE, ROOT, called
 from torch import nn
 
 from transfergen import Generator
 from transfergen.commands.export import main
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.networks.generators import biggan_deep
+from transfergen.networks.generators.base import latents
+from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.runs.generator_files import save_generator
+from transfergen.sampling import web_page
 from transfergen.sampling.export import TOLERANCE
 
 NAMES = sorted(file.stem for file in (CONF_DIR / "generator").glob("*.yaml"))
@@ -94,7 +103,14 @@ def test_a_run_is_not_overwritten_and_a_folder_is_no_file(run_dir, tmp_path):
 
 
 def test_mistake_gets_one_line(tmp_path):
-    for words, line in ((["format=tar", "run=x"], "choose one of onnx"), ([], "run=RUN_DIR"), (["run=/no"], "no such")):
+    for words, line in (
+        (["format=tar", "run=x"], "choose one of onnx"),
+        ([], "run=RUN_DIR"),
+        (["run=/no"], "no such"),
+        (["run=builtin:cifar10", "web_runtime=x"], "web_runtime=x: is for format=web"),
+        (["run=builtin:cifar10", "format=web", "web_runtime=/no"], "npm pack onnxruntime-web@"),
+        (["run=builtin:cifar10", "format=web", f"web_runtime={ROOT / 'README.md'}"], "cannot be read"),
+    ):
         code, _, err = called(main, *words)
         assert (code, err.count("\n")) == (2, 1)
         assert line in err
@@ -111,3 +127,104 @@ def test_script_of_the_readme_samples_with_onnxruntime_alone(tmp_path):
     ran = subprocess.run([sys.executable, "-c", checked], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert np.asarray(Image.open(tmp_path / "0.png")).shape == (32, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def web_runtime():
+    """The archive of onnxruntime-web, which npm downloads."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm, which brings onnxruntime-web, is not installed")
+    CACHE.mkdir(exist_ok=True)
+    archive = CACHE / f"{web_page.RUNTIME.replace('@', '-')}.tgz"
+    with FileLock(f"{archive}.lock"):
+        if not archive.exists():
+            command = ["npm", "pack", web_page.RUNTIME, "--pack-destination", str(CACHE)]
+            packed = subprocess.run(command, capture_output=True, text=True, check=False)
+            if packed.returncode:
+                (pytest.fail if "CI" in os.environ else pytest.skip)(f"{' '.join(command)}: {packed.stderr}")
+    return archive
+
+
+@pytest.fixture
+def opened(browser, web_runtime, tmp_path):
+    """A function from a run to its page: the file, a tab that shows it, and what the tab has asked for."""
+
+    def open_page(run):
+        page, requests = tmp_path / "page" / "generator.html", []
+        code, _, err = called(main, f"run={run}", "format=web", f"out={page}", f"web_runtime={web_runtime}")
+        assert code == 0, err
+        tab = browser.new_page()
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(page.as_uri())
+        return page, tab, requests
+
+    return open_page
+
+
+def drawn(tab, **settings):
+    """The pixels (R, R, 3) of the page's PNG, once it shows these settings."""
+    for name, value in settings.items():
+        control = tab.locator(f"[name={name}]").first
+        (control.select_option if name == "class" else control.fill)(str(value))
+    shown = "".join(f"[aria-label*='{name}={value}&']" for name, value in settings.items())
+    tab.locator(f"canvas{shown}").wait_for(timeout=60_000)
+    png = base64.b64decode(tab.locator("#download").get_attribute("href").partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def hwc(pixels):
+    return pixels[0].permute(1, 2, 0).numpy()
+
+
+def test_a_page_without_a_server_draws_what_torch_does(opened, tmp_path):
+    """The default DCGAN, with statistics of its batch norms that fit its weights."""
+    network = DCGAN()
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+    network(latents(range(64), network.z_dim))
+    config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN"}
+    save_generator(tmp_path / "run", network.eval(), config, ema=True, images_seen=0)
+    page, tab, requests = opened(tmp_path / "run")
+    assert list(page.parent.iterdir()) == [page]
+    model = re.search('id="model">([^<]*)<', page.read_text())[1]
+    assert len(base64.b64decode(model)) < 5_000_000
+
+    generator = Generator.from_pretrained(tmp_path / "run")
+    for seed in (3, 2**32 - 1):
+        np.testing.assert_allclose(drawn(tab, seed=seed), generator([seed])[0], atol=2)
+    moved = generator.vary(seed, 3 * generator.directions(1))
+    assert np.abs(hwc(moved).astype(int) - drawn(tab, direction=0)).max() > 2
+    np.testing.assert_allclose(drawn(tab, direction=3), hwc(moved), atol=2)
+    middle = generator.interpolate([seed, 5], frames=2)[1:]
+    np.testing.assert_allclose(drawn(tab, direction=0, towards=5, part=0.5), hwc(middle), atol=2)
+
+    before = drawn(tab)
+    tab.locator("#another").click()
+    tab.locator(f"canvas:not([aria-label*='seed={seed}&'])").wait_for(timeout=60_000)
+    assert np.abs(drawn(tab) - before).max() > 2
+    assert {url.partition(":")[0] for url in requests} == {"file", "blob"}
+
+
+def test_a_page_lets_the_class_be_chosen(opened, conditional_run):
+    generator = Generator.from_pretrained(conditional_run)
+    _, tab, _ = opened(conditional_run)
+    for label in (0, 7):
+        image = generator([1], classes=[label])[0]
+        np.testing.assert_allclose(drawn(tab, seed=1, **{"class": label}), image, atol=2)
+
+
+def test_the_runtime_of_a_page_is_downloaded_once_and_never_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(web_page, "FILES_URL", tmp_path.as_uri())
+    for name in web_page.SHA256:
+        (tmp_path / name).write_text(name)
+        monkeypatch.setitem(web_page.SHA256, name, hashlib.sha256(name.encode()).hexdigest())
+    assert web_page.read_runtime(None) == [name.encode() for name in web_page.SHA256]
+    for name in web_page.SHA256:
+        (tmp_path / name).unlink()
+    assert web_page.read_runtime(None) == [name.encode() for name in web_page.SHA256]
+    monkeypatch.setattr(web_page, "RUNTIME", "onnxruntime-web@2")
+    code, _, err = called(main, "run=builtin:cifar10", "format=web")
+    assert (code, err.count("\n")) == (2, 1)
+    for fact in (tmp_path.as_uri(), "npm pack onnxruntime-web@2", "web_runtime=FILE.tgz"):
+        assert fact in err

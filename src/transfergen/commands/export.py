@@ -1,14 +1,17 @@
 """`transfergen export`: a trained generator for other programs."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
+from transfergen.commands.explore import DIRECTIONS
 from transfergen.runs import artefacts
 
-OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16"}
+OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16", "web": "generator.html"}
 
 
 def export(config: DictConfig) -> None:
@@ -21,6 +24,8 @@ def export(config: DictConfig) -> None:
         raise ValueError(cli.NO_RUN)
     if config.format not in OUTPUTS:
         raise ValueError(f"format={config.format}: choose one of {', '.join(OUTPUTS)}")
+    if config.web_runtime is not None and config.format != "web":
+        raise ValueError(f"web_runtime={config.web_runtime}: is for format=web")
     out = Path(config.out or OUTPUTS[config.format]).expanduser()
     if config.format == "bf16":
         artefacts.refuse_run(out)
@@ -28,12 +33,20 @@ def export(config: DictConfig) -> None:
         cli.check_file(out)
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
+    from transfergen.sampling.web_page import ONE_LEVEL, to_web
 
-    write = {"onnx": to_onnx, "torch_export": to_torch_export, "bf16": to_bf16}[config.format]
+    page = partial(to_web, runtime=config.web_runtime, directions=DIRECTIONS)
+    writers: dict[str, Callable[[PretrainedGenerator, Path], float]] = {
+        "onnx": to_onnx,
+        "torch_export": to_torch_export,
+        "bf16": to_bf16,
+        "web": page,
+    }
     generator = PretrainedGenerator.from_pretrained(str(config.run))
     out.parent.mkdir(parents=True, exist_ok=True)
-    difference = write(generator, out)
-    if config.format != "bf16" and difference > TOLERANCE:
+    difference = writers[config.format](generator, out)
+    limit = {"bf16": math.inf, "web": ONE_LEVEL}.get(config.format, TOLERANCE)
+    if not difference <= limit:  # it may be NaN
         raise ValueError(f"format={config.format}: {out} differs by {difference:.1e} from the generator; do not use it")
     print(f"{out}: differs by {difference:.1e} at most from the generator, in [-1, 1]")
 

@@ -39,15 +39,17 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Download:
-    """A published file of weights. `sha256` is its digest, or as many of the leading digits as are published."""
+    """A published file. `sha256` is its digest, or as many of the leading digits as are published."""
 
     url: str
     sha256: str
+    name: str = ""
+    """Its name in the cache; by default that of the URL."""
 
     @property
     def cached(self) -> Path:
         """Its path in torch.hub's cache, where torchvision puts it too."""
-        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+        return Path(torch.hub.get_dir()) / "checkpoints" / (self.name or self.url.rsplit("/", 1)[-1])
 
     def fetch(self, argument: str = "weights", advice: str = ", or random to do without pretraining") -> Path:
         """The path of the verified file, downloaded unless it is cached. Several processes may call it at once.
@@ -63,7 +65,7 @@ class Download:
         with FileLock(f"{self.cached}.lock"):
             if not self.cached.exists():
                 self._download(argument, advice)
-            verify(self.cached, self.sha256)
+            verify(self.cached, self.sha256, argument)
         return self.cached
 
     def _download(self, argument: str, advice: str) -> None:
@@ -129,8 +131,13 @@ def verify_cached(path: Path) -> Path:
     return path
 
 
-def verify(path: Path, sha256: str) -> None:
+def verify(path: Path, sha256: str, argument: str = "weights") -> None:
     """Check that a file has this SHA-256, of which the leading digits are enough.
+
+    Args:
+        path: of the file.
+        sha256: the whole digest, or as many of its first digits as are known.
+        argument: what asks for the file, which the error message begins with.
 
     Raises:
         WeightsError: it has another one.
@@ -139,7 +146,7 @@ def verify(path: Path, sha256: str) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(sha256):
         raise WeightsError(
-            f"weights: {path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it, or "
+            f"{argument}: {path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it, or "
             "give another path"
         )
 

@@ -25,10 +25,10 @@ def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
         ValueError: its packages are not installed.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  (torch.onnx.export needs it)
     except ImportError as error:
-        raise ValueError("format=onnx needs more packages: pip install 'transfergen[export]'") from error
+        raise ValueError("ONNX needs more packages: pip install 'transfergen[export]'") from error
     names = ["z", "y"] if generator.num_classes else ["z"]
     torch.onnx.export(
         exported(generator),
@@ -39,7 +39,15 @@ def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
         external_data=False,
         verbose=False,
     )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return onnx_difference(path, generator)
+
+
+def onnx_difference(model: Path | bytes, generator: PretrainedGenerator) -> float:
+    """The largest difference between onnxruntime's images and PyTorch's, of an ONNX file or its content."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
 
     def run(*given: Any) -> Any:
         feed = {name: value.numpy() for name, value in zip(names, given, strict=True)}
