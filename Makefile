@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lock audit docs demo test test-faults lint type bench
+.PHONY: setup lock audit docker docs demo test test-faults lint type notebook bench
 
 setup: .venv/.installed
 
@@ -18,6 +18,10 @@ lock:
 audit: setup
 	$(BIN)/python .ci/audit
 
+docker:
+	@docker info > /dev/null 2>&1 || { echo "make docker needs a running docker, and finds none"; exit 1; }
+	docker build --build-arg TORCH_INDEX=$(TORCH_INDEX) --tag transfergen .
+
 demo: setup
 	$(BIN)/python train.py experiment=quickstart
 
@@ -26,6 +30,9 @@ test: setup
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
+
+notebook: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --nbmake --nbmake-timeout 1800 docs/quickstart.ipynb
 
 lint: setup
 	$(BIN)/ruff check .
