@@ -43,6 +43,7 @@ PLAIN = [  # for use without Lightning and Hydra
     "networks.discriminators.projected",
     "networks.discriminators.vision_aided",
     "transfer.strategy",
+    "evaluation.clip",
     "evaluation.distances",
     "evaluation.extractors",
     "evaluation.metrics",

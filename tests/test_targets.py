@@ -15,7 +15,7 @@ OF_OTHERS = {
     "torch.optim.Adam",
     "torch.optim.RMSprop",
 }
-ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors")
+ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors", "evaluation.clip")
 ROOMS += ("training.augmentation", "training.muon", "training.loggers")
 
 

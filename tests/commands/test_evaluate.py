@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
@@ -294,11 +296,29 @@ def test_a_run_is_compared_with_what_real_names(run_dir, folders, tmp_path):
 
 def test_further_metrics_are_measured_where_they_are_asked_for(run_dir, tmp_path):
     plain = compared(tmp_path, f"run={run_dir}", "neighbours=0", "split=train")
-    names = ["frechet_infinity", "authenticity"]
+    names = ["frechet_infinity", "mind", "cmmd", "authenticity"]
     found = compared(tmp_path, f"run={run_dir}", "neighbours=0", "split=train", f"extra=[{','.join(names)}]")
     assert list(found) == [*plain, *names]
     assert 0 <= found["authenticity"] <= 1
     assert found["frechet_infinity"] < found["frechet_distance"]
+    assert min(found["mind"], found["cmmd"]) > 0
+
+
+def test_mind_is_recorded_with_as_many_images_of_both_kinds_as_it_takes(folders, tmp_path):
+    few = shutil.copytree(folders / "others", tmp_path / "few", ignore=shutil.ignore_patterns("1*.png"))
+    compared(tmp_path, f"fake={few}", f"real={folders / 'shapes'}", "extra=[mind,cmmd]", "neighbours=0")
+    records = {record["name"]: record for record in json.loads((tmp_path / "e.json").read_text())["metrics"]}
+    counts = {name: (records[name]["generated"], records[name]["real"]) for name in ("recall", "cmmd", "mind")}
+    assert counts == {"recall": (9, 12), "cmmd": (9, 12), "mind": (9, 9)}
+
+
+def test_cmmd_is_measured_on_the_embeddings_of_clip(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1, embed_dim=64, num_heads=1))
+    real, options = f"real={folders / 'shapes'}", ["metrics=clip", "metrics.weights=random", "count=4", "extra=[cmmd]"]
+    code, out, err = evaluate(f"fake={folders / 'noise'}", real, *options, f"out={tmp_path / 'e.json'}", "neighbours=0")
+    assert code == 0, err
+    assert "CLIP of random weights, 336 px; 4 generated, 4 real images" in out
+    assert by_name(json.loads((tmp_path / "e.json").read_text()))["cmmd"] > 0
 
 
 def test_a_further_metric_is_recorded_with_the_images_that_it_depends_on(run_dir, tmp_path):
@@ -371,6 +391,11 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["fake=FOLDERS/fid.npz", "real=FOLDERS/noise", "metrics.size=2"], ["fid.npz", "mean and a covariance only"]),
         (["fake=FOLDERS/noise", "real=FOLDERS/float.npy"], ["real=", "uint8", "float64"]),
         (["run=RUN", "extra=[fid]"], ["extra=['fid']", "frechet_infinity"]),
+        (
+            ["fake=FOLDERS/noise", "real=FOLDERS/fid.npz", "metrics.size=2", "extra=[mind]", "out=FOLDERS/e.json"],
+            ["extra=[mind]:", "covariance"],
+        ),
+        (["run=RUN", "metrics=clip", "metrics.weights=nowhere.pth"], ["metrics.weights=nowhere.pth: there is no such"]),
         (["run=RUN", "extra=[class_frechet]"], ["extra=[class_frechet]: needs", "classes"]),
         (["run=RUN", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs", "without real="]),
         (["fake=nowhere", "real=nowhere", "extra=[class_frechet]"], ["extra=[class_frechet]: needs run="]),

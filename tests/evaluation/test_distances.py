@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -15,12 +16,14 @@ from transfergen.evaluation import distances
 from transfergen.evaluation.distances import (
     Gaussian,
     class_frechet,
+    cmmd,
     diversity,
     fit_gaussian,
     frechet,
     frechet_infinity,
     inception_score,
     kernel,
+    mind,
     sliced_wasserstein,
 )
 
@@ -79,7 +82,30 @@ def test_the_seed_decides_the_directions():
     assert sliced_wasserstein(a, b, seed=1) != sliced_wasserstein(a, b)
 
 
-@pytest.mark.parametrize("distance", [sliced_wasserstein, frechet, kernel])
+def test_mind_in_one_dimension_is_three_times_the_mean_square_of_the_best_pairing():
+    a, b = torch.randn(6, 1), torch.randn(6, 1)
+    best = min((a - b[list(order)]).square().mean().item() for order in permutations(range(6)))
+    assert mind(a, b).item() == pytest.approx(3 * best, rel=1e-5)
+
+
+def test_mind_of_a_shift_is_three_times_its_square_whatever_the_dimensions():
+    for dimensions in (8, 64):
+        a, shift = torch.randn(40, dimensions).double(), torch.zeros(dimensions).double()
+        shift[3] = 5.0
+        found = mind(a, a + shift, projections=20_000).item()
+        assert found == pytest.approx(3 * frechet(a, a + shift).item(), rel=0.05) == pytest.approx(75, rel=0.05)
+
+
+def test_mind_cuts_the_larger_set_and_refuses_other_dimensions():
+    a, b = torch.randn(30, 4), torch.randn(20, 4)
+    assert mind(a, b) == mind(a[:20], b) == mind(b, a)
+    assert mind(a, a[torch.randperm(30)]) == 0
+    assert mind(a, b, seed=1) != mind(a, b) != mind(a, b, projections=100)
+    with pytest.raises(ValueError, match=r"\(30, 4\) and \(30, 5\)"):
+        mind(a, torch.zeros(30, 5))
+
+
+@pytest.mark.parametrize("distance", [sliced_wasserstein, frechet, kernel, mind, cmmd])
 def test_noise_is_further_from_pictures_than_their_blur(distance):
     source = shapes(None, "train", size=32, train=100)
     pictures = np.stack([np.asarray(source.open(i)) for i in range(100)])
@@ -192,6 +218,31 @@ def test_kernel_is_unbiased_where_frechet_is_biased():
     assert all(frechet(*draw) > 5 * large for draw in draws)
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_cmmd_is_the_mean_of_the_gaussian_kernel_over_all_pairs_of_scaled_features():
+    a, b = correlated(30), correlated(47, seed=1)
+    x, y = (side.double().numpy() / np.linalg.norm(side.double().numpy(), axis=1, keepdims=True) for side in (a, b))
+
+    def mean(u, v):
+        return np.exp(-cdist(u, v, "sqeuclidean") / (2 * 10**2)).mean()
+
+    assert cmmd(a, b).item() == pytest.approx(1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y)), rel=1e-9)
+    assert cmmd(3 * a, b).item() == pytest.approx(cmmd(a, b).item(), rel=1e-5)
+    assert cmmd(a, a[torch.randperm(30)]).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_cmmd_of_two_points_at_right_angles():
+    a, b = torch.tensor([[2.0, 0.0]]).expand(5, 2), torch.tensor([[0.0, 7.0]]).expand(3, 2)
+    assert cmmd(a, b).item() == pytest.approx(1000 * 2 * (1 - np.exp(-2 / 200)))
+
+
+def test_cmmd_of_equal_distributions_is_positive_below_its_bound():
+    draws = torch.randn(20, 2, 30, 16)
+    values = torch.stack([cmmd(*draw) for draw in draws])
+    assert values.min() > 0
+    assert values.max() < 20 / 30 + 20 / 30
+
+
 def test_diversity_is_the_root_of_the_ratio_of_mean_squared_pairwise_distances():
     real, fake = torch.randn(30, 5), 0.5 * torch.randn(20, 5) + 3
     spreads = [torch.pdist(side.double()).square().mean() for side in (fake, real)]
@@ -221,7 +272,7 @@ def test_inception_score_agrees_with_torchmetrics():
     assert found == pytest.approx([np.mean(scores), np.std(scores)])
 
 
-@pytest.mark.parametrize("distance", [frechet, kernel])
+@pytest.mark.parametrize("distance", [frechet, kernel, cmmd])
 @pytest.mark.parametrize(
     ("a", "b", "message"), [((1, 4), (9, 4), "1 and 9"), ((9, 4), (1, 4), "9 and 1"), ((9, 4), (9, 5), "4 and of 5")]
 )

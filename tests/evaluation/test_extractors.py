@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation import extractors
+from transfergen.evaluation.clip import CLIPFeatures
 from transfergen.evaluation.dinov2 import DINOv2Features
 from transfergen.evaluation.extractors import InceptionFeatures, PixelFeatures, TimmFeatures, VGGFeatures
 from transfergen.evaluation.inception import InceptionV3
@@ -29,6 +30,7 @@ DIMENSIONS = {
     "dinov2_large": 1024,
     "vgg19": 512,
     "inception": 2048,
+    "clip": 768,
 }
 
 
@@ -50,6 +52,8 @@ def vary(net):
 def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics, monkeypatch):
     if metrics == "dinov2_large":  # of 24 transformer blocks
         monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
+    if metrics == "clip":  # 300 million parameters, but for this
+        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1, embed_dim=64, num_heads=1))
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose(f"metrics/{metrics}").metrics
     if "weights" in config:
@@ -211,6 +215,10 @@ def test_extractors_of_different_features_have_different_fingerprints(vgg_weight
         (
             DINOv2Features,
             ("https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m/resolve/main/model.safetensors",),
+        ),
+        (
+            CLIPFeatures,
+            ("https://huggingface.co/timm/vit_large_patch14_clip_336.openai/resolve/main/model.safetensors",),
         ),
     ],
 )

@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from transfergen.evaluation import distances, neighbours
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.metrics import (
+    CMMD,
     Authenticity,
     ClassFrechetDistance,
     DensityCoverage,
@@ -19,6 +20,7 @@ from transfergen.evaluation.metrics import (
     FrechetInfinity,
     InceptionScore,
     KernelDistance,
+    MongeInceptionDistance,
     PrecisionRecall,
     SlicedWasserstein,
 )
@@ -32,6 +34,8 @@ CASES = [
     (DensityCoverage, {"k": 2}, lambda real, fake: neighbours.density_coverage(real, fake, k=2)),
     (Diversity, {}, distances.diversity),
     (FrechetInfinity, {}, distances.frechet_infinity),
+    (MongeInceptionDistance, {}, distances.mind),
+    (CMMD, {}, distances.cmmd),
     (Authenticity, {}, neighbours.authenticity),
 ]
 

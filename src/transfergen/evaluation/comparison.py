@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transfergen.evaluation.distances import Gaussian, class_frechet, frechet_infinity
+from transfergen.evaluation.distances import Gaussian, class_frechet, cmmd, frechet_infinity, mind
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records, small_sample_warning
 from transfergen.evaluation.neighbours import authenticity, nearest
@@ -196,6 +196,15 @@ def _warning(extractor: Extractor, fewest: int, what: str) -> dict[str, str]:
     return {"warning": small_sample_warning(extractor, fewest, what)} if fewest < extractor.dimensions else {}
 
 
+def _mind(comparison: Comparison) -> _Extra:
+    real, fake = comparison.real.features, comparison.fake.features
+    return mind(real, fake), dict.fromkeys(("generated", "real"), min(len(real), len(fake)))
+
+
+def _cmmd(comparison: Comparison) -> _Extra:
+    return cmmd(comparison.real.features, comparison.fake.features), {}
+
+
 def _authenticity(comparison: Comparison) -> _Extra:
     real, references = comparison.real, comparison.references
     facts: dict[str, Any] = {"real": len(references.features), "split": references.title}
@@ -216,6 +225,8 @@ def _path_length(comparison: Comparison) -> _Extra:
 EXTRA: dict[str, Callable[[Comparison], _Extra]] = {
     "frechet_infinity": _frechet_infinity,
     "class_frechet": _class_frechet,
+    "mind": _mind,
+    "cmmd": _cmmd,
     "authenticity": _authenticity,
     "path_length": _path_length,
 }

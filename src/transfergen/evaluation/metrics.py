@@ -21,11 +21,13 @@ from torchmetrics.utilities import dim_zero_cat
 from transfergen.evaluation.distances import (
     Gaussian,
     class_frechet,
+    cmmd,
     diversity,
     frechet,
     frechet_infinity,
     inception_score,
     kernel,
+    mind,
     sliced_wasserstein,
 )
 from transfergen.evaluation.neighbours import authenticity, density_coverage, precision_recall
@@ -206,6 +208,22 @@ class ClassFrechetDistance(FeatureMetric):
         """The distance of all images so far, a scalar."""
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
         return class_frechet(real, dim_zero_cat(self.real_labels), fake, dim_zero_cat(self.fake_labels))
+
+
+class MongeInceptionDistance(FeatureMetric):
+    """See `distances.mind`."""
+
+    names = ("mind",)
+    higher_is_better = False
+    _measure = staticmethod(mind)
+
+
+class CMMD(FeatureMetric):
+    """See `distances.cmmd`."""
+
+    names = ("cmmd",)
+    higher_is_better = False
+    _measure = staticmethod(cmmd)
 
 
 class Authenticity(FeatureMetric):
