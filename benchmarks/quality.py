@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from harness import KEPT, Result, Results, command, fill, markdown, processor
 from judgement import Point, Unit, judged_training
+from plots import plot_distances, plot_precision_recall
 
 Variants = dict[str, list[str]]
 """Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
@@ -26,6 +27,7 @@ def quality_command(
     prepare: Callable[[argparse.Namespace], dict[str, str]] = lambda _: {},
     common: Sequence[str] = (),
     rivals: Sequence[str] = (),
+    precision_recall: bool = False,
     summary: Callable[[Sequence[Result]], str] = lambda _: "",
     page: Path | None = None,
     **defaults: Any,
@@ -38,7 +40,8 @@ def quality_command(
         options: adds the benchmark's own.
         prepare: trains what the variants start from, and returns what else stands for names in their overrides.
         common: overrides of all variants.
-        rivals: variants that others are compared with, in a table and in the plot.
+        rivals: variants that others are compared with, in a table and in a plot of distances.
+        precision_recall: without rivals, plot precision against recall.
         summary: of all results, in Markdown.
         page: of the documentation, whose section named as the benchmark has the summary of the kept results.
         defaults: of the options.
@@ -69,8 +72,11 @@ def quality_command(
             print(f"\nTrials, on held-out training images:\n\n{tables(trials)}")
         if page and results.kept == KEPT:
             fill(page, results.benchmark, summary(everything))
+        picture = results.kept / f"{results.benchmark}.png"
         if rivals:
-            plot(everything, variants, results.kept / f"{results.benchmark}.png")
+            plot_distances(everything, variants, picture)
+        elif precision_recall:
+            plot_precision_recall(everything, picture)
         keep_grids(results, everything, variants)
 
     command(description, run=run, report=report, options=all_options)
@@ -207,38 +213,6 @@ def first_as_good(result: Result, goal: Point) -> Point:
     signs = {key: -1 if key == "recall" else 1 for key in goal}
     reached = (p for p in points if all(sign * p[key] <= sign * goal[key] for key, sign in signs.items()))
     return next(reached, {"seconds": float("inf"), "images": float("inf")})
-
-
-def plot(results: Sequence[Result], coloured: Iterable[str], file: Path) -> None:
-    """Kernel distance over seconds and over images seen, a row for each number of pictures and resolution.
-
-    Args:
-        results: each is a line.
-        coloured: models that the legend names; the lines of others are thin and grey.
-        file: of the plot.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    colours = {model: f"C{i}" for i, model in enumerate(coloured)}
-    groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
-    figure, axes = plt.subplots(len(groups), 2, figsize=(11, 3.2 * len(groups)), squeeze=False)
-    for row, group in zip(axes, groups, strict=True):
-        for axis, x in zip(row, ("seconds", "images"), strict=True):
-            for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
-                style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
-                if r["model"] in colours:
-                    style = {"color": colours[r["model"]], "label": r["model"], "zorder": 3}
-                axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
-            title = f"{group[0]:,} pictures, {group[1]} px"
-            axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance", title=title)
-        handles, labels = row[1].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figure.savefig(file, dpi=80)
 
 
 def keep_grids(results: Results, everything: Sequence[Result], models: Iterable[str]) -> None:

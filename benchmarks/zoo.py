@@ -43,4 +43,11 @@ VARIANTS: Variants = {
 }
 
 if __name__ == "__main__":
-    quality_command(__doc__, VARIANTS, common=["data.batch_size=64"], moments=[(1e5, "images")], points=2)
+    quality_command(
+        __doc__,
+        VARIANTS,
+        common=["data.batch_size=64"],
+        precision_recall=True,
+        moments=[(1e5, "images")],
+        points=2,
+    )

@@ -1,5 +1,6 @@
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, whi
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def narrow_clip(monkeypatch):
+    """CLIP's image tower has two narrow blocks in place of its 24."""
+    import timm
+
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=2, embed_dim=128, num_heads=2))
 
 
 @pytest.fixture(scope="session")

@@ -124,6 +124,17 @@ def test_kept_results_can_be_reported(benchmark):
     assert len(table.splitlines()) == len(kept(benchmark)) + 2
 
 
+def test_the_zoo_is_plotted_from_the_precision_and_recall_of_its_kept_results(tmp_path):
+    plots, results = import_module("plots"), kept("zoo")
+    paths = plots.precision_recall_paths(results)
+    last = {r["model"]: tuple(r["points"][key][-1] for key in ("images", "precision", "recall")) for r in results}
+    assert {model: path[-1] for model, path in paths.items()} == last
+    again = results[0] | {"name": "dcgan, seed 1"}
+    assert [*plots.precision_recall_paths([*results, again])][0::9] == [results[0]["name"], results[9]["model"]]
+    plots.plot_precision_recall(results, tmp_path / "zoo.png")
+    assert Image.open(tmp_path / "zoo.png").size == Image.open(FOLDER / "results" / "zoo.png").size
+
+
 def test_the_kept_results_give_the_ratios_that_the_docs_name():
     rows = import_module("quality").ratios(kept("time_to_quality"), "dcgan").splitlines()
     assert "| 20000 | 32 | cifar10 | 8 | 0.20 | 0.15 | 0.40 | 0.31 |" in rows

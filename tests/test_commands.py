@@ -172,8 +172,8 @@ def test_training_command_runs(
 
 
 @pytest.mark.parametrize("line", OTHERS)
-def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, archives, public_files):
-    """With fewer images, and without the server of the page."""
+def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pictures, archives, public_files):
+    """With fewer images, random weights for those on the network, and without the server of the page."""
     name, *arguments = shlex.split(line)
     if name == "explore":
         monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *_, **__: None)
@@ -182,6 +182,9 @@ def test_other_command_runs(line, tmp_path, monkeypatch, source_run, pictures, a
     if "real=stats.npz" in arguments:
         np.savez("stats.npz", mu=np.zeros(1280), sigma=np.eye(1280))
         np.savez("samples.npz", np.zeros((8, 32, 32, 3), np.uint8))
+    if {"metrics=inception", "metrics=clip"} & {*arguments}:
+        request.getfixturevalue("narrow_clip")
+        arguments.append("metrics.weights=random")
     ours = {
         "RUN_DIR": source_run,
         "outputs/DATE/TIME": source_run,

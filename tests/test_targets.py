@@ -15,8 +15,8 @@ OF_OTHERS = {
     "torch.optim.Adam",
     "torch.optim.RMSprop",
 }
-ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors", "evaluation.clip")
-ROOMS += ("training.augmentation", "training.muon", "training.loggers")
+ROOMS = ("networks", "losses", "data", "transfer", "evaluation.extractors")
+ROOMS += ("evaluation.clip", "evaluation.dinov2", "training.augmentation", "training.muon", "training.loggers")
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
@@ -312,8 +310,8 @@ def test_mind_is_recorded_with_as_many_images_of_both_kinds_as_it_takes(folders,
     assert counts == {"recall": (9, 12), "cmmd": (9, 12), "mind": (9, 9)}
 
 
-def test_cmmd_is_measured_on_the_embeddings_of_clip(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1, embed_dim=64, num_heads=1))
+@pytest.mark.usefixtures("narrow_clip")
+def test_cmmd_is_measured_on_the_embeddings_of_clip(folders, tmp_path):
     real, options = f"real={folders / 'shapes'}", ["metrics=clip", "metrics.weights=random", "count=4", "extra=[cmmd]"]
     code, out, err = evaluate(f"fake={folders / 'noise'}", real, *options, f"out={tmp_path / 'e.json'}", "neighbours=0")
     assert code == 0, err

@@ -15,7 +15,7 @@ from runs import called
 from transfergen.commands.report import comparison_page, main, read_run, run_page
 from transfergen.commands.report import report as report_main
 from transfergen.config import CONF_DIR
-from transfergen.runs.curves import draw, read_curves
+from transfergen.runs.curves import draw, plot_precision_recall, precision_recall, read_curves
 
 RECORD = {"name": "recall", "value": 0.25, "extractor": "pixels", "generated": 16, "real": 16, "split": "test"}
 HOSTILE = "<script>alert(1)</script>"
@@ -214,6 +214,37 @@ def test_curves_of_a_resumed_run_are_joined_and_a_cut_line_is_skipped(tmp_path):
         folder.mkdir(parents=True)
         (folder / "metrics.csv").write_text(f"step,loss,other\n{rows}")
     assert read_curves(tmp_path) == {"loss": [(1, 10), (2, 21), (3, 3), (4, 40)], "other": [(2, 5), (4, 7)]}
+
+
+PATHS = "step,metrics/precision,metrics/recall\n8,0.5,0.1\n16,nan,0.2\n24,0.75,\n32,0.625,0.3\n40,0.25,0.4\n"
+
+
+def test_precision_against_recall_is_a_path_through_the_points_that_have_both(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "csv/version_0/metrics.csv").write_text(PATHS)
+    path = precision_recall(read_curves(run))
+    assert path == [(8, 0.5, 0.1), (32, 0.625, 0.3), (40, 0.25, 0.4)]
+    (axes,) = plot_precision_recall({"run": path}).axes
+    assert axes.lines[0].get_xydata().tolist() == [[0.1, 0.5], [0.3, 0.625], [0.4, 0.25]]
+    assert [text.get_text() for text in axes.texts] == ["40", "32", "8"]
+    assert axes.get_legend() is None
+    (axes,) = plot_precision_recall({"a": path, "b": path[:1]}).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+
+
+def test_images_seen_are_written_where_no_other_number_is():
+    close = [(1000 * i, 0.5 + i / 10_000, 0.5) for i in range(9)]
+    (axes,) = plot_precision_recall({"run": [(0, 0.1, 0.1), *close]}).axes
+    assert [text.get_text() for text in axes.texts] == ["8,000", "0"]
+
+
+def test_pages_show_precision_against_recall(tmp_path):
+    a, b = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    (a / "csv/version_0/metrics.csv").write_text(PATHS)
+    for arguments, charts in ((f"run={a}", 3), (f"runs=[{a},{b}]", 2 + 2 + 1)):
+        page = report(tmp_path / "report.html", arguments)
+        assert page.count("<!-- precision against recall") == 1
+        assert page.count("<svg") == charts
 
 
 def test_axis_is_logarithmic_where_values_are_far_apart():

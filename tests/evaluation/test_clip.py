@@ -1,10 +1,7 @@
-"""CLIP's embedding, with a network of two narrow blocks in place of its 24."""
-
-from functools import partial
+"""CLIP's embedding against OpenAI's network, as torch-fidelity has it, and Pillow's resizing."""
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -16,9 +13,8 @@ from transfergen.images import to_float, to_uint8
 
 
 @pytest.fixture
-def openai(tmp_path, monkeypatch):
-    """OpenAI's own image tower, narrow, of random weights, and a file of these by open_clip's names."""
-    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=2, embed_dim=128, num_heads=2))
+def openai(tmp_path, narrow_clip):
+    """OpenAI's own image tower, as narrow, of random weights, and a file of these by open_clip's names."""
     theirs = VisionTransformer(336, 14, width=128, layers=2, heads=2, output_dim=768)
     for parameter in theirs.parameters():
         if parameter.dim() == 1:  # those that a forgotten one would not show

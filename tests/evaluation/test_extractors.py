@@ -49,11 +49,11 @@ def vary(net):
 
 
 @pytest.mark.parametrize("metrics", [file.stem for file in (CONF_DIR / "metrics").glob("*.yaml")])
-def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics, monkeypatch):
+def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metrics, monkeypatch, request):
     if metrics == "dinov2_large":  # of 24 transformer blocks
         monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
-    if metrics == "clip":  # 300 million parameters, but for this
-        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1, embed_dim=64, num_heads=1))
+    if metrics == "clip":
+        request.getfixturevalue("narrow_clip")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = compose(f"metrics/{metrics}").metrics
     if "weights" in config:

@@ -41,7 +41,7 @@ def test_wandb_keeps_curves_grids_and_settings_of_one_run_in_the_folder(tmp_path
         for key in (b"images_seen", b"loss/generator", b"metrics/kernel_distance", b"optimizer.generator.lr"):
             assert key in logged
         titles = sorted(file.name.split("_")[0] for file in (part / "files" / "media" / "images").iterdir())
-        assert titles == ["reals", "samples", "samples"]
+        assert titles == ["precision"] * (part is second) + ["reals", "samples", "samples"]
     assert not [path for path in run_dir.rglob("*") if path.is_symlink()], "a run that holds links is not resumed"
 
 

@@ -15,7 +15,7 @@ from transfergen.commands import cli
 from transfergen.config import flatten
 from transfergen.errors import first_line
 from transfergen.runs import artefacts
-from transfergen.runs.curves import Curves, draw, read_curves
+from transfergen.runs.curves import Curves, draw, plot_precision_recall, precision_recall, read_curves, to_svg
 from transfergen.runs.saved_config import parse_yaml
 
 SHOWN = 9
@@ -158,7 +158,7 @@ def run_page(run: Run) -> str:
         commands="\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands),
         samples=[(_when(Path(name).stem), picture) for name, picture in run.pictures.items()],
         records=run.records,
-        curves=[draw(name, {name: line}) for name, line in run.curves.items() if len(line) > 1],
+        curves=_charts({run.folder.name: run}),
         settings=OmegaConf.to_yaml(run.config),
     )
 
@@ -173,11 +173,6 @@ def comparison_page(runs: list[Run]) -> str:
     metrics = [
         {f"{r['name']} ({r['extractor']}; {_measured_on(r)})": f"{r['value']:.4g}" for r in run.records} for run in runs
     ]
-    lines: dict[str, Curves] = {}
-    for name, run in named.items():
-        for scalar, line in run.curves.items():
-            if len(line) > 1:
-                lines.setdefault(scalar, {})[name] = line
     return _render(
         "comparison.html",
         title=f"{len(runs)} runs",
@@ -187,8 +182,20 @@ def comparison_page(runs: list[Run]) -> str:
         settings={key: settings[key] for key in sorted(settings) if len(set(settings[key])) > 1},
         metrics=_rows(metrics),
         samples=[(name, run.pictures[artefacts.GRID]) for name, run in named.items() if artefacts.GRID in run.pictures],
-        curves=[draw(scalar, by_run) for scalar, by_run in lines.items()],
+        curves=_charts(named),
     )
+
+
+def _charts(runs: dict[str, Run]) -> list[str]:
+    """Precision against recall, and each scalar over images seen, as SVG; without what was measured once only."""
+    paths = {name: path for name, run in runs.items() if len(path := precision_recall(run.curves)) > 1}
+    lines: dict[str, Curves] = {}
+    for name, run in runs.items():
+        for scalar, line in run.curves.items():
+            if len(line) > 1:
+                lines.setdefault(scalar, {})[name] = line
+    charts = [to_svg(plot_precision_recall(paths))] if paths else []
+    return charts + [draw(scalar, by_run) for scalar, by_run in lines.items()]
 
 
 def _render(template: str, **values: Any) -> str:

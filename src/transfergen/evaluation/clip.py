@@ -50,6 +50,6 @@ class CLIPFeatures(Extractor):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, R, R) -> embeddings (B, 768)."""
+        """Images (B, 3, H, W) -> embeddings (B, 768)."""
         resized = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True)
         return cast(Tensor, self.net(to_float(to_uint8(resized))))

@@ -1,17 +1,27 @@
-"""Curves of a run: read from its CSV files, and drawn as SVG."""
+"""Curves of a run: read from its CSV files, and drawn, also precision against recall."""
 
 import csv
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from transfergen.runs import artefacts
 from transfergen.runs.artefacts import CURVES
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Curves = dict[str, list[tuple[int, float]]]
 """Name of a scalar -> its points (real images seen, value), in order."""
 
-COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d"]
+PrecisionRecall = list[tuple[int, float, float]]
+"""Points (real images seen, precision, recall), in order."""
+
+COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#57534e", "#f472b6"]
 
 
 def read_curves(run_dir: Path) -> Curves:
@@ -40,23 +50,78 @@ def read_curves(run_dir: Path) -> Curves:
 
 def draw(title: str, lines: Curves) -> str:
     """Draw named lines over images seen as SVG. The axis is logarithmic where values are positive and far apart."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _empty(title, "real images seen")
     values = [value for line in lines.values() for _, value in line if math.isfinite(value)]
     for colour, (name, line) in zip(COLOURS * len(lines), lines.items(), strict=False):
         axes.plot(*zip(*line, strict=True), label=name.replace("$", r"\$"), color=colour, linewidth=1.3)
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axes.set_yscale("log")
+    if len(lines) > 1:
+        axes.legend(fontsize=7, frameon=False)
+    return to_svg(figure)
+
+
+def precision_recall(curves: Curves) -> PrecisionRecall:
+    """The points at which a run measured precision and recall, without those that are not finite."""
+    recall = dict(curves.get("metrics/recall", []))
+    points = [(images, value, recall.get(images, math.nan)) for images, value in curves.get("metrics/precision", [])]
+    return [point for point in points if all(map(math.isfinite, point))]
+
+
+def plot_precision_recall(paths: dict[str, PrecisionRecall]) -> "Figure":
+    """Plot precision against recall over time, a path for each run, by name.
+
+    A large point is where a path ends. The points of a single run have the number of images seen beside them, as far as
+    these numbers do not cover each other; several runs have a legend.
+    """
+    single = len(paths) == 1
+    figure, axes = _empty(f"precision against recall{', at real images seen' if single else ''}", "recall")
+    axes.set_ylabel("precision", fontsize=8)
+    for colour, (name, path) in zip(COLOURS * len(paths), paths.items(), strict=False):
+        _, precision, recall = zip(*path, strict=True)
+        axes.plot(recall, precision, label=name.replace("$", r"\$"), color=colour, marker=".", linewidth=1)
+        axes.plot(recall[-1:], precision[-1:], color=colour, marker="o", markersize=7)
+    if single:
+        _label_images_seen(axes, path)
+    else:
+        axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _label_images_seen(axes: "Axes", path: PrecisionRecall) -> None:
+    """Write the images seen beside the points, the last one first, where no other number is."""
+    labelled: list[tuple[float, float]] = []
+    for images, precision, recall in reversed(path):
+        x, y = axes.transAxes.inverted().transform(axes.transData.transform((recall, precision)))
+        if all(abs(x - other_x) > 0.16 or abs(y - other_y) > 0.07 for other_x, other_y in labelled):
+            labelled.append((x, y))
+            axes.annotate(f"{images:,}", (recall, precision), (5, 4), textcoords="offset points", fontsize=7)
+
+
+def _empty(title: str, xlabel: str) -> "tuple[Figure, Axes]":
+    """A figure with axes that have a title and no values."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)  # a name may hold dollar signs
-    axes.set_xlabel("real images seen", fontsize=8)
+    axes.set_xlabel(xlabel, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(lines) > 1:
-        axes.legend(fontsize=7, frameon=False)
+    return figure, axes
+
+
+def to_svg(figure: "Figure") -> str:
+    """A figure as an SVG element of an HTML page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]
+
+
+def to_picture(figure: "Figure") -> Image.Image:
+    """A figure as an RGB picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return Image.open(buffer).convert("RGB")

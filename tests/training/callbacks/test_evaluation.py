@@ -3,8 +3,9 @@ import json
 import pytest
 import torch
 from omegaconf import OmegaConf
-from runs import train
+from runs import ANY_MODEL, SMALL_MODELS, train
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from transfergen.config import CONF_DIR
 from transfergen.networks.weights import WeightsError
@@ -136,6 +137,26 @@ def test_measuring_leaves_the_training_as_it_is(tmp_path):
     assert all(torch.equal(a["transfergen"]["rng"][0][k], b["transfergen"]["rng"][0][k]) for k in ("cpu", "latents"))
     metrics = [json.loads((run / "metrics.json").read_text())["metrics"] for run in (plain, measured)]
     assert metrics[0] == metrics[1]
+
+
+def test_precision_against_recall_is_a_picture_from_the_second_point_on_and_goes_on_in_a_resumed_run(
+    tmp_path, monkeypatch
+):
+    plotted, plot = [], evaluation.plot_precision_recall
+
+    def noted(paths):
+        ((images, _, _),) = [zip(*path, strict=True) for path in paths.values()]
+        plotted.append(images)
+        return plot(paths)
+
+    monkeypatch.setattr(evaluation, "plot_precision_recall", noted)
+    options = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "evaluation.every_images=8", "max_images=16"]
+    assert train(tmp_path, *options, small=False)[0] == 0
+    assert train(None, f"resume={tmp_path}", "max_images=32", small=False)[0] == 0
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("precision_recall")] == [16, 24, 32]
+    assert [list(images) for images in plotted] == [[8, 16], [8, 16, 24], [8, 16, 24, 32]]
 
 
 def test_a_sweep_minimises_the_best_metric_or_its_negative(tmp_path):

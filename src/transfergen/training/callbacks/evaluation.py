@@ -1,8 +1,10 @@
 """Evaluation during a training, and the best generator so far."""
 
+import csv
 import json
 import logging
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from transfergen.evaluation.shared_weights import shared_weights, shared_weights
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.weights import WeightsError
 from transfergen.runs import artefacts
+from transfergen.runs.curves import PrecisionRecall, plot_precision_recall, precision_recall, read_curves, to_picture
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import save_files
 from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.progress import track_on_bar
+from transfergen.training.loggers import log_picture
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ class Evaluation(IntervalCallback):
         self.records: list[dict[str, Any]] = []
         self._minimised = best or "kernel_distance"
         self._best_value: float | None = None
+        self._precision_recall: PrecisionRecall = []
         self._recall = DiversityAlarm("the samples' recall")
         self._diversity = DiversityAlarm("the samples' diversity, relative to real images,", floor=MIN_DIVERSITY)
 
@@ -128,6 +133,7 @@ class Evaluation(IntervalCallback):
                 log.warning(shared_weights_warning(self.extractor, self.shared))
             if len(self._real) < self.extractor.dimensions:
                 log.warning(small_sample_warning(self.extractor, len(self._real)))
+            self._precision_recall = self._measured_until(pl_module.images_seen)
         # Rank 0 decides for all, since all take part in saving the best.
         self._best_value = trainer.strategy.broadcast(self._saved_best() if pl_module.images_seen else None)
 
@@ -139,6 +145,8 @@ class Evaluation(IntervalCallback):
             logger.log_metrics({f"metrics/{name}": value for name, value in values.items()}, step=images_seen)
             logger.save()
         if trainer.is_global_zero:
+            if "precision" in values:
+                self._log_precision_recall(trainer, images_seen, values)
             advice = what_to_try(module)
             self._diversity(values["diversity"], images_seen, advice)
             if "recall" in values:
@@ -157,6 +165,14 @@ class Evaluation(IntervalCallback):
         if self.every_images is not None:
             assert isinstance(pl_module, GenerativeModule)
             self._measure(trainer, pl_module, self.last_seed)
+
+    def _log_precision_recall(self, trainer: Trainer, images_seen: int, values: dict[str, float]) -> None:
+        """Log precision against recall so far as a picture, from the second point on."""
+        self._precision_recall.append((images_seen, values["precision"], values["recall"]))
+        if len(self._precision_recall) > 1:
+            picture = to_picture(plot_precision_recall({"": self._precision_recall}))
+            for logger in trainer.loggers:
+                log_picture(logger, "precision_recall", picture, images_seen)
 
     def _measure(self, trainer: Trainer, module: GenerativeModule, seed: int) -> dict[str, float]:
         module.updates.raise_if_not_finite()
@@ -198,6 +214,12 @@ class Evaluation(IntervalCallback):
         if trainer.is_global_zero:
             about = {"images_seen": module.images_seen, "metrics": self.records}
             artefacts.write_json(folder / artefacts.METRICS, about)
+
+    def _measured_until(self, images_seen: int) -> PrecisionRecall:
+        """Precision and recall that this run measured before it was resumed; none if its curves are damaged."""
+        with suppress(OSError, ValueError, csv.Error):
+            return [point for point in precision_recall(read_curves(self.run_dir)) if point[0] <= images_seen]
+        return []
 
     def _saved_best(self) -> float | None:
         """The metric of the best generator that this run kept before it was resumed; None if there is none."""

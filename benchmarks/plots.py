@@ -1,0 +1,50 @@
+"""Plots of the benchmarks of quality."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import Result
+from matplotlib.figure import Figure
+
+from transfergen.runs import curves
+
+
+def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Path) -> None:
+    """Kernel distance over seconds and over images seen, a row for each number of pictures and resolution.
+
+    Args:
+        results: each is a line.
+        coloured: models that the legend names; the lines of others are thin and grey.
+        file: of the plot.
+    """
+    colours = {model: f"C{i}" for i, model in enumerate(coloured)}
+    groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
+    figure = Figure(figsize=(11, 3.2 * len(groups)), layout="tight")
+    axes = figure.subplots(len(groups), 2, squeeze=False)
+    for row, group in zip(axes, groups, strict=True):
+        for axis, x in zip(row, ("seconds", "images"), strict=True):
+            for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
+                style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
+                if r["model"] in colours:
+                    style = {"color": colours[r["model"]], "label": r["model"], "zorder": 3}
+                axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
+            title = f"{group[0]:,} pictures, {group[1]} px"
+            axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance", title=title)
+        handles, labels = row[1].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(file, dpi=80)
+
+
+def plot_precision_recall(results: Sequence[Result], file: Path) -> None:
+    """Precision against recall, a path through the points of each result."""
+    curves.to_picture(curves.plot_precision_recall(precision_recall_paths(results))).save(file)
+
+
+def precision_recall_paths(results: Sequence[Result]) -> dict[str, curves.PrecisionRecall]:
+    """The points (images seen, precision, recall) of each result, by its model if no other has it, else by its name."""
+    models = [r["model"] for r in results]
+    columns = [[r["points"][key] for key in ("images", "precision", "recall")] for r in results]
+    names = [r["model"] if models.count(r["model"]) == 1 else r["name"] for r in results]
+    return {name: list(zip(*c, strict=True)) for name, c in zip(names, columns, strict=True)}
