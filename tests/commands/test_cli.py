@@ -271,3 +271,9 @@ def test_rank_whose_first_process_ended_before_it_looked_ends_too(monkeypatch):
     cli.die_with_parent()  # started by the process above, which is no longer the parent
     assert ended.wait(30)
     assert codes == [143]
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does, which would keep each step of the bar
+    assert list(cli.track([1, 2], "items")) == [1, 2]
+    assert capsys.readouterr().err == ""

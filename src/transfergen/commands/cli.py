@@ -184,7 +184,7 @@ def track(items: Sequence[Item], description: str) -> Iterable[Item]:
     from rich.console import Console
 
     screen = Console(stderr=True)
-    return progress.track(items, description, console=screen, transient=True, disable=not screen.is_terminal)
+    return progress.track(items, description, console=screen, transient=True, disable=not sys.stderr.isatty())
 
 
 def escape_record(record: logging.LogRecord) -> bool:

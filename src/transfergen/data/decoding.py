@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -79,14 +80,14 @@ def progress_bar(description: str, total: int | None, done: int = 0) -> Iterator
         done: the number at the start.
     """
     screen, last = Console(stderr=True), time.monotonic()
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(console=screen, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(description, total=total, completed=done)
 
         def advance() -> None:
             nonlocal done, last
             done += 1
             bar.advance(task)
-            if not screen.is_terminal and time.monotonic() - last > LINE_EVERY_S:
+            if not sys.stderr.isatty() and time.monotonic() - last > LINE_EVERY_S:
                 last = time.monotonic()
                 log.info(f"{description}: {done:,}" + (f" of {total:,}" if total else ""))
 
