@@ -134,7 +134,7 @@ def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
     data += [f"data.max_images={args.training_images}"] if args.training_images else []
     data += HELD_OUT if args.trial else []
     training = [f"trainer={args.trainer}", f"trainer.precision={args.precision}", "trainer.max_epochs=-1"]
-    return [*data, f"seed={seed}", *training, "max_images=null", "logger=none"]
+    return [*data, f"seed={seed}", *training, "logger=none"]
 
 
 def _moments(args: argparse.Namespace) -> tuple[list[float], Unit]:
