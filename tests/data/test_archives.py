@@ -15,6 +15,7 @@ from PIL import Image
 from transfergen.data import archives
 from transfergen.data.image_folder import image_folder
 from transfergen.data.store import build_store
+from transfergen.image_shape import ImageShape
 
 SUFFIXES = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2"]
 
@@ -76,7 +77,7 @@ def colours(pictures):
 
 
 def decoded(path, cache, split="train", **options):
-    settings = {"resolution": 32, "fit": "crop", "max_memory_mib": 64, "cache_dir": cache}
+    settings = {"shape": ImageShape(3, 32, 32), "fit": "crop", "max_memory_mib": 64, "cache_dir": cache}
     return build_store(image_folder(str(path), split), **settings | options)
 
 
