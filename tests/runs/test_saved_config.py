@@ -47,6 +47,12 @@ def test_a_saved_config_is_plain_and_what_referred_to_a_key_still_follows_it(sav
     assert (config.discriminator.backbone.weights, config.generator.resolution) == ("file.pth", 32)
 
 
+def test_a_setting_that_is_younger_than_the_run_has_its_default(saved):
+    assert read_composed(saved, like=OmegaConf.merge(CONFIG, {"report": True}))[0] == {**CONFIG, "report": True}
+    with pytest.raises(ValueError, match=r"of another version"):
+        read_composed(saved, like=OmegaConf.merge(CONFIG, {"report": {"format": "html"}}))
+
+
 def test_a_resolver_is_called_when_the_run_is_composed_and_never_again(saved, monkeypatch):
     before = read_composed(saved, like=CONFIG)[0].discriminator.name
     monkeypatch.setenv("HOME", "elsewhere")

@@ -108,6 +108,8 @@ def _with_references(
     config: dict[str, Any], choices: dict[str, Any], references: dict[str, str], like: DictConfig
 ) -> DictConfig:
     for key in set(like) - {"resume", "overwrite"}:
+        if key not in config and not isinstance(like[key], DictConfig):
+            config[str(key)] = like[key]  # a setting that is younger than the run
         if isinstance(config[str(key)], dict) != isinstance(like[key], DictConfig):
             raise TypeError(key)
     plain, result = OmegaConf.create(config), OmegaConf.create(config)
