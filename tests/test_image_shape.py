@@ -31,6 +31,7 @@ def test_the_resolution_is_the_shorter_side(given, shape, words):
             (64, [4, 3]),
             "resolution=64: the longer side would have 85.3 pixels with aspect=[4, 3]; choose 48, 96, 192, 384 or 768",
         ),
+        ((64, [201, 200]), "aspect=[201, 200]: the shorter side would have more than 1024 pixels; choose smaller"),
         ((64, [3]), "aspect=[3]: choose two whole numbers above 0"),
         ((64, [3, 0]), "aspect=[3, 0]: choose two whole numbers above 0"),
         ((64, (1, 1), 2), "channels=2: choose 1 for grey, 3 for RGB"),
@@ -53,7 +54,7 @@ def test_a_shape_of_no_whole_pixels_is_refused_with_those_that_work(given, messa
 )
 def test_the_smallest_maps_have_the_aspect_and_doublings_of_them_the_sides(aspect, smallest, sides):
     assert first_map(aspect) == smallest
-    assert resolutions(aspect) == sides
+    assert list(resolutions(aspect)) == sides
     for side in sides:
         assert image_shape(side, aspect).size == tuple(n * side // min(smallest) for n in smallest)
 

@@ -10,8 +10,8 @@ SMALLEST, LARGEST = 32, 1024
 """The limits of the shorter side, in pixels."""
 _SMALLEST_MAP = 4
 """Positions that the shorter side of a network's smallest maps has at least."""
-_DOUBLINGS = range(3, 9)
-"""How often networks double their smallest maps."""
+_SQUARES = (32, 64, 128, 256, 512, 1024)
+"""Sides of the square images that some network can be built for, in pixels."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -71,7 +71,7 @@ def image_shape(resolution: int, aspect: Sequence[int] = (1, 1), channels: int =
         longer = resolution * max(width, height) / min(width, height)
         raise ValueError(
             f"resolution={resolution}: the longer side would have {longer:.1f} pixels with aspect={list(aspect)}; "
-            f"choose {or_list(resolutions(aspect))}"
+            f"choose {or_list(list(resolutions(aspect)))}"
         )
     return ImageShape(channels, unit * height, unit * width)
 
@@ -110,10 +110,27 @@ def first_map(aspect: Sequence[int]) -> tuple[int, int]:
     return factor * height, factor * width
 
 
-def resolutions(aspect: Sequence[int]) -> list[int]:
-    """The shorter sides, in pixels, of images that whole doublings of `first_map` lead to."""
+def resolutions(aspect: Sequence[int], squares: Sequence[int] = _SQUARES) -> dict[int, int]:
+    """The shorter sides, in pixels, of images of an aspect that networks can be built for.
+
+    Args:
+        aspect: width and height, as whole numbers.
+        squares: sides of the square images that the networks can be built for.
+
+    Returns:
+        For each such side, that of the squares for which a network has as many layers.
+
+    Raises:
+        ValueError: there is no such aspect, or all these sides are longer than 1024 pixels.
+    """
     smallest = min(first_map(aspect))
-    return [side for n in _DOUBLINGS if SMALLEST <= (side := smallest * 2**n) <= LARGEST]
+    sides = {side: square for square in squares if (side := smallest * square // 4) <= LARGEST}
+    if not sides:
+        raise ValueError(
+            f"aspect={list(aspect)}: the shorter side would have more than {LARGEST} pixels; choose smaller whole "
+            "numbers, as in [3,2]"
+        )
+    return sides
 
 
 def or_list(numbers: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from transfergen.data.image_folder import image_folder
 from transfergen.data.pictures import Fit, Pictures, from_array, to_shape
 from transfergen.data.store import Store, build_store
 from transfergen.image_shape import ImageShape
+from transfergen.images import to_float, to_uint8
 
 SHAPE = ImageShape(3, 32, 32)
 
@@ -89,6 +90,14 @@ def test_decoded_arrays_are_shrunk_to_the_resolution_and_never_enlarged(built, s
     store = built(from_array("array", pixels, np.zeros(2, np.int64), ()))
     assert store.pixels.shape == (2, kept, kept, 3)
     assert (store.pixels == 90).all()
+
+
+def test_the_colours_of_small_pictures_with_alpha_reach_their_edges(built):
+    pixels = np.zeros((1, 16, 16, 4), np.uint8)
+    pixels[:, :, 8:] = 255, 0, 0, 255
+    store = built(from_array("alpha", pixels, np.zeros(1, np.int64), ()), shape=ImageShape(4, 32, 32))
+    red, *_, alpha = to_uint8(to_float(store[np.array([0])].pixels, 32))[0]
+    assert (red[alpha > 32] > 240).all()
 
 
 def test_pixels_are_fitted_to_a_square_in_the_way_chosen(built):

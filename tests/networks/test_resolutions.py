@@ -33,6 +33,7 @@ def test_a_network_refuses_a_resolution_that_it_is_not_made_for(network):
     [
         ({"resolution": 48, "aspect": (3, 2)}, r"resolution=48: choose .* pixels with aspect=\[3, 2\]"),
         ({"resolution": 64, "aspect": (9, 16)}, r"resolution=64: the longer side .* choose 72, 144, 288 or 576"),
+        ({"resolution": 200, "aspect": (201, 200)}, r"aspect=\[201, 200\]: .* more than 1024 pixels"),
         ({"aspect": (1, 0)}, r"aspect=\[1, 0\]: choose two whole numbers"),
         ({"image_channels": 2}, "image_channels=2: choose 1 for grey"),
     ],

@@ -53,12 +53,25 @@ def test_films_of_grey_and_of_transparent_frames(tmp_path, fading, channels):
     write_gif(tmp_path / "a.gif", frames, fps=10)
     write_mp4(tmp_path / "a.mp4", frames, fps=10)
     with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.size) == (8, (16, 32))
+        assert (gif.n_frames, gif.size) == (8 if channels == 1 else 7, (16, 32))  # the first two are transparent
     with av.open(tmp_path / "a.mp4") as film:
         means = [frame.to_ndarray(format="rgb24").mean() for frame in film.decode(video=0)]
     grey = [0, 64, 128, 191, 255]
     alphas = [value / 255 if channels == 4 else 1 for value in grey]
     assert means == pytest.approx([v * a + 127.5 * (1 - a) for v, a in zip(grey, alphas, strict=True)], abs=8)
+
+
+def test_a_transparent_gif_shows_each_frame_alone(tmp_path):
+    frames = torch.full((3, 4, 8, 8), 255, dtype=torch.uint8)
+    for frame, width in zip(frames, (6, 3, 5), strict=True):
+        frame[3, :, width:] = 100
+    write_gif(tmp_path / "a.gif", frames, fps=10)
+    widths = []
+    with Image.open(tmp_path / "a.gif") as gif:
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            widths.append(np.count_nonzero(np.asarray(gif.convert("RGBA"))[0, :, 3]))
+    assert widths == [6, 3, 5, 3]
 
 
 def test_devices_share_the_images_and_those_that_exist_are_left(tmp_path):

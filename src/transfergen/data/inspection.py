@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import ExifTags
 
 from transfergen.data.decoding import (
     DamagedPictureError,
@@ -17,8 +18,6 @@ from transfergen.data.decoding import (
 from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Pictures, Split, to_mode
 from transfergen.image_shape import ImageShape
-
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def inspect_pictures(
             with open_picture(pictures, i, max_megapixels) as picture:
                 mode = picture.mode
                 mode += ", transparent" if picture.has_transparency_data else ""
-                mode += ", rotated by EXIF" if picture.getexif().get(_ORIENTATION, 1) != 1 else ""
+                mode += ", rotated by EXIF" if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1 else ""
                 animation, upright = is_animation(picture), to_mode(picture, shape.mode)
                 digest = bytes_digest(repr(upright.size).encode() + upright.tobytes()).hex()
                 return Finding(mode, upright.size, animation, digest)

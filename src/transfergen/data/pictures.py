@@ -157,7 +157,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height once the picture is turned as its EXIF data say, if these come before its pixels."""
+    """Width and height once the picture is turned by the EXIF data that come before its pixels in the file."""
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in picture.info else 1
     return picture.size if orientation < 5 else (picture.height, picture.width)
 

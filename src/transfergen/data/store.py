@@ -87,7 +87,8 @@ def build_store(
 ) -> Store:
     """Decode all pictures to a shape, with a progress bar.
 
-    If it is square, and so are all pictures, of one smaller size, they keep this size and are enlarged on the device. A
+    If the shape and all pictures are squares, and the pictures have one smaller size, they keep it and are enlarged on
+    the device; not those with alpha, where the black of what is transparent would bleed into the colours beside it. A
     store of more than `max_memory_mib` goes to a file in `cache_dir`, where later runs find it by the pictures'
     identity, and compare it with its SHA-256. If a run is interrupted while it writes the file, the next one goes on.
 
@@ -95,7 +96,7 @@ def build_store(
         ValueError: a picture cannot be read, or, with `damaged="skip"`, a larger fraction of them than `max_damaged`.
         OSError: the disk has no space for the file.
     """
-    if shape.is_square:
+    if shape.is_square and shape.channels != 4:
         side = _common_size(pictures, shape.resolution, max_megapixels)
         shape = shape._replace(height=side, width=side)
     row, count = (*shape.size, shape.channels), len(pictures)

@@ -148,7 +148,7 @@ def _choice(length: int, count: int) -> np.ndarray:
 
 
 def describe_shape(shape: ImageShape | None) -> dict[str, Any]:
-    """The shape of the images that are compared, for JSON; `aspect` and `channels` where these are not squares of 3."""
+    """The shape of the images that are compared, for JSON: `aspect` unless they are squares, `channels` unless 3."""
     if shape is None:
         return {"resolution": None}
     aspect = {} if shape.is_square else {"aspect": list(shape.aspect)}
@@ -164,9 +164,9 @@ def _most_common_shape(setting: str, pictures: Pictures, data: DictConfig) -> Im
     aspect, resolution = data.aspect, data.resolution
     if resolution is None:
         sizes: list[tuple[int, int]] = []
-        for i in range(len(pictures)):
+        for i in range(len(pictures)):  # decoding tells of the damaged ones
             with suppress(DamagedPictureError), open_picture(pictures, i) as picture:
-                sizes.append(upright_size(picture))  # decoding tells of the damaged ones
+                sizes.append(upright_size(picture))
         if not sizes:
             raise ValueError(f"{setting}: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
         if aspect is None and len(set(sizes)) == 1:

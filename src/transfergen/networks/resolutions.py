@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from transfergen.image_shape import first_map, image_shape, or_list
+from transfergen.image_shape import first_map, image_shape, or_list, resolutions
 
 RESOLUTIONS = (32, 64, 128, 256)
 """Sides of the square images, in pixels."""
@@ -43,7 +43,7 @@ def map_sizes(
         if str(error).startswith("channels"):
             raise ValueError(f"image_{error}") from None
         raise
-    sides = {min(first) * square // 4: square for square in squares}
+    sides = resolutions(aspect, squares)
     if resolution not in sides:
         told = "" if first == (4, 4) else f" with aspect={list(aspect)}"
         raise ValueError(f"resolution={resolution}: choose {or_list(list(sides))} pixels{told}")

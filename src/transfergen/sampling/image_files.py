@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from transfergen.images import to_float, to_pil, to_rgb, to_uint8
@@ -93,11 +94,18 @@ def to_png(pixels: Tensor) -> bytes:
 
 
 def write_gif(path: Path, pixels: Tensor, *, fps: int) -> None:
-    """Write frames (N, C, H, W) uint8 that play forwards and backwards in a loop, at `fps` frames a second."""
+    """Write frames (N, C, H, W) uint8 that play forwards and backwards in a loop, at `fps` frames a second.
+
+    A GIF's pixels are opaque or transparent: those whose alpha is less than half become transparent.
+    """
+    disposal: dict[str, int] = {}
+    if pixels.shape[1] == 4:
+        pixels = torch.where(pixels[:, 3:] < 128, 0, pixels)
+        disposal = {"disposal": 2}  # else a frame would show through what is transparent in the next one
     frames = [to_pil(frame) for frame in (*pixels, *pixels.flip(0)[1:-1])]
     loop = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / fps), "loop": 0}
     with partial(path) as part:
-        frames[0].save(part, "GIF", **loop)
+        frames[0].save(part, "GIF", **loop, **disposal)
         part.replace(path)
 
 

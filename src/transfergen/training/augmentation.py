@@ -16,8 +16,8 @@ class Augmentation(nn.Module):
 
     The transforms are, in this order: brightness, saturation, contrast; mirroring; translation by whole pixels; cutout.
     Pixels that move in from outside, and those that are cut out, become 0, a mid grey, or transparent where images have
-    alpha. Each transform is applied to
-    each image with probability `p`, independently of the others. A strength of 0, or False, turns a transform off.
+    alpha. Each transform is applied to each image with probability `p`, independently of the others. A strength of 0,
+    or False, turns a transform off.
 
     Args:
         colour: strength; at 1, brightness moves by up to 0.5, saturation is scaled by 0 to 2, contrast by 0.5 to 1.5.
