@@ -49,7 +49,7 @@ VARIANTS: Variants = {
     "norms": [*FROM_G, "transfer.generator=norms"],
     "norms_mixture": [*FROM_G, "transfer.generator=norms", "transfer.new_classes=mixture"],
     "singular_values": [*FROM_G, "transfer.generator=singular_values"],
-    "last_k": [*FROM_G, "transfer.generator=last_k"],
+    "last_k": [*FROM_G, "transfer.generator=last_k", "transfer.generator_last_k=2"],
     "gradual": [*FROM_G, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
     "both_networks": FROM_BOTH,
     "both_networks_mixture": [*FROM_BOTH, "transfer.new_classes=mixture"],
