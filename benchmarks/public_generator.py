@@ -1,14 +1,14 @@
 """What a public generator saves: two classes of CIFAR-10 from few pictures, from scratch and from a BigGAN.
 
-    python benchmarks/public_generator.py run scratch --training-images 100 --images-seen 1e3 5e3 1e4 2e4 4e4
-    python benchmarks/public_generator.py run all norms --training-images 100 --images-seen 5e2 1e3 2e3 4e3 1e4
+    python benchmarks/public_generator.py run scratch --training-images 100 --images-seen 1e3 4e3 8e3 1.6e4 2.4e4 3.2e4
+    python benchmarks/public_generator.py run all norms --training-images 100 --images-seen 1e3 4e3 8e3
     python benchmarks/public_generator.py report
 
-The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on the other eight classes and stored in the
-files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. All measured trainings have
-the recipe of `experiment=few_shot`, whose heads start fresh, and no classes, but for those that take the discriminator,
-too: they have BigGAN's networks and two classes. Half of the training images of the two classes, 2,000, are left out of
-all trainings and are what the samples are compared with.
+The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on the other eight classes and stored in
+the files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. The measured trainings
+have the recipe of `experiment=few_shot` and one class. Its heads start fresh, but for `with_heads`, which takes them
+from the run itself; `both_networks` has BigGAN's discriminator from the files instead, and two classes. Half of the
+training images of the two classes are left out of all trainings, and are what the samples are compared with.
 """
 
 import argparse
@@ -47,32 +47,38 @@ VARIANTS: Variants = {
     "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
     "all": FROM_G,
     "norms": [*FROM_G, "transfer.generator=norms"],
-    "norms_mixture": [*FROM_G, "transfer.generator=norms", "transfer.new_classes=mixture"],
     "singular_values": [*FROM_G, "transfer.generator=singular_values"],
     "last_k": [*FROM_G, "transfer.generator=last_k", "transfer.generator_last_k=2"],
     "gradual": [*FROM_G, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
+    "with_heads": [
+        *FEW_SHOT,
+        *BIGGAN,
+        "data.num_classes=1",
+        "init_from.generator={run}",
+        "init_from.discriminator={run}",
+        r'init_from.keys=[{{theirs: "judges\.efficientnet_lite0\.(.+)", ours: "\1"}}]',
+    ],
     "both_networks": FROM_BOTH,
-    "both_networks_mixture": [*FROM_BOTH, "transfer.new_classes=mixture"],
 }
 COMMON = ["data.classes=[8,9]", "data.source.test_split=train", "data.source.holdout=0.5"]
 
 
 def prepare(args: argparse.Namespace) -> dict[str, str]:
     """Train the BigGAN that the chosen variants start from, and write StudioGAN's files of its networks."""
-    if not any("{G_ema}" in override for model in args.models for override in VARIANTS[model]):
+    if all("{" not in override for model in args.models for override in VARIANTS[model]):
         return {}
     images = int(args.source_images)
     where = args.work / "public_generator" / f"source-{images}"
     whole = argparse.Namespace(**vars(args) | {"training_images": None, "trial": False})
     run_dir = train_once(where, [*common_overrides(whole, 0), *SOURCE, f"max_images={images}"])
-    return save_networks(run_dir, run_dir / "studiogan")
+    return {"run": str(run_dir), **save_networks(run_dir, run_dir / "studiogan")}
 
 
 if __name__ == "__main__":
     quality_command(
         __doc__,
         VARIANTS,
-        options=lambda parser: parser.add_argument("--source-images", type=float, default=1e5, help="that it sees"),
+        options=lambda parser: parser.add_argument("--source-images", type=float, default=5e4, help="that it sees"),
         prepare=prepare,
         common=COMMON,
         rivals=["scratch"],

@@ -25,7 +25,7 @@ from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import learning_rate_decay
 
 FOLDER = ROOT / "benchmarks"
-QUALITY = ["time_to_quality", "zoo", "presets", "fine_tuning", "distill"]
+QUALITY = ["time_to_quality", "zoo", "presets", "fine_tuning", "distill", "public_generator"]
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_high_frequency_power_sees_single_pixels_and_nothing_smooth():
     assert float(power(3 * noise)) == pytest.approx(9 * float(power(noise)), rel=1e-4)
 
 
-@pytest.mark.parametrize("benchmark", [*QUALITY, "public_generator"])
+@pytest.mark.parametrize("benchmark", QUALITY)
 def test_each_variant_composes(benchmark):
     compose_config, quality = import_module("judgement").compose_config, import_module("quality")
     script = import_module(benchmark)
