@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from generators import varied
 from PIL import Image
 from runs import CACHE, ROOT, called
 from torch import nn
@@ -162,14 +163,19 @@ def opened(browser, web_runtime, tmp_path):
 
 
 def drawn(tab, **settings):
-    """The pixels (R, R, 3) of the page's PNG, once it shows these settings."""
+    """The pixels (H, W, 3) of the page's PNG, on white, once it shows these settings."""
     for name, value in settings.items():
         control = tab.locator(f"[name={name}]").first
         (control.select_option if name == "class" else control.fill)(str(value))
     shown = "".join(f"[aria-label*='{name}={value}&']" for name, value in settings.items())
     tab.locator(f"canvas{shown}").wait_for(timeout=60_000)
     png = base64.b64decode(tab.locator("#download").get_attribute("href").partition(",")[2])
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return on_white(Image.open(io.BytesIO(png)))
+
+
+def on_white(picture):
+    white = Image.new("RGBA", picture.size, "white")
+    return np.asarray(Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")).astype(int)
 
 
 def hwc(pixels):
@@ -211,6 +217,18 @@ def test_a_page_lets_the_class_be_chosen(opened, conditional_run):
     for label in (0, 7):
         image = generator([1], classes=[label])[0]
         np.testing.assert_allclose(drawn(tab, seed=1, **{"class": label}), image, atol=2)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_page_draws_grey_and_transparent_images_that_are_not_square(opened, tmp_path, channels):
+    settings = {"resolution": 32, "aspect": [3, 2], "image_channels": channels, "z_dim": 8, "width": 8}
+    config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **settings}
+    save_generator(tmp_path / "run", varied(DCGAN(**settings)), config, ema=True, images_seen=0)
+    _, tab, _ = opened(tmp_path / "run")
+    expected = on_white(Generator.from_pretrained(tmp_path / "run")([1])[0])
+    assert expected.shape == (32, 48, 3)
+    assert expected.std() > 5
+    np.testing.assert_allclose(drawn(tab, seed=1), expected, atol=3)  # a canvas keeps colours times alpha
 
 
 def test_the_runtime_of_a_page_is_downloaded_once_and_never_another(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from transfergen.data.webdataset import webdataset
 
 def write_shard(path, samples):
     """A shard of samples {key: {extension: content}}; a number is a picture whose red value it is."""
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for key, files in samples.items():
             for extension, content in files.items():
                 if isinstance(content, int):
@@ -62,18 +62,20 @@ def test_classes_may_be_in_a_field_of_the_json_and_the_test_split_in_shards_of_i
     assert reds(test) == list(range(8, 16))
     assert test.classes == ("c", "d", "o")
     assert test.labels.tolist() == [i % 3 for i in range(8, 16)]
-    assert webdataset(paths[0], "train", label="nothing").classes == ()
 
 
-def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_out(tmp_path):
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_out(tmp_path, name):
     samples = {f"{i}": {"input.png": i, "output.png": 100 + i, "cls": b"1"} for i in range(4)}
-    write_shard(tmp_path / "a.tar", samples | {"4": {"input.png": 4, "output.png": 104}})
-    path, options = str(tmp_path / "a.tar"), {"test_path": str(tmp_path / "a.tar")}
+    write_shard(tmp_path / name, samples | {"4": {"input.png": 4, "output.png": 104}})
+    path, options = str(tmp_path), {"test_path": str(tmp_path / name)}
     assert reds(webdataset(path, "train", **options)) == [0, 1, 2, 3]
     assert reds(webdataset(path, "train", image="output.png", **options)) == [100, 101, 102, 103]
     assert any("1 pictures have no class" in note for note in webdataset(path, "train", **options).notes)
     with pytest.raises(ValueError, match=r"data\.source\.image=jpg: .* choose input\.png, output\.png"):
         webdataset(path, "train", image="jpg")
+    with pytest.raises(ValueError, match=r"data\.source\.label=json\.label: no sample in .* has a class there"):
+        webdataset(path, "train", label="json.label")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,7 @@ def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_
     [
         ("train-{0000..0002}.tar", r"data\.path=.*: there is no shard .*train-0002\.tar"),
         ("none", "there is no shard .*none"),
+        ("train-{0001..0000}.tar", "there is no shard in this folder or range"),
         ("broken.tar", r"data\.path=.*broken\.tar: cannot be read as an archive"),
         ("odd.tar", r"data\.source\.label=json\.kind: a label in .* cannot be read"),
     ],

@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from transfergen.data.formats import SUFFIXES, bytes_digest, file_digest
+from transfergen.data.formats import bytes_digest, file_digest
 from transfergen.data.picture_files import PictureFiles, Walk, join_name
 from transfergen.errors import first_line
 
@@ -170,7 +170,7 @@ class _Tar(Archive):
 
 
 class _CompressedTar(_Tar):
-    """Is unpacked once, in order: its pictures, one after another, to a temporary file that has no name."""
+    """Is unpacked once, in order: its files, one after another, to a temporary file that has no name."""
 
     SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -184,7 +184,7 @@ class _CompressedTar(_Tar):
 
     def _locate(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int] | None:
         located, start = super()._locate(tar, member), self._file.tell()
-        if located is None or Path(member.name).suffix.lower() not in SUFFIXES or member.size > _LARGEST:
+        if located is None or member.size > _LARGEST:  # `source` refuses these
             return located
         folder = tempfile.gettempdir()
         if shutil.disk_usage(folder).free < member.size + _LARGEST:
@@ -204,6 +204,10 @@ class _Header(tarfile.TarInfo):
             return super().fromtarfile(archive)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise tarfile.ReadError(str(error)) from None
+
+
+TAR_SUFFIXES = (*_Tar.SUFFIXES, *_CompressedTar.SUFFIXES)
+"""How the names of tar archives end, in lower case."""
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from transfergen.data.archives import Archive, find_pictures
+from transfergen.data.archives import TAR_SUFFIXES, Archive, find_pictures
 from transfergen.data.formats import bytes_digest, file_digest, open_image
 from transfergen.data.labels import number_classes
 from transfergen.data.pictures import Pictures, Split, hold_out
@@ -61,7 +61,8 @@ def webdataset(
         holdout: fraction of the pictures that is held out.
 
     Raises:
-        ValueError: there is no such shard, it is broken, or it has no picture with this extension.
+        ValueError: there is no such shard, it is broken, it has no picture with this extension, or there are no classes
+            where `label` says.
     """
     train, classes = _labelled("data.path", path, image, label, None)
     if test_path is None:
@@ -86,6 +87,8 @@ def _labelled(setting: str, path: str, image: str | None, where: str, known: Any
         values = [sample.label(where) for sample in samples]
     except ValueError as error:
         raise ValueError(f"data.source.label={where}: a label in {path} cannot be read ({error})") from error
+    if where != "cls" and all(value is None for value in values):
+        raise ValueError(f"data.source.label={where}: no sample in {path} has a class there")
     if any(isinstance(value, str) for value in (values if known is None else known)):  # not numbers alone
         values = [None if value is None else str(value) for value in values]
     labels, classes = number_classes(values, f"data.source.label={where}", setting, known=known)
@@ -113,11 +116,13 @@ def _shards(setting: str, path: str) -> list[Path]:
     paths = list(_expanded(str(Path(path).expanduser())))
     if len(paths) == 1:
         given = Path(paths[0])
-        found = given.glob("*.tar") if given.is_dir() else given.parent.glob(given.name)
-        paths = sorted(map(str, found)) or ([] if given.is_dir() else paths)
+        if given.is_dir():
+            paths = sorted(str(file) for file in given.iterdir() if file.name.lower().endswith(TAR_SUFFIXES))
+        else:
+            paths = sorted(map(str, given.parent.glob(given.name))) or paths
     missing = [each for each in paths if not Path(each).is_file()]
     if missing or not paths:
-        raise ValueError(f"{setting}={path}: there is no shard {missing[0] if missing else '*.tar in this folder'}")
+        raise ValueError(f"{setting}={path}: there is no shard {missing[0] if missing else 'in this folder or range'}")
     return [Path(each).resolve() for each in paths]
 
 

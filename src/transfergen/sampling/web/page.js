@@ -4,7 +4,8 @@ const element = (id) => document.getElementById(id);
 const say = (words) => { element("status").textContent = words; };
 const form = document.querySelector("form");
 const canvas = document.querySelector("canvas");
-const { z_dim: zDim, directions } = JSON.parse(element("settings").textContent);
+const { width, height } = canvas;
+const { z_dim: zDim, channels, directions } = JSON.parse(element("settings").textContent);
 
 /** 32 random bits a call, as torch.Generator draws them. MT19937, Matsumoto and Nishimura 1998. */
 function mersenneTwister(seed) {
@@ -99,11 +100,11 @@ async function start() {
     if (given.has("class")) feeds.y = new ort.Tensor("int64", [BigInt(given.get("class"))], [1]);
     const before = performance.now();
     const { images } = await session.run(feeds);
-    const size = canvas.width;
-    const image = new ImageData(size, size);
-    for (let i = 0; i < size * size; i++) {
-      for (let c = 0; c < 3; c++) image.data[4 * i + c] = (images.data[c * size * size + i] + 1) * 127.5;
-      image.data[4 * i + 3] = 255;
+    const image = new ImageData(width, height);
+    const level = (channel, i) => (images.data[channel * width * height + i] + 1) * 127.5;
+    for (let i = 0; i < width * height; i++) {
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = level(channels === 1 ? 0 : c, i);
+      image.data[4 * i + 3] = channels === 4 ? level(3, i) : 255;
     }
     canvas.getContext("2d").putImageData(image, 0, 0);
     canvas.setAttribute("aria-label", new URLSearchParams(given));
