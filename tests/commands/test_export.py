@@ -228,7 +228,7 @@ def test_a_page_draws_grey_and_transparent_images_that_are_not_square(opened, tm
     expected = on_white(Generator.from_pretrained(tmp_path / "run")([1])[0])
     assert expected.shape == (32, 48, 3)
     assert expected.std() > 5
-    np.testing.assert_allclose(drawn(tab, seed=1), expected, atol=3)  # a canvas keeps colours times alpha
+    np.testing.assert_allclose(drawn(tab, seed=1), expected, atol=2)
 
 
 def test_the_runtime_of_a_page_is_downloaded_once_and_never_another(tmp_path, monkeypatch):

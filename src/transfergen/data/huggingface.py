@@ -114,7 +114,7 @@ def _choose(
         pictures = replace(pictures, labels=labels, classes=tuple(map(str, classes)))
         if unknown := int((labels < 0).sum()):
             notes.append(f"data.path={path}: {unknown:,} pictures of split {name} have no class and are left out")
-            pictures = pictures.subset(np.flatnonzero(labels >= 0), "labelled")
+            pictures = pictures.subset(np.flatnonzero(labels >= 0), f"labelled/{label}")
         return pictures, classes
 
     path, split, train, label, notes = choice.path, choice.split, choice.train, choice.label, list[str]()
@@ -161,7 +161,7 @@ def _pictures(path: str, name: str, table: Any, column: str) -> Pictures:
 
 
 def _load(path: str, config: str | None, streaming: bool) -> tuple[Any, Any]:
-    """What builds a data set, and its splits by name, as `datasets` reads them."""
+    """The builder of a data set, and its splits by name, as `datasets` reads them."""
     import datasets
 
     datasets.disable_progress_bars()

@@ -21,7 +21,7 @@ class Example(NamedTuple):
     """One picture of a stream."""
 
     content: bytes
-    """Of its file; empty where the stream has none, which makes it a damaged picture."""
+    """The bytes of its file; empty where the stream has none, which makes it a damaged picture."""
     label: int | str | None
 
 

@@ -104,7 +104,7 @@ def _labelled(setting: str, path: str, image: str | None, where: str, known: Any
         digest=lambda i: samples[i].shard.digest(samples[i].name),
         notes=tuple(notes),
     )
-    return (pictures.subset(np.flatnonzero(labels >= 0), "labelled") if unknown else pictures), classes
+    return (pictures.subset(np.flatnonzero(labels >= 0), f"labelled/{where}") if unknown else pictures), classes
 
 
 def _shards(setting: str, path: str) -> list[Path]:

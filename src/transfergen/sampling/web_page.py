@@ -26,7 +26,7 @@ SHA256 = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
-"""Of the two files of it that a page needs: the script, and the WebAssembly for the CPU."""
+"""Digests of the two files in it that a page needs: the script, and the WebAssembly for the CPU."""
 FILES_URL = f"https://cdn.jsdelivr.net/npm/{RUNTIME}/dist"
 _LARGE = 1024
 """Numbers in the smallest tensor that is stored in a shorter type."""

@@ -29,11 +29,11 @@ class StepMemory(NamedTuple):
     """Bytes that a training step takes on a device."""
 
     weights: int
-    """Of all networks, frozen ones and averages too."""
+    """Those of all networks, with frozen ones and averages."""
     updates: int
     """Gradients, and the optimizers' state."""
     activations: int
-    """What else there is at the step's peak, most of it kept for gradients."""
+    """All others at the step's peak, most of them kept for gradients."""
 
     @property
     def total(self) -> int:

@@ -148,7 +148,7 @@ class VAE(Autoencoding):
         return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]
 
     def loss(self, batch: Batch) -> tuple[Coding, dict[str, Tensor], Tensor]:
-        """What becomes of a batch, the weighted terms of its loss, and their sum with the generator's own."""
+        """The coding of a batch, the weighted terms of its loss, and their sum with the generator's regularization."""
         coding = self._encode_and_decode(batch, self.generator)
         terms = self._elbo_terms(coding)
         loss = torch.stack(list(terms.values())).sum()
