@@ -67,11 +67,13 @@ def test_classes_may_be_in_a_field_of_the_json_and_the_test_split_in_shards_of_i
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
 def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_out(tmp_path, name):
     samples = {f"{i}": {"input.png": i, "output.png": 100 + i, "cls": b"1"} for i in range(4)}
-    write_shard(tmp_path / name, samples | {"4": {"input.png": 4, "output.png": 104}})
+    write_shard(tmp_path / name, samples | {"4": {"input.png": 4, "output.png": 104, "kind": b"x"}})
     path, options = str(tmp_path), {"test_path": str(tmp_path / name)}
     assert reds(webdataset(path, "train", **options)) == [0, 1, 2, 3]
     assert reds(webdataset(path, "train", image="output.png", **options)) == [100, 101, 102, 103]
     assert any("1 pictures have no class" in note for note in webdataset(path, "train", **options).notes)
+    cls, kind = (webdataset(path, "train", label=label, **options) for label in ("cls", "kind"))
+    assert cls.identity() != kind.identity()  # a stored file of the one is not the other's
     with pytest.raises(ValueError, match=r"data\.source\.image=jpg: .* choose input\.png, output\.png"):
         webdataset(path, "train", image="jpg")
     with pytest.raises(ValueError, match=r"data\.source\.label=json\.label: no sample in .* has a class there"):
