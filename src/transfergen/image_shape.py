@@ -5,7 +5,7 @@ from math import gcd
 from typing import Literal, NamedTuple, get_args
 
 Channels = Literal[1, 3, 4]
-"""Of an image: 1, grey; 3, RGB; 4, RGB and alpha, from -1, transparent, to 1, opaque."""
+"""The number of an image's channels: 1 is grey, 3 is RGB, 4 is RGB and alpha (-1 is transparent, 1 is opaque)."""
 SMALLEST, LARGEST = 32, 1024
 """The limits of the shorter side, in pixels."""
 _SMALLEST_MAP = 4

@@ -83,6 +83,10 @@ def refusal(run_dir, *overrides, small=False):
             [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=9", "lr_decay.final_factor=2"],
             ["lr_decay.final_factor=2", "0 to 1"],
         ),
+        (
+            [*SHAPES_ON_VGG, "data.channels=4", "discriminator.image_channels=3"],
+            ["set discriminator.image_channels=4"],
+        ),
         (["data=shapes", "model=vae", "augment=flip"], ["augment=none", "model=vae_gan"]),
         (["data=shapes", "model=vae", "discriminator=dcgan"], ["discriminator=none", "model=vae_gan"]),
         ([*SHAPES_ON_VGG, "objective._target_=os.system"], ["_target_=os.system", "refused"]),

@@ -30,9 +30,9 @@ class Chunk(NamedTuple):
     """Pictures that are decoded together."""
 
     rows: int
-    """Their number, N."""
+    """N, the number of pictures."""
     decode: Callable[[ByteArray], Record]
-    """Fills pixels (N, H, W, C)."""
+    """A function that writes the decoded pictures into pixels (N, H, W, C)."""
 
 
 def cache_path(cache_dir: Path, *state: object) -> Path:

@@ -47,9 +47,9 @@ class Filled(NamedTuple):
     """A stream after it was read."""
 
     pictures: Pictures
-    """All of class 0, with their pixels; without those that cannot be read."""
+    """The pictures that can be read, with their pixels; all have class 0."""
     labels: list[Any]
-    """The label of each."""
+    """The label of each picture."""
 
 
 Fill = Callable[[Stream], Filled]

@@ -44,7 +44,7 @@ class Download:
     url: str
     sha256: str
     name: str = ""
-    """Its name in the cache; by default that of the URL."""
+    """The file's name in the cache; by default the last part of the URL."""
 
     @property
     def cached(self) -> Path:

@@ -84,6 +84,11 @@ def check_game(
         )
     if any(isinstance(module, TruncationBatchNorm2d) for module in generator.modules()):
         raise ValueError("generator.statistics: those of each truncation are for use only; set generator.statistics=0")
+    if discriminator.image_channels not in (None, generator.image_channels):
+        raise ValueError(
+            f"discriminator.image_channels={discriminator.image_channels}: the generator's images have "
+            f"{generator.image_channels} channels; set discriminator.image_channels={generator.image_channels}"
+        )
     told = generator.num_classes, discriminator.num_classes
     if told[0] != told[1] and told != (1, 0):  # a discriminator need not be told of a single class
         raise ValueError(

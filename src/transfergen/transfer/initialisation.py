@@ -171,11 +171,11 @@ class _Source(NamedTuple):
     """A network's tensors, as a file holds them."""
 
     state: dict[str, Tensor]
-    """By name."""
+    """The tensors by their names."""
     left_out: Collection[str] = ()
     """Names of those that checkpoints leave out, since other files hold them."""
     image_channels: int | None = None
-    """Of the images that the network is for; None: unknown."""
+    """The number of channels of the images that the network was trained on; None: the file does not say."""
 
 
 def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]) -> _Source:

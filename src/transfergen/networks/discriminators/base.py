@@ -23,7 +23,7 @@ class Discriminator(nn.Module):
     backbones: Sequence[Backbone] = ()
     """The pretrained networks that it looks through."""
     image_channels: int | None = None
-    """C, where layers depend on it; None: it looks at images through pretrained networks only, which take any."""
+    """C, if a layer depends on it. None: only pretrained networks see the images, and these take any C."""
     num_classes: int = 0
     """Number of classes; 0 if it is unconditional."""
     blocks: int = 0

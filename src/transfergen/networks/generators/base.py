@@ -20,7 +20,7 @@ class Generator(nn.Module):
     aspect: Sequence[int] = (1, 1)
     """Width and height of an image, as the smallest whole numbers or multiples of these."""
     image_channels: int = 3
-    """C: 1, 3 or 4."""
+    """C, the number of an image's channels: 1, 3 or 4."""
     num_classes: int = 0
     """Number of classes; 0 if the generator is unconditional."""
     checkpointing: bool = False
