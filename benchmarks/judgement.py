@@ -23,7 +23,8 @@ from transfergen.images import to_float, to_grid, to_uint8
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.runs.resume import override_key
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.build import build_module, learning_rate_decay, set_num_classes
+from transfergen.training.build import build_module, set_num_classes
+from transfergen.training.callbacks import LinearLRDecay
 from transfergen.training.trainer import build_trainer
 from transfergen.transfer.public_sources import follow_source
 
@@ -176,8 +177,8 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     grid.parent.mkdir(parents=True, exist_ok=True)
     measuring = MeasureAtMoments(moments, unit, measure, grid)
     callbacks: list[Callback] = [measuring]
-    if (decay := learning_rate_decay(config)) is not None:
-        callbacks.append(decay)
+    if config.lr_decay.start_images is not None:
+        callbacks.append(LinearLRDecay(**config.lr_decay, max_images=config.max_images))
     settings = {**config.trainer, "log_every_n_steps": 200}
     trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, **settings)
     seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn

@@ -49,6 +49,7 @@ CHOSEN = {  # what a choice sets to other values than the signature's defaults: 
     "generator/biggan": {
         *("z_dim", "width", "attention", "spectral_norm", "class_dim", "hierarchical", "orthogonal_init", "orthogonal")
     },
+    "generator/dcgan_low_pass": {"low_pass"},
     "generator/fastgan_projected": {"width", "second_convolutions", "hypersphere", "bounded"},
     "generator/sagan": {"attention", "spectral_norm"},
     "metrics/dinov2_large": {"name"},

@@ -1,6 +1,5 @@
 """From a config to the networks, the module that trains them, and the callbacks around it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,23 +102,14 @@ def build_callbacks(
         callbacks.append(MemoryReport(config["data"]["batch_size"]))
     if config["max_images"] is not None:
         callbacks.append(StopAtImages(config["max_images"]))
-    if (decay := learning_rate_decay(config)) is not None:
-        callbacks.append(decay)
+    if config["lr_decay"]["start_images"] is not None:
+        callbacks.append(LinearLRDecay(**config["lr_decay"], max_images=config["max_images"]))
     if isinstance(module, Autoencoding):
         callbacks.append(Reconstructions(run_dir, every_images=config["samples"]["every_images"]))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
         callbacks.append(DistillationReport(run_dir, evaluation))
     callbacks.append(Signals(files))  # last, so that everything due at a step is done before a signal ends the run
     return callbacks
-
-
-def learning_rate_decay(config: Mapping[str, Any]) -> LinearLRDecay | None:
-    """The decay of the learning rates, unless there is none, or the run ends before it begins."""
-    settings, max_images = config["lr_decay"], config["max_images"]
-    start, end = settings["start_images"], settings["end_images"]
-    if start is None or (end is None and max_images is not None and max_images <= start):
-        return None
-    return LinearLRDecay(**{**settings, "end_images": end or max_images})
 
 
 def set_num_classes(config: DictConfig, count: int) -> None:

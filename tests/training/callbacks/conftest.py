@@ -33,7 +33,12 @@ def trainer():
     pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
     images = Store(pixels, from_array("noise", pixels, np.zeros(16, np.int64), ()))
     data = SimpleNamespace(
-        batch_size=BATCH_SIZE, image_shape=ImageShape(3, 32, 32), cache_dir=None, train_set=images, test_set=images
+        batch_size=BATCH_SIZE,
+        batches_per_epoch=len(pixels) // BATCH_SIZE,
+        image_shape=ImageShape(3, 32, 32),
+        cache_dir=None,
+        train_set=images,
+        test_set=images,
     )
 
     def save_checkpoint(path, weights_only):

@@ -40,12 +40,24 @@ def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(fit, trainer, 
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("epochs", "max_images", "factors"),
     [
-        ({"start_images": 8, "end_images": 8}, r"lr_decay\.start_images=8: .*fall from there to 8 images"),
-        ({"start_images": 8, "end_images": None}, "max_images"),
+        (-1, 48, [1, 1, 1, 0.75, 0.5, 0.25]),
+        (3, 80, [1, 1, 1, 0.75, 0.5, 0.25]),  # 3 epochs of 2 batches
+        (5, 48, [1, 1, 1, 0.75, 0.5, 0.25]),
+        (1, None, [1, 1]),  # ends before the decay begins
     ],
 )
-def test_decay_that_cannot_be_is_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        LinearLRDecay(**settings)
+def test_rates_fall_until_whatever_ends_the_run_first(epochs, max_images, factors, fit, trainer):
+    trainer.optimizers, trainer.max_epochs = optimizers(), epochs
+    decay = Rates(start_images=16, max_images=max_images)
+    fit(decay, images=8 * len(factors))
+    assert [one for one, _ in decay.rates] == pytest.approx(factors)
+
+
+def test_decay_that_cannot_be_is_refused(fit, trainer):
+    with pytest.raises(ValueError, match=r"lr_decay\.start_images=8: .*fall from there to 8 images"):
+        LinearLRDecay(start_images=8, end_images=8)
+    trainer.max_epochs = -1
+    with pytest.raises(ValueError, match=r"lr_decay\.end_images=null: .*set max_images"):
+        fit(LinearLRDecay(start_images=8), images=8)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.initialization import dcgan_init
-from transfergen.networks.layers.resampling import ConvTranspose2x, ProjectAndReshape
+from transfergen.networks.layers.resampling import ConvTranspose2x, LowPass, ProjectAndReshape
 from transfergen.networks.resolutions import map_sizes
 
 
@@ -25,6 +25,8 @@ class DCGAN(Generator):
         image_channels: C: 1, 3 or 4.
         z_dim: Z, size of the latent.
         width: channels of the last hidden layer.
+        low_pass: whether the last transposed convolution's output is smoothed before the tanh, so that no pattern
+            alternates from pixel to pixel.
 
     Raises:
         ValueError: there are no images of this shape, see `map_sizes`.
@@ -38,6 +40,7 @@ class DCGAN(Generator):
         image_channels: int = 3,
         z_dim: int = 100,
         width: int = 64,
+        low_pass: bool = False,
     ) -> None:
         super().__init__()
         first, square = map_sizes(resolution, aspect, image_channels)
@@ -48,7 +51,8 @@ class DCGAN(Generator):
         for i, (c_in, c_out) in enumerate(zip([z_dim, *widths], widths, strict=False)):
             convolution = ConvTranspose2x(c_in, c_out, bias=False) if i else ProjectAndReshape(c_in, c_out, first)
             layers += [convolution, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-        layers += [ConvTranspose2x(widths[-1], image_channels, bias=False), nn.Tanh()]
+        layers.append(ConvTranspose2x(widths[-1], image_channels, bias=False))
+        layers += [LowPass(), nn.Tanh()] if low_pass else [nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(dcgan_init)
 

@@ -1,5 +1,6 @@
 """Linear decay of the learning rates."""
 
+import math
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -12,29 +13,63 @@ class LinearLRDecay(Callback):
 
     Args:
         start_images: the rates are as configured until then.
-        end_images: the rates are `final_factor` times as high from then on.
+        end_images: the rates are `final_factor` times as high from then on. None: they are when the run ends, by
+            `max_images` or the trainer's `max_epochs`; a run that ends before `start_images` keeps its rates.
         final_factor: in [0, 1].
+        max_images: the run ends after so many images. None: the trainer's `max_epochs` ends it.
 
     Raises:
         ValueError: `end_images` is not after `start_images`.
     """
 
-    def __init__(self, *, start_images: int, end_images: int | None, final_factor: float = 0.0) -> None:
-        if end_images is None or not 0 <= start_images < end_images:
+    def __init__(
+        self,
+        *,
+        start_images: int,
+        end_images: int | None = None,
+        final_factor: float = 0.0,
+        max_images: int | None = None,
+    ) -> None:
+        if end_images is not None and not 0 <= start_images < end_images:
             raise ValueError(
                 f"lr_decay.start_images={start_images}: the learning rates fall from there to {end_images} images; set "
-                "max_images, or lr_decay.end_images, to more than that"
+                "lr_decay.end_images to more than that"
             )
         self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
+        self.max_images = max_images
+        self._end = 0.0
         self._configured: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out when the rates have fallen.
+
+        Raises:
+            ValueError: nothing tells when the run ends.
+        """
+        self._end = self.end_images or min(self.max_images or math.inf, _images_of_all_epochs(trainer))
+        if math.isinf(self._end):
+            raise ValueError(
+                "lr_decay.end_images=null: the learning rates fall until the run ends, and nothing tells when; set "
+                "max_images, trainer.max_epochs or lr_decay.end_images"
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the learning rates of this batch."""
         assert isinstance(pl_module, GenerativeModule)
+        if self._end <= self.start_images:
+            return
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         # Before a run's first batch they are the configured ones, even if the run was resumed.
         self._configured = self._configured or [group["lr"] for group in groups]
-        left = (self.end_images - pl_module.images_seen) / (self.end_images - self.start_images)
+        left = (self._end - pl_module.images_seen) / (self._end - self.start_images)
         factor = self.final_factor + (1 - self.final_factor) * min(1.0, max(0.0, left))
         for group, lr in zip(groups, self._configured, strict=True):
             group["lr"] = lr * factor
+
+
+def _images_of_all_epochs(trainer: Trainer) -> float:
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return math.inf
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    images: int = data.batches_per_epoch * data.batch_size
+    return trainer.max_epochs * images
