@@ -6,6 +6,7 @@ from typing import Any
 
 from harness import Result
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from transfergen.runs import curves
 
@@ -26,11 +27,12 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         for axis, x in zip(row, ("seconds", "images"), strict=True):
             for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
                 style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
-                if r["model"] in colours:
-                    style = {"color": colours[r["model"]], "label": r["model"], "zorder": 3}
+                if (variant := r["model"].split()[0]) in colours:  # the rest are overrides
+                    style = {"color": colours[variant], "label": r["model"], "zorder": 3}
                 axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
             title = f"{group[0]:,} pictures, {group[1]} px"
             axis.set(xscale="log", yscale="log", xlabel=x, ylabel="kernel distance", title=title)
+            axis.xaxis.set_minor_formatter(NullFormatter())
         handles, labels = row[1].get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
