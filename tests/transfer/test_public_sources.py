@@ -167,7 +167,7 @@ def test_without_a_network_the_command_is_refused_in_one_line(tmp_path, monkeypa
 
 def test_generator_that_comes_with_the_package_sets_its_sizes(pictures):
     """Its data are not CIFAR-10's: only what makes the network is taken from its file."""
-    given = [f"data.path={pictures()}", "data=image_folder", "init_from.generator=builtin:cifar10", "model=dcgan"]
+    given = [f"data.path={pictures()}", "data=image_folder", "init_from.generator=builtin:cifar10"]
     config = compose_with(given)
     follow_source(config, ["data.path", "init_from.generator"])
     generator = instantiate(config.generator)
