@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from composing import share_configs
 from runs import CACHE
 
 from transfergen.runs import artefacts
@@ -12,6 +13,7 @@ from transfergen.runs import artefacts
 torch.set_num_threads(1)  # the suite runs as many processes as there are cores
 artefacts.CACHE = str(CACHE)  # and not that of whoever runs the tests
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and trainings respect that
+share_configs()
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, which nothing above does
 
 

@@ -40,10 +40,12 @@ TRANSFORMER = ["weights=random", "taps=[0,1]", "input_size=112"]  # a multiple o
 
 
 def weights_from_here(overrides, vgg_weights):
-    """Weights from here for each network whose own would be downloaded."""
-    vgg = [f"backbone.weights={vgg_weights}", "backbone.cut=relu3_4"]
+    """Weights from here for each network whose own would be downloaded, and not more layers than it takes."""
+    vgg = [f"backbone.weights={vgg_weights}"]
+    if not any(o.startswith("backbone.cut=") for o in overrides):
+        vgg.append("backbone.cut=relu2_2")
     if "backbone=vgg19_multiscale" in overrides or "model=vae_gan" in overrides:
-        return [*vgg, "backbone.taps=[relu1_2,relu2_2]"]
+        return [*vgg, "backbone.taps=[relu1_2]"]
     if "model=vision_aided" in overrides:
         node = "discriminator.backbones"
         instead = [] if f"{node}.vgg19=null" in overrides else [o.replace("backbone", f"{node}.vgg19") for o in vgg]

@@ -97,7 +97,7 @@ def _kinds(node: DictConfig, names: list[str]) -> dict[str, Any]:
         known = {name: TYPES[key] for name in names if (key := str(node._get_full_key(name))) in TYPES}
         return {name: hint for taker in takers for name, hint in hints(resolve_name(taker)).items()} | known
     target = get_target(node._target_)
-    kinds, setting = hints(target), node._get_full_key
+    kinds, setting = dict(hints(target)), node._get_full_key
     wrong = next((name for name in names if name not in kinds), None)
     if wrong is not None and "**" not in kinds:
         raise ValueError(

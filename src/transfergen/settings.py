@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -99,7 +100,8 @@ _LISTS = (Sequence, list, tuple)
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def hints(target: Any) -> dict[str, Any]:
+@cache
+def hints(target: Any) -> Mapping[str, Any]:
     """The type hints of what a function or a class takes, by name, with `**` among the names if it takes any.
 
     A class of ours hands what it does not know on to its base. Hints that cannot be evaluated stay text.
@@ -112,7 +114,7 @@ def hints(target: Any) -> dict[str, Any]:
     if len(known) == len(parameters):
         return known
     ours = inspect.isclass(target) and target.__module__.startswith("transfergen.")
-    return (hints(target.__mro__[1]) if ours else {"**": Any}) | known
+    return {**(hints(target.__mro__[1]) if ours else {"**": Any}), **known}
 
 
 def check_value(key: str, value: Any, hint: Any) -> None:

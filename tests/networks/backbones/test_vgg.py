@@ -124,6 +124,13 @@ def test_taps_may_come_in_any_order_and_those_after_the_cut_are_left_out():
     assert backbone.strides == (1, 2, 2)
 
 
+def test_random_weights_begin_as_torchvisions_do():
+    convolution, norm, _ = VGG(arch="vgg11_bn", cut="relu1_1", weights="random").blocks[0]
+    assert convolution.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
+    assert not convolution.bias.any()
+    torch.testing.assert_close(norm.state_dict(), nn.BatchNorm2d(64).state_dict(), rtol=0, atol=0)
+
+
 def test_the_pretrained_layers_hold_the_files_tensors(vgg_weights):
     backbone = VGG(arch="vgg19", cut="relu3_4", weights=str(vgg_weights))
     published = load_file(vgg_weights)
