@@ -28,7 +28,10 @@ LINES = [
 COMMANDS = list(dict.fromkeys(line.removeprefix("transfergen ") for line in LINES if line.startswith("transfergen ")))
 TRAININGS = [line.removeprefix("train").strip() for line in COMMANDS if line.startswith("train")]
 OTHERS = [line for line in COMMANDS if not line.startswith("train") and "format=web" not in line]  # it downloads
-TINY = ["max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"]
+TINY = [
+    *("max_images=8", "data.batch_size=4", "generator.width=4", "samples.count=4", "evaluation.count=16"),
+    "memory_report=false",
+]
 
 
 def test_there_are_commands_to_run():
@@ -40,9 +43,13 @@ TRANSFORMER = ["weights=random", "taps=[0,1]", "input_size=112"]  # a multiple o
 
 
 def weights_from_here(overrides, vgg_weights):
-    """Weights from here for each network whose own would be downloaded, and not more layers than it takes."""
+    """Weights from here for each network whose own would be downloaded.
+
+    VGG19 is shallow, and its images are small, unless the command says otherwise.
+    """
+    given = {o.partition("=")[0] for o in overrides}
     vgg = [f"backbone.weights={vgg_weights}"]
-    if not any(o.startswith("backbone.cut=") for o in overrides):
+    if "backbone.cut" not in given:
         vgg.append("backbone.cut=relu2_2")
     if "backbone=vgg19_multiscale" in overrides or "model=vae_gan" in overrides:
         return [*vgg, "backbone.taps=[relu1_2]"]
@@ -58,6 +65,8 @@ def weights_from_here(overrides, vgg_weights):
     models = [o for o in overrides if o.startswith(("model=", "experiment="))]
     if (models and models not in (["model=vgg_disc"], ["experiment=tutorial"])) or "discriminator=dcgan" in overrides:
         return []  # nothing in them is pretrained, or the weights come with a package
+    if "data.resolution" not in given:
+        vgg.append("data.resolution=32")
     return ["discriminator.hidden=8", *([] if "backbone=efficientnet_lite0" in overrides else vgg)]
 
 
