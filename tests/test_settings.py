@@ -29,6 +29,7 @@ NEEDED = {
     "transfer=distillation": ["transfer.teacher=x"],
     "transfer=domain_adaptation": ["transfer.source=x"],
 }
+CLASSES = "choose a list, as in [a,b], each a whole number or a mapping, as in {a: b}, from a whole number to a number"
 OF_ANOTHER_CHOICE = {
     "metrics.size": "metrics=pixels",
     "objective.clip": "objective=wasserstein",
@@ -115,7 +116,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("transfer.freeze_d=-1", "choose a whole number, 0 or more"),
         ("augment.p=2", "choose a number, 0 to 1"),
         ("augment.cutout=-0.5", "choose a number, 0 to 1"),
-        ("init_from.keys=[a]", "choose a list, as in [a,b]"),
+        ("init_from.keys=[a]", "choose a list, as in [a,b], each a mapping, as in {a: b}, from text to text"),
         ("logger.csv=null", "choose one of its group's options"),
         ("trainer.limit_train_batches=0", "choose a number or a whole number or null, above 0"),
         ("trainer.max_epochs=1.5", "choose a whole number or null, -1 or more"),
@@ -126,7 +127,9 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("check data.source.holdout=1", "choose a number, between 0 and 1"),
         ("generate num=1.5", "choose a whole number, 1 or more"),
         ("generate truncation=0", "choose a number or null, above 0"),
-        ("generate classes=3", "choose a list, as in [a,b], each a whole number"),
+        ("generate classes=3", CLASSES),
+        ('generate classes=[{"cat":1}]', CLASSES),
+        ("generate block=0", "choose a whole number or null, 1 or more"),
         ("generate interpolate=[a]", "choose a list, as in [a,b], each a whole number"),
         ("generate checkpoint=worst", "choose one of last, best"),
         ("evaluate count=1", "choose a whole number, 2 or more"),

@@ -48,7 +48,7 @@ def check(config: Any, given: Collection[str] = ()) -> None:
             check(item)
     if not isinstance(config, DictConfig):
         return
-    names = [str(key) for key in config if not str(key).startswith("_") and key not in given]
+    names: list[Any] = [key for key in config if not str(key).startswith("_") and key not in given]
     kinds = _kinds(config, names)
     for name in names:
         if name in kinds:

@@ -40,13 +40,14 @@ TAKEN_BY = {
 _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
     "checkpoint_every_images optimizer.d_steps optimizer.accumulate",
-    int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution",
+    int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution block",
     float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: "run fake real save_stats out web_runtime invert sweep resume init_from.generator "
     "init_from.discriminator data.path data.cache_dir",
-    Sequence[int]: "classes interpolate",
+    Sequence[int]: "interpolate coarse fine",
+    Sequence[int | Mapping[int, float]]: "classes",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
     Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv logger.wandb logger.mlflow",
@@ -70,7 +71,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
         "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
         "accumulate last_k generator_last_k num_nodes threads log_every_n_steps train test adapt_images resolution "
-        "aspect multiples",
+        "aspect multiples block",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (
@@ -146,7 +147,7 @@ def _fits(value: Any, hint: Any) -> bool:
         each = inner if kind is tuple and Ellipsis not in inner else inner[:1] * len(items)
         return items is value and len(each) == len(items) and all(map(_fits, items, each))
     if kind is Mapping and inner:
-        return isinstance(value, DictConfig) and all(_fits(item, inner[1]) for item in value.values())
+        return isinstance(value, DictConfig) and all(all(map(_fits, pair, inner)) for pair in value.items())
     # What is left is Any, a type variable, text or no annotation; or a class, which is built from a node of the config.
     return not inspect.isclass(kind) or kind is inspect.Parameter.empty or isinstance(value, DictConfig)
 
@@ -166,4 +167,7 @@ def _described(hint: Any) -> list[str]:
     if kind in _LISTS:
         each = " or ".join(_described(inner[0])) if inner else ""
         return ["a list, as in [a,b]" + (f", each {each}" if each else "")]
+    if kind is Mapping and inner:
+        key, item = (" or ".join(_described(each)) for each in inner)
+        return [f"a mapping, as in {{a: b}}, from {key} to {item}"]
     return [_WORDS[kind]] if kind in _WORDS else []

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from runs import called
 
 from transfergen import Generator
-from transfergen.commands.explore import between, enlarged, main, moved, page, samples, training_pictures
+from transfergen.commands.explore import between, enlarged, main, mixed, moved, page, samples, training_pictures
 from transfergen.networks.generators.base import Generator as Network
 
 
@@ -28,7 +28,7 @@ def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):
 
 def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     generator = Generator.from_pretrained(run_dir)
-    start, middle, end = (between(generator, 1, 2, part, None) for part in (0, 0.5, 1))
+    start, middle, end = (between(generator, 1, 2, part, None, None) for part in (0, 0.5, 1))
     for image, seed in ((start, 1), (end, 2)):
         expected = generator([seed])[0]
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 1
@@ -36,6 +36,28 @@ def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     large = enlarged(middle)
     assert large.size == (480, 480)
     np.testing.assert_array_equal(np.asarray(large)[::15, ::15], middle)
+
+
+def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run, run_dir):
+    pytest.importorskip("gradio")
+    generator = Generator.from_pretrained(conditional_run)
+    for settings, seed, label in (
+        ((1, 1, 0.5, 3, 5), 1, {3: 1, 5: 1}),
+        ((1, 2, 1, 3, 5), 2, 5),
+        ((1, 2, 1, 3, None), 2, 3),
+    ):
+        image = np.asarray(between(generator, *settings)).astype(int)
+        assert np.abs(image - np.asarray(generator([seed], classes=[label])[0])).max() <= 1
+    styles = generator.mix_styles([1], [2], block=3, classes=[4])[0, 0].permute(1, 2, 0)
+    np.testing.assert_array_equal(mixed(generator, 1, 2, 3, 4), styles)
+
+    def visible(generator):
+        parts = page(generator, "").get_config_file()["components"]
+        return {part["props"].get("label") for part in parts if part["props"].get("visible", True)}
+
+    theirs = {"from class", "to class", "Styles", "first block of the fine seed"}
+    assert theirs <= visible(generator)
+    assert not theirs & visible(Generator.from_pretrained(run_dir))
 
 
 def test_each_slider_of_a_direction_changes_the_picture(run_dir):

@@ -179,6 +179,35 @@ def test_directions_are_strips_with_the_image_of_the_seed_in_the_middle(run_dir,
     assert "101 directions: choose 1 to 100" in refusal(tmp_path, run=run_dir, directions=101)
 
 
+def test_classes_may_be_mixed_and_a_folder_keeps_to_its_mixture(conditional_run, tmp_path):
+    mixed = generate(tmp_path / "out", run=conditional_run, classes="[{3: 0.7, 5: 0.3}, 2]", num=2)
+    expected = Generator.from_pretrained(conditional_run)([0, 1], classes=[{3: 7, 5: 3}, 2])
+    for image, own in zip(mixed.values(), expected, strict=True):
+        assert np.abs(image.astype(int) - np.asarray(own)).max() <= 1
+    assert json.loads((tmp_path / "out" / "generate.json").read_text())["classes"] == [{"3": 0.7, "5": 0.3}, 2]
+    assert len(generate(tmp_path / "out", run=conditional_run, classes="[{3: 0.7, 5: 0.3}, 2]", num=3)) == 3
+    changed = refusal(tmp_path / "out", run=conditional_run, classes="[{3: 0.6, 5: 0.4}, 2]")
+    assert "holds images of another classes" in changed
+
+
+def test_styles_are_a_sheet_with_the_images_of_the_seeds_at_its_sides(conditional_run, run_dir, tmp_path):
+    code, out, err = called(main, f"run={conditional_run}", "coarse=[1,2,3]", "fine=[7,8]", f"out={tmp_path}")
+    assert code == 0, err
+    assert (
+        out == f"a row for each coarse seed, a column for each fine one, from block 2 of 3 on: {tmp_path}/styles.png\n"
+    )
+    sheet = np.asarray(Image.open(tmp_path / "styles.png")).astype(int)
+    assert sheet.shape == (4 * 34 + 2, 3 * 34 + 2, 3)
+    cells = sheet[2:, 2:].reshape(4, 34, 3, 34, 3)[:, :32, :, :32].swapaxes(1, 2)
+    generator = Generator.from_pretrained(conditional_run)
+    assert not cells[0, 0].any()
+    assert np.abs(cells[0, 1:] - np.stack(generator([7, 8]))).max() <= 1
+    assert np.abs(cells[1:, 0] - np.stack(generator([1, 2, 3]))).max() <= 1
+    mixed = generator.mix_styles([1, 2, 3], [7, 8], block=2).permute(0, 1, 3, 4, 2).numpy()
+    assert np.abs(cells[1:, 1:] - mixed).max() <= 1
+    assert "the latent of this DCGAN enters before" in refusal(tmp_path, run=run_dir, coarse="[1]", fine="[2]")
+
+
 def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir, tmp_path):
     picture, out = tmp_path / "mine.jpg", tmp_path / "out"
     Image.new("RGB", (50, 40), "red").save(picture)

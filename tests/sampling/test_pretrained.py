@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generators import varied
 from PIL import Image
 from public_networks import PublicGenerator, StudioGAN, biggan_deep
 
@@ -53,16 +54,44 @@ def test_saved_and_loaded_again_it_is_the_same_with_a_card_that_says_what_it_is(
     assert Image.open(tmp_path / "saved" / "grid.png").size == (8 * 34 + 2, 8 * 34 + 2)
 
 
-def test_conditional_generator_gives_the_class_that_is_asked_for(tmp_path):
-    settings = {"resolution": 32, "width": 4, "num_classes": 3}
+@pytest.fixture
+def biggan(tmp_path):
+    """A BigGAN of three classes, whose images differ."""
+    settings = {"resolution": 32, "width": 4, "num_classes": 3, "class_dim": 8, "hierarchical": True}
     config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **settings}
-    network = ResNet(**settings)
-    for parameter in network.parameters():  # a fresh one makes no difference between classes
-        parameter.data += 0.3 * torch.randn_like(parameter)
+    network = varied(ResNet(**settings), torch.arange(256) % 3)
     save_generator(tmp_path, network, config, ema=False, images_seen=1)
-    generator = Generator.from_pretrained(tmp_path)
-    assert torch.equal(generator.pixels([4], classes=[1]), generator.pixels([4]))  # 4 modulo 3
-    assert not torch.equal(generator.pixels([4], classes=[2]), generator.pixels([4]))
+    return Generator.from_pretrained(tmp_path)
+
+
+def test_conditional_generator_gives_the_class_or_the_mixture_that_is_asked_for(biggan):
+    assert torch.equal(biggan.pixels([4], classes=[1]), biggan.pixels([4]))  # 4 modulo 3
+    assert not torch.equal(biggan.pixels([4], classes=[2]), biggan.pixels([4]))
+    one, two = biggan.pixels([4, 5], classes=[{0: 1}, {1: 3, 2: 1}]), biggan.pixels([4, 5], classes=[0, {2: 2, 1: 6}])
+    assert torch.equal(one, two)
+    assert not torch.equal(one[1], biggan.pixels([5], classes=[1])[0])
+    assert torch.equal(biggan.vary(5, torch.zeros(1, 128), label={1: 3, 2: 1})[0], one[1])
+
+
+def test_interpolation_leads_from_one_class_to_the_next_at_the_latents_of_the_seeds(biggan):
+    frames = biggan.interpolate([4, 4, 5], frames=2, classes=[1, 2])
+    expected = [biggan.pixels([4], classes=[y])[0] for y in (1, {1: 0.5, 2: 0.5}, 2)]
+    expected.append(biggan.pixels([5], classes=[1])[0])
+    assert (frames[[0, 1, 2, 4]].int() - torch.stack(expected).int()).abs().max() <= 1
+    default = biggan.interpolate([4, 5], frames=1)
+    assert (default.int() - biggan.pixels([4, 5], classes=[0]).int()).abs().max() <= 1
+
+
+def test_mixed_styles_are_a_matrix_with_the_images_of_a_seed_where_it_meets_itself(biggan):
+    mixed = biggan.mix_styles([1, 2, 4], [4, 2], block=2)
+    assert mixed.shape == (3, 2, 3, 32, 32)
+    own = biggan.pixels([2, 4])
+    assert (torch.stack([mixed[1, 1], mixed[2, 0]]).int() - own.int()).abs().max() <= 1
+    assert len({image.numpy().tobytes() for image in mixed.flatten(0, 1)}) == 6
+    alike = biggan.mix_styles([4], [2], block=2, classes=[1])
+    assert not torch.equal(alike[0, 0], mixed[2, 1])  # where each seed has brought its class
+    with pytest.raises(ValueError, match=r"^coarse=\[1\], fine=\[\]: give at least one seed of each"):
+        biggan.mix_styles([1], [], block=1)
 
 
 def test_what_is_nowhere_is_said_in_one_line(tmp_path):
@@ -88,7 +117,10 @@ def test_seeds_may_be_of_numpy_or_torch_or_come_from_an_iterator(folder):
         (lambda generator: generator([1], truncation=-1), "truncation=-1: give a number above 0, or None"),
         (lambda generator: generator([1], batch_size=0), "batch_size=0: give at least 1"),
         (lambda generator: generator.interpolate([1, 2], truncation=0), "truncation=0: give a number above 0"),
-        (lambda generator: generator.interpolate([1, 2], label=99), r"label=\[99\]: this generator has 0 classes"),
+        (
+            lambda generator: generator.interpolate([1, 2], classes=[99]),
+            r"classes=\[99\]: this generator has 0 classes",
+        ),
     ],
 )
 def test_an_option_out_of_range_is_a_value_error_that_names_it(folder, call, line):
@@ -171,7 +203,7 @@ def test_another_projects_file_is_used_without_a_training_and_saved_as_ours(tmp_
     generator.save_pretrained(tmp_path / "saved")
     again = Generator.from_pretrained(tmp_path / "saved")
     assert torch.equal(again.pixels([1, 2], **options), pixels)
-    between = again.interpolate([1, 2], frames=1, label=2, truncation=0.4)
+    between = again.interpolate([1, 2], frames=1, classes=[2], truncation=0.4)
     assert (between.int() - pixels.int()).abs().max() <= 1
     card = (tmp_path / "saved" / "README.md").read_text()
     assert f"from {file.name} of biggan_deep (licence: code MIT" in card

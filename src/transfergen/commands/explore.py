@@ -71,12 +71,27 @@ def samples(
     return generator.grid(range(seed, seed + count), truncation=cut, classes=classes)
 
 
-def between(generator: "PretrainedGenerator", first: int, second: int, part: float, label: int | None) -> "Image.Image":
-    """The image at a fraction `part`, in [0, 1], of the way from one seed to another."""
+def between(
+    generator: "PretrainedGenerator", first: int, second: int, part: float, label: int | None, other: int | None
+) -> "Image.Image":
+    """The image at a fraction `part`, in [0, 1], of the way from one seed and class to others.
+
+    Class `label` is 0 if it is None, and `other` is then the same as `label`.
+    """
     from transfergen.images import to_pil
 
-    frames = generator.interpolate([first, second], frames=20, label=label or 0)
+    start = label or 0
+    classes = [start, start if other is None else other] if generator.num_classes else []
+    frames = generator.interpolate([first, second], frames=20, classes=classes)
     return to_pil(frames[round(part * 20)])
+
+
+def mixed(generator: "PretrainedGenerator", coarse: int, fine: int, block: int, label: int | None) -> "Image.Image":
+    """The image of one seed with the details of another, which begin at a block; of class `label`, or of the seeds'."""
+    from transfergen.images import to_pil
+
+    classes = [] if label is None else [label]
+    return to_pil(generator.mix_styles([coarse], [fine], block=block, classes=classes)[0, 0])
 
 
 def moved(generator: "PretrainedGenerator", seed: int, label: int | None, *steps: float) -> "Image.Image":
@@ -131,7 +146,7 @@ def training_pictures(
 
 
 def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image] | str") -> Any:
-    """Gradio's page with four tabs.
+    """Gradio's page, with a tab for each kind of image.
 
     Args:
         generator: makes the images.
@@ -156,11 +171,14 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
         with gr.Tab("Between two"):
             ends = [gr.Number(value, label=f"{side} seed", precision=0) for value, side in ((1, "from"), (2, "to"))]
             part = gr.Slider(0, 1, 0.5, step=0.05, label="part of the way", elem_id="part")
-            settings = [*ends, part, _class_choice(generator)]
+            settings = [*ends, part, _class_choice(generator, "from class"), _class_choice(generator, "to class")]
             middle = _image("between")
             blend = lambda *values: enlarged(between(generator, *values))  # noqa: E731
             for control in settings:
                 control.change(blend, settings, middle, api_visibility="private")
+        if generator.latent_blocks:
+            with gr.Tab("Styles"):
+                _styles(generator)
         with gr.Tab("Directions"):
             _directions(generator, blocks)
         with gr.Tab("Nearest training pictures"):
@@ -173,6 +191,20 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
                 find = lambda seed: enlarged(search(seed))  # noqa: E731
                 button.click(find, query, beside, api_visibility="private")
     return blocks
+
+
+def _styles(generator: "PretrainedGenerator") -> None:
+    """Two seeds, and a slider for the block at which the details of the second begin."""
+    import gradio as gr
+
+    last = generator.latent_blocks
+    seeds = [gr.Number(value, label=f"{side} seed", precision=0) for value, side in ((1, "coarse"), (2, "fine"))]
+    block = gr.Slider(1, last, (last + 1) // 2, step=1, label="first block of the fine seed", elem_id="block")
+    settings = [*seeds, block, _class_choice(generator)]
+    image = _image("mixed")
+    mix = lambda *values: enlarged(mixed(generator, *values))  # noqa: E731
+    for control in settings:
+        control.change(mix, settings, image, api_visibility="private")
 
 
 def _directions(generator: "PretrainedGenerator", page: Any) -> None:
@@ -196,11 +228,11 @@ def _directions(generator: "PretrainedGenerator", page: Any) -> None:
         event(move, settings, image, api_visibility="private")
 
 
-def _class_choice(generator: "PretrainedGenerator") -> Any:
+def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any:
     import gradio as gr
 
     names = [(str(i), i) for i in range(generator.num_classes)]
-    return gr.Dropdown(names, value=None, label="class", visible=bool(names), elem_id="label")
+    return gr.Dropdown(names, value=None, label=label, visible=bool(names), elem_id="label")
 
 
 def _text(words: str) -> Any:

@@ -22,7 +22,7 @@ SETTINGS = "generate.json"
 
 
 def generate(config: DictConfig) -> None:
-    """Write images, an interpolation between images, images along directions, or the image nearest to a picture.
+    """Write images, an interpolation, images along directions, mixed styles, or the image nearest to a picture.
 
     Raises:
         ValueError: a setting is missing or out of range, or the generator cannot be loaded.
@@ -32,6 +32,7 @@ def generate(config: DictConfig) -> None:
     out = Path(config.out or ".").expanduser()
     artefacts.refuse_run(out.parent if out.suffix == ".zip" else out)
     from transfergen.devices import choose_devices
+    from transfergen.sampling.class_mixtures import to_labels
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     source: str | Path = str(config.run)
@@ -41,15 +42,15 @@ def generate(config: DictConfig) -> None:
         source = Path(source).expanduser() / artefacts.BEST
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
-    unknown = [y for y in config.classes if y not in range(generators[0].num_classes)]
-    if unknown:
-        raise ValueError(f"classes={config.classes}: this generator has {generators[0].num_classes}, counted from 0")
+    to_labels(_classes(config), generators[0].num_classes)  # refuses those that it does not have, before any work
     if config.invert is not None:
         _invert(generators[0], config, out)
     elif config.interpolate:
         _interpolate(generators[0], config, out)
     elif config.directions:
         _directions(generators[0], config, out)
+    elif config.coarse or config.fine:
+        _mix_styles(generators[0], config, out)
     else:
         _images(generators, config, out)
 
@@ -57,10 +58,16 @@ def generate(config: DictConfig) -> None:
 main = partial(cli.run, "generate", generate)
 
 
+def _classes(config: DictConfig) -> list[Any]:
+    """The classes, and mixtures of them, that the settings ask for."""
+    classes: Any = OmegaConf.to_container(config.classes)
+    return list(classes)
+
+
 def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
-    options: dict[str, Any] = {"classes": list(config.classes), "truncation": config.truncation}
+    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
     settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
     folder, images = (out.parent, out) if zipped else (out, out / "images")
@@ -88,7 +95,8 @@ def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
         return
     try:
         saved = json.loads(ZipFile(out).comment if path == out else path.read_text())
-        different = [key for key in settings if saved.get(key) != settings[key]]
+        wanted = json.loads(json.dumps(settings))  # whose keys are text, those of a mixture, too
+        different = [key for key in wanted if saved.get(key) != wanted[key]]
     except (ValueError, AttributeError, BadZipFile) as error:
         what = "is none of this command's" if path == out else f"{path.name} is damaged"
         raise ValueError(f"out={out}: {what}; choose another place, or remove it") from error
@@ -102,8 +110,8 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
     from transfergen.sampling.image_files import write_gif, write_mp4
 
     seeds: Any = OmegaConf.to_container(config.interpolate)
-    label = config.classes[0] if config.classes else 0
-    pixels = generator.interpolate(seeds, frames=config.frames, label=label, truncation=config.truncation)
+    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
+    pixels = generator.interpolate(seeds, frames=config.frames, **options)
     out.mkdir(parents=True, exist_ok=True)
     gif, mp4 = out / "interpolation.gif", out / "interpolation.mp4"
     write_gif(gif, pixels, fps=config.fps)
@@ -118,11 +126,30 @@ def _directions(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     found = generator.directions(config.directions)
     offsets = STEPS * torch.linspace(-1, 1, 2 * STEPS + 1)[:, None] * found[:, None]
-    label = config.classes[0] if config.classes else 0
+    label = (_classes(config) or [0])[0]
     pixels = generator.vary(config.seed, offsets.flatten(0, 1), label=label, truncation=config.truncation)
     sheet = out / "directions.png"
     artefacts.write_picture(sheet, to_grid(pixels, columns=offsets.shape[1]))
     print(f"seed {config.seed} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
+
+
+def _mix_styles(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
+    import torch
+
+    from transfergen.images import to_grid
+
+    coarse: Any = OmegaConf.to_container(config.coarse)
+    fine: Any = OmegaConf.to_container(config.fine)
+    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
+    block = config.block or (generator.latent_blocks + 1) // 2
+    mixed = generator.mix_styles(coarse, fine, block=block, **options)
+    top, left = generator.pixels(fine, **options), generator.pixels(coarse, **options)
+    header = torch.cat([torch.zeros_like(top[:1]), top])
+    cells = torch.cat([header[None], torch.cat([left[:, None], mixed], dim=1)])
+    sheet = out / "styles.png"
+    artefacts.write_picture(sheet, to_grid(cells.flatten(0, 1), columns=1 + len(fine)))
+    blocks = f"from block {block} of {generator.latent_blocks} on"
+    print(f"a row for each coarse seed, a column for each fine one, {blocks}: {sheet}")
 
 
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
@@ -133,6 +160,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_shape
     from transfergen.images import to_float, to_grid, to_uint8
+    from transfergen.sampling.class_mixtures import to_labels
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()
@@ -142,7 +170,8 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)
-    labels = torch.tensor(config.classes[:1] or [0], device=generator.device) if generator.num_classes else None
+    label = to_labels(_classes(config)[:1], generator.num_classes).to(generator.device)
+    labels = label if generator.num_classes else None
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
     z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)
     with torch.no_grad():

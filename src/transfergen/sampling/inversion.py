@@ -32,7 +32,7 @@ def invert(
         lr: learning rate of the first step; it falls to 0 along a cosine.
         seed: of the random latents that are tried first.
         prior: weight of the latents' mean square in the loss; it keeps them where images are good.
-        labels: classes (B,) for a conditional generator.
+        labels: classes (B,) for a conditional generator, or weights (B, `num_classes`) of mixtures.
         track: is handed the range of steps and iterates over it, for a progress bar.
 
     Returns:
@@ -56,9 +56,9 @@ def _nearest_of_random(generator: Generator, pictures: Tensor, seed: int, labels
     tried = latents(range(seed, seed + STARTS), generator.z_dim).to(pictures.device)
     nearest = []
     for i, picture in enumerate(pictures):
-        label = None if labels is None else labels[i : i + 1]
+        label = None if labels is None else labels[i]
         distances = [
-            _distance(generator(part, None if label is None else label.expand(len(part))), picture[None])
+            _distance(generator(part, None if label is None else label.expand(len(part), *label.shape)), picture[None])
             for part in torch.split(tried, 64)
         ]
         nearest.append(tried[torch.cat(distances).argmin()])

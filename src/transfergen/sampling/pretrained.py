@@ -1,9 +1,8 @@
 """A trained generator in use: loaded from a run, a file or the hub, it turns seeds into images."""
 
-import json
-import logging
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import pairwise, product
 from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -16,32 +15,11 @@ from torch import Tensor
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
 from transfergen.networks.generators.base import latent_directions, sample
+from transfergen.networks.generators.styles import mix_styles
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_pretrained, save_generator
-
-_CARD = """---
-library_name: transfergen
-pipeline_tag: unconditional-image-generation
-tags: [gan, image-generation]
----
-
-# {title}
-
-Images of {shape}{classes}, from {network} with {parameters:,} parameters, {origin}.
-
-![Samples of seeds 0 to 63](grid.png)
-
-```python
-from transfergen import Generator
-
-pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
-```
-
-{metrics}"""
-
-_ROW = "| {name} | {value:.4g} | {extractor} | {generated:,} | {real:,} {split} |\n"
-
-log = logging.getLogger(__name__)
+from transfergen.sampling.class_mixtures import Label, to_labels, to_weights
+from transfergen.sampling.model_card import model_card, read_metrics
 
 
 class PretrainedGenerator(ModelHubMixin):
@@ -57,12 +35,13 @@ class PretrainedGenerator(ModelHubMixin):
         resolution: the shorter side of an image, in pixels.
         image_shape: channels, height and width of an image.
         num_classes: number of classes; 0 for an unconditional generator.
+        latent_blocks: number of blocks that take the latent or a part of it, of which `mix_styles` chooses one.
     """
 
     def __init__(self, network: Network, metadata: dict[str, Any], metrics: Iterable[dict[str, Any]] = ()) -> None:
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.z_dim, self.resolution, self.num_classes = network.z_dim, network.resolution, network.num_classes
-        self.image_shape = network.image_shape
+        self.image_shape, self.latent_blocks = network.image_shape, network.latent_blocks
         self.metadata, self.metrics = metadata, list(metrics)
         self.device = torch.device("cpu")
         self._hub_mixin_config = None  # else the mixin writes a config.json
@@ -83,7 +62,7 @@ class PretrainedGenerator(ModelHubMixin):
         self,
         seeds: Iterable[SupportsIndex],
         *,
-        classes: Iterable[SupportsIndex] = (),
+        classes: Iterable[Label] = (),
         truncation: float | None = None,
         batch_size: int = 64,
     ) -> Tensor:
@@ -91,8 +70,8 @@ class PretrainedGenerator(ModelHubMixin):
 
         Args:
             seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
-            classes: those of a conditional generator to make; seed s gets `classes[s % len(classes)]`. None are given:
-                all that it has.
+            classes: those of a conditional generator to make, or mixtures of them, such as `{3: 0.7, 5: 0.3}`; seed s
+                gets `classes[s % len(classes)]`. None are given: all that it has.
             truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety;
                 a BigGAN-deep has latents and statistics of its own for it, see `BigGANDeep`.
             batch_size: images computed at once.
@@ -100,22 +79,18 @@ class PretrainedGenerator(ModelHubMixin):
         Raises:
             ValueError: there is no seed, the generator has no such class, or another option is out of range.
         """
-        numbers, wanted = [index(seed) for seed in seeds], [index(y) for y in classes]
+        numbers = [index(seed) for seed in seeds]
         if not numbers:
             raise ValueError("seeds=[]: give at least one")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
-        self._check("classes", wanted, truncation)
-        images = sample(
-            self.network, numbers, self.device, batch_size=batch_size, truncation=truncation, classes=wanted
-        )
-        return to_uint8(images).cpu()
+        _check_truncation(truncation)
+        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "classes": self._all_or(classes)}
+        return to_uint8(sample(self.network, numbers, self.device, **options)).cpu()
 
-    def _check(self, option: str, classes: list[int], truncation: float | None) -> None:
-        if any(y not in range(self.num_classes) for y in classes):
-            raise ValueError(f"{option}={classes}: this generator has {self.num_classes} classes, counted from 0")
-        if truncation is not None and not truncation > 0:
-            raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
+    def _all_or(self, classes: Iterable[Label]) -> Tensor:
+        """The labels of these classes, or of all if none are given."""
+        return to_labels(list(classes) or range(self.num_classes), self.num_classes)
 
     def __call__(self, seeds: Iterable[SupportsIndex], **options: Any) -> list[Image.Image]:
         """Images of these seeds, grey, RGB or RGBA; the options are those of `pixels`."""
@@ -126,17 +101,24 @@ class PretrainedGenerator(ModelHubMixin):
         return to_grid(self.pixels(seeds, **options))
 
     def interpolate(
-        self, seeds: Iterable[SupportsIndex], *, frames: int = 30, label: int = 0, truncation: float | None = None
+        self,
+        seeds: Iterable[SupportsIndex],
+        *,
+        frames: int = 30,
+        classes: Iterable[Label] = (),
+        truncation: float | None = None,
     ) -> Tensor:
         """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, C, H, W) uint8, on the CPU.
 
         The interpolation is spherical: Gaussian latents of many dimensions lie near a sphere, which a straight line
-        between two of them leaves. White 2016, arXiv:1609.04468, section 2.1.
+        between two of them leaves. White 2016, arXiv:1609.04468, section 2.1. That of classes is linear, in their
+        embeddings.
 
         Args:
-            seeds: of the latents, two or more.
+            seeds: of the latents, two or more. Twice the same keeps the latent while the class changes.
             frames: from one seed to the next.
-            label: class of a conditional generator.
+            classes: of a conditional generator, or mixtures as in `pixels`: the first is that of the first seed, and so
+                on, over again if the seeds are more. None are given: class 0.
             truncation: see `pixels`.
 
         Raises:
@@ -145,44 +127,80 @@ class PretrainedGenerator(ModelHubMixin):
         numbers = [index(seed) for seed in seeds]
         if len(numbers) < 2 or frames < 1:
             raise ValueError(f"interpolate={numbers}, frames={frames}: give at least two seeds, and at least one frame")
-        self._check("label", [label] if label or self.num_classes else [], truncation)
+        _check_truncation(truncation)
         ends = self.network.latents(numbers, truncation)
+        weights = to_weights(to_labels(classes, self.num_classes), self.num_classes)
+        weights = weights[[i % len(weights) for i in range(len(numbers))]]
         fractions = torch.arange(frames) / frames
-        z = torch.cat([slerp(a, b, fractions) for a, b in pairwise(ends)] + [ends[-1:]])
-        return self._pixels_of(z, label, truncation)
+        z = torch.cat([*(slerp(a, b, fractions) for a, b in pairwise(ends)), ends[-1:]])
+        y = torch.cat([*(torch.lerp(a, b, fractions[:, None]) for a, b in pairwise(weights)), weights[-1:]])
+        return self._pixels_of(self.network, [z, y], truncation)
 
     def directions(self, count: int) -> Tensor:
         """The unit vectors (count, Z) in the latent space that change the images most, see `latent_directions`."""
         return latent_directions(self.network, count)
 
-    def vary(self, seed: SupportsIndex, offsets: Tensor, *, label: int = 0, truncation: float | None = None) -> Tensor:
+    def vary(
+        self, seed: SupportsIndex, offsets: Tensor, *, label: Label = 0, truncation: float | None = None
+    ) -> Tensor:
         """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
             seed: of the latent.
             offsets: added to it, such as multiples of `directions`. Along each, latents have a standard deviation of 1.
-            label: class of a conditional generator.
+            label: class of a conditional generator, or a mixture as in `pixels`.
             truncation: see `pixels`.
 
         Raises:
             ValueError: an option is out of range.
         """
-        self._check("label", [label] if label or self.num_classes else [], truncation)
-        z = self.network.latents([index(seed)], truncation)
-        return self._pixels_of(z + offsets.cpu(), label, truncation)
+        _check_truncation(truncation)
+        y = to_labels([label] if label or self.num_classes else [], self.num_classes, option="label")
+        z = self.network.latents([index(seed)], truncation) + offsets.cpu()
+        return self._pixels_of(self.network, [z, y.expand(len(z), *y.shape[1:])], truncation)
+
+    def mix_styles(
+        self,
+        coarse: Iterable[SupportsIndex],
+        fine: Iterable[SupportsIndex],
+        *,
+        block: int,
+        classes: Iterable[Label] = (),
+        truncation: float | None = None,
+    ) -> Tensor:
+        """The coarse forms of M seeds, each with the details of N others -> pixels (M, N, C, H, W) uint8, on the CPU.
+
+        Args:
+            coarse: seeds, whose latents and classes all layers before the block get; see the function `mix_styles`.
+            fine: seeds, whose latents and classes the block and all after it get.
+            block: 1 to `latent_blocks`.
+            classes: see `pixels`.
+            truncation: see `pixels`.
+
+        Raises:
+            ValueError: no block takes the latent, or not this one; a seed is missing; another option is out of range.
+        """
+        rows, columns = [index(seed) for seed in coarse], [index(seed) for seed in fine]
+        if not rows or not columns:
+            raise ValueError(f"coarse={rows}, fine={columns}: give at least one seed of each")
+        _check_truncation(truncation)
+        labels = self._all_or(classes)
+        inputs: list[Tensor] = []
+        for seeds in zip(*product(rows, columns), strict=True):
+            inputs += [self.network.latents(seeds, truncation), labels[[seed % len(labels) for seed in seeds]]]
+        pixels = self._pixels_of(partial(mix_styles, self.network, block=block), inputs, truncation)
+        return pixels.view(len(rows), len(columns), *pixels.shape[1:])
 
     @torch.inference_mode()
-    def _pixels_of(self, z: Tensor, label: int, truncation: float | None) -> Tensor:
-        """Latents (N, Z) of this truncation -> pixels (N, C, H, W) uint8 of one class, on the CPU."""
+    def _pixels_of(self, network: Callable[..., Tensor], inputs: Iterable[Tensor], truncation: float | None) -> Tensor:
+        """The network's images for its inputs, each (N, ...), of this truncation -> pixels (N, C, H, W), on the CPU."""
         self.network.truncate(truncation)
         try:
-            parts = [
-                self.network(part, torch.full((len(part),), label, device=self.device))
-                for part in torch.split(z.to(self.device), 64)
-            ]
+            parts = zip(*(torch.split(each.to(self.device), 64) for each in inputs), strict=True)
+            images = torch.cat([network(*part) for part in parts])
         finally:
             self.network.truncate(None)
-        return to_uint8(torch.cat(parts)).cpu()
+        return to_uint8(images).cpu()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "PretrainedGenerator":
@@ -199,7 +217,7 @@ class PretrainedGenerator(ModelHubMixin):
             ValueError: it does not exist, or its files are damaged.
         """
         network, metadata, folder = load_pretrained(pretrained_model_name_or_path, **options)
-        return cls(network, metadata, _read_metrics(folder / artefacts.METRICS))
+        return cls(network, metadata, read_metrics(folder / artefacts.METRICS))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         its = self.metadata
@@ -210,31 +228,14 @@ class PretrainedGenerator(ModelHubMixin):
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """The README of the model on the hub, with a grid of samples, and each metric with how it was measured."""
-        rows = "".join(_ROW.format(**record) for record in self.metrics)
-        head = "| metric | value | features | samples | reals |\n|---|---|---|---|---|\n"
-        return ModelCard(
-            _CARD.format(
-                title=options.get("title", "A generator made with transfergen"),
-                shape=self.image_shape,
-                classes=f" of {self.num_classes} classes" if self.num_classes else "",
-                network=type(self.network).__name__,
-                parameters=sum(p.numel() for p in self.network.parameters()),
-                origin=self.origin,
-                metrics=head + rows if rows else "",
-            )
-        )
+        """The README of the model on the hub, see `model_card`."""
+        title = options.get("title", "A generator made with transfergen")
+        return model_card(self.network, self.metrics, title=title, origin=self.origin)
 
 
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.json; none if there is none, or it is damaged."""
-    try:
-        records: list[dict[str, Any]] = json.loads(path.read_text())["metrics"] if path.is_file() else []
-        _ = [_ROW.format(**record) for record in records]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        log.warning(f"{path} is damaged, and left out ({type(error).__name__})")
-        return []
-    return records
+def _check_truncation(truncation: float | None) -> None:
+    if truncation is not None and not truncation > 0:
+        raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
 
 
 def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from transfergen.networks.generators.resnet import ResNet, orthogonality
+from transfergen.networks.layers.class_embedding import ClassEmbedding
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
 
 BIGGAN = {
@@ -179,7 +180,7 @@ def test_spectral_norm_holds_every_weight_but_embeddings():
         for _ in range(50):
             weight = layer.weight  # a step of the power iteration each
         assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
-    assert type(generator.embedding) is nn.Embedding
+    assert type(generator.embedding) is ClassEmbedding
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 3, 3), (9, 4)])

@@ -7,6 +7,7 @@ from torch.nn.utils import parametrizations
 
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
+from transfergen.networks.layers.class_embedding import ClassEmbedding
 from transfergen.networks.layers.reparametrization import (
     plain_state_dict,
     resize_mixtures,
@@ -102,4 +103,4 @@ def test_embeddings_of_classes_have_no_singular_values_that_train():
     train_singular_values(network)
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     assert tables
-    assert all(type(table) is nn.Embedding for table in tables)
+    assert all(type(table) is ClassEmbedding for table in tables)

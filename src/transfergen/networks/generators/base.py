@@ -11,7 +11,10 @@ from transfergen.networks.layers.checkpointing import checkpointed
 
 
 class Generator(nn.Module):
-    """Latents (B, Z) ~ N(0, 1), and classes (B,) where `num_classes` is not 0 -> images (B, C, H, W) in [-1, 1]."""
+    """Latents (B, Z) ~ N(0, 1), and classes (B,) where `num_classes` is not 0 -> images (B, C, H, W) in [-1, 1].
+
+    Weights (B, `num_classes`) of float, in place of the classes, make mixtures of these: see `ClassEmbedding`.
+    """
 
     z_dim: int
     """Z."""
@@ -23,6 +26,8 @@ class Generator(nn.Module):
     """C, the number of an image's channels: 1, 3 or 4."""
     num_classes: int = 0
     """Number of classes; 0 if the generator is unconditional."""
+    latent_blocks: int = 0
+    """Number of blocks that take the latent or a part of it; 0: it enters before the blocks only."""
     checkpointing: bool = False
     """Whether the backward pass computes each block once more, for whose gradients less is kept then."""
 
@@ -112,7 +117,7 @@ def sample(
     *,
     batch_size: int = 64,
     truncation: float | None = None,
-    classes: Sequence[int] = (),
+    classes: Sequence[int] | Tensor = (),
 ) -> Tensor:
     """Images (number of seeds, C, H, W) in [-1, 1], one for each seed, made in eval mode.
 
@@ -122,14 +127,15 @@ def sample(
         device: where the generator is.
         batch_size: images at a time.
         truncation: see `Generator.latents`.
-        classes: of a conditional generator; empty: all of its classes. Seed s gets classes[s % len(classes)].
+        classes: of a conditional generator, integers or weights (N, `num_classes`); empty: all of its classes. Seed s
+            gets classes[s % len(classes)].
     """
     was_training = generator.training
     generator.eval().truncate(truncation)
     try:
         z = generator.latents(seeds, truncation).to(device)
-        wanted = classes or range(generator.num_classes or 1)  # an unconditional generator ignores classes
-        y = torch.tensor([wanted[seed % len(wanted)] for seed in seeds]).to(device)
+        wanted = torch.as_tensor(classes if len(classes) else range(generator.num_classes or 1))  # 1: is ignored
+        y = wanted[[seed % len(wanted) for seed in seeds]].to(device)
         parts = zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)
         return torch.cat([generator(*part) for part in parts])
     finally:

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from transfergen.networks.generators.base import Generator, latents
+from transfergen.networks.generators.base import latents
+from transfergen.networks.generators.styles import StyledGenerator
 from transfergen.networks.layers.attention import SelfAttention
+from transfergen.networks.layers.class_embedding import ClassEmbedding
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d, ConditionalSequential
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
@@ -28,7 +30,7 @@ BOUND = 2.0
 """The normal distribution of truncated latents is cut off here, before it is scaled by the truncation."""
 
 
-class BigGANDeep(Generator):
+class BigGANDeep(StyledGenerator):
     """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, C, H, W) in [-1, 1].
 
     The latent and an embedding of the class, as one vector, lead by a linear layer to maps of 4x4, and set the gains
@@ -78,7 +80,7 @@ class BigGANDeep(Generator):
         self.z_dim, self.num_classes = z_dim, num_classes
         widths = [multiple * width for multiple in MULTIPLES[square]]
         condition_dim = z_dim + class_dim
-        self.embedding = nn.Embedding(max(1, num_classes), class_dim)
+        self.embedding = ClassEmbedding(max(1, num_classes), class_dim)
         self.linear = nn.Linear(condition_dim, widths[0] * self.first[0] * self.first[1])
         self.blocks = nn.Sequential(
             *(
@@ -87,6 +89,7 @@ class BigGANDeep(Generator):
                 for out, doubled in ((c_in, False), (c_out, True))
             )
         )
+        self.latent_blocks = len(self.blocks)
         self.attention = SelfAttention(widths[ATTENTION // 2])
         norm = batch_norm(width, eps=eps, statistics=statistics)
         last = LeadingConv2d(width, image_channels)
@@ -97,13 +100,16 @@ class BigGANDeep(Generator):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 parametrizations.spectral_norm(module)
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), classes (B,) -> images (B, C, H, W) in [-1, 1]. An unconditional generator ignores `y`."""
+    def conditions(self, z: Tensor, y: Tensor | None = None) -> Sequence[Tensor]:
+        """Latents (B, Z), classes (B,) -> both in one vector (B, D), for the linear layer and for each block."""
         assert not self.num_classes or y is not None, "a conditional generator needs classes"
         embedded = self.embedding(y) if self.num_classes else self.embedding.weight.expand(len(z), -1)
-        condition = torch.cat([z, embedded], dim=1)
-        maps = self.linear(condition).unflatten(1, (*self.first, -1)).permute(0, 3, 1, 2)
-        for i, block in enumerate(self.blocks):
+        return [torch.cat([z, embedded], dim=1)] * (1 + len(self.blocks))
+
+    def synthesize(self, conditions: Sequence[Tensor | None]) -> Tensor:
+        """What `conditions` gives -> images (B, C, H, W) in [-1, 1]."""
+        maps = self.linear(conditions[0]).unflatten(1, (*self.first, -1)).permute(0, 3, 1, 2)
+        for i, (block, condition) in enumerate(zip(self.blocks, conditions[1:], strict=True)):
             if i == ATTENTION:
                 maps = self.apply_block(self.attention, maps)
             maps = self.apply_block(block, maps, condition)

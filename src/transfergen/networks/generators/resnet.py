@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from transfergen.networks.generators.base import Generator
+from transfergen.networks.generators.styles import StyledGenerator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
+from transfergen.networks.layers.class_embedding import ClassEmbedding
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d, ConditionalSequential
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.resampling import UpsampledConv2d
@@ -26,7 +27,7 @@ MULTIPLES = {
 """By the resolution of square images: channels of the first maps and after each block, in units of `width`."""
 
 
-class ResNet(Generator):
+class ResNet(StyledGenerator):
     """Latents (B, Z) ~ N(0, 1), and classes (B,) if it is conditional -> images (B, C, H, W) in [-1, 1].
 
     A linear layer leads to maps of 4x4, residual blocks double their size up to R, and batch normalisation, ReLU, a
@@ -104,9 +105,10 @@ class ResNet(Generator):
         self.first, self.attention_block = first, sizes.index(attention) - 1 if attention else None
         parts = len(widths) if hierarchical else 1
         self.chunks = [len(range(i, z_dim, parts)) for i in range(parts)]
+        self.latent_blocks = parts - 1
         self.linear = nn.Linear(self.chunks[0], widths[0] * first[0] * first[1])
         shared = class_dim if num_classes else 0
-        self.embedding = nn.Embedding(num_classes, class_dim) if shared else None
+        self.embedding = ClassEmbedding(num_classes, class_dim) if shared else None
         dims = [shared + chunk for chunk in self.chunks[1:]] or [shared] * (len(widths) - 1)
         norms = [_normalization(num_classes, dim, eps) for dim in dims]
         pairs = zip(pairwise(widths), norms, strict=True)
@@ -123,11 +125,21 @@ class ResNet(Generator):
             if spectral_norm and isinstance(module, nn.Conv2d | nn.Linear):
                 parametrizations.spectral_norm(module)
 
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), classes (B,) -> images (B, C, H, W) in [-1, 1]. An unconditional generator ignores `y`."""
-        start, conditions = self._conditions(z, y)
-        maps = self.linear(start).unflatten(1, (-1, *self.first))
-        for i, (block, condition) in enumerate(zip(self.blocks, conditions, strict=True)):
+    def conditions(self, z: Tensor, y: Tensor | None = None) -> Sequence[Tensor | None]:
+        """The input of the linear layer, and for each block the class or vector that conditions it, or None."""
+        assert not self.num_classes or y is not None, "a conditional generator needs classes"
+        condition = y if self.num_classes else None
+        if self.embedding is not None:
+            condition = self.embedding(y)
+        start, *chunks = torch.split(z, self.chunks, dim=1)
+        if not chunks:
+            return [start, *[condition] * len(self.blocks)]
+        return [start, *(chunk if condition is None else torch.cat([condition, chunk], dim=1) for chunk in chunks)]
+
+    def synthesize(self, conditions: Sequence[Tensor | None]) -> Tensor:
+        """What `conditions` gives -> images (B, C, H, W) in [-1, 1]."""
+        maps = self.linear(conditions[0]).unflatten(1, (-1, *self.first))
+        for i, (block, condition) in enumerate(zip(self.blocks, conditions[1:], strict=True)):
             maps = self.apply_block(block, maps, condition)
             if self.attention is not None and i == self.attention_block:
                 maps = self.apply_block(self.attention, maps)
@@ -163,17 +175,6 @@ class ResNet(Generator):
             parts.append(torch.cat(weights)[:, -chunk:])  # the class embedding comes before
         whole: Tensor = torch.block_diag(*parts)  # type: ignore[no-untyped-call]
         return whole
-
-    def _conditions(self, z: Tensor, y: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """The input of the linear layer, and for each block the class or vector that conditions it, or None."""
-        assert not self.num_classes or y is not None, "a conditional generator needs classes"
-        condition = y if self.num_classes else None
-        if self.embedding is not None:
-            condition = self.embedding(y)
-        start, *chunks = torch.split(z, self.chunks, dim=1)
-        if not chunks:
-            return start, [condition] * len(self.blocks)
-        return start, chunks if condition is None else [torch.cat([condition, chunk], dim=1) for chunk in chunks]
 
 
 class UpBlock(nn.Module):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from transfergen.networks.layers.class_embedding import ClassEmbedding
 from transfergen.networks.layers.initialization import glorot_init
 from transfergen.networks.layers.truncation_norm import batch_norm
 
@@ -34,7 +35,7 @@ class ConditionalBatchNorm2d(nn.Module):
         assert (num_classes == 0) != (condition_dim == 0)
         self.norm = batch_norm(channels, eps=eps, statistics=statistics, affine=False)
         self.gain, self.bias = (
-            nn.Linear(condition_dim, channels, bias=False) if condition_dim else nn.Embedding(num_classes, channels)
+            nn.Linear(condition_dim, channels, bias=False) if condition_dim else ClassEmbedding(num_classes, channels)
             for _ in range(2)
         )
         for layer in (self.gain, self.bias):

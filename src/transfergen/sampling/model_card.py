@@ -1,0 +1,69 @@
+"""The card of a generator on the Hugging Face hub: its README, with samples and metrics."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from transfergen.networks.generators.base import Generator
+
+_CARD = """---
+library_name: transfergen
+pipeline_tag: unconditional-image-generation
+tags: [gan, image-generation]
+---
+
+# {title}
+
+Images of {shape}{classes}, from {network} with {parameters:,} parameters, {origin}.
+
+![Samples of seeds 0 to 63](grid.png)
+
+```python
+from transfergen import Generator
+
+pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
+```
+
+{metrics}"""
+
+_ROW = "| {name} | {value:.4g} | {extractor} | {generated:,} | {real:,} {split} |\n"
+
+log = logging.getLogger(__name__)
+
+
+def model_card(network: Generator, metrics: list[dict[str, Any]], *, title: str, origin: str) -> ModelCard:
+    """The card of a network, with a grid of samples, and each metric with how it was measured.
+
+    Args:
+        network: that the card is of.
+        metrics: what `read_metrics` gives.
+        title: the card's first line.
+        origin: how it was trained, or where it comes from, in words.
+    """
+    rows = "".join(_ROW.format(**record) for record in metrics)
+    head = "| metric | value | features | samples | reals |\n|---|---|---|---|---|\n"
+    return ModelCard(
+        _CARD.format(
+            title=title,
+            shape=network.image_shape,
+            classes=f" of {network.num_classes} classes" if network.num_classes else "",
+            network=type(network).__name__,
+            parameters=sum(p.numel() for p in network.parameters()),
+            origin=origin,
+            metrics=head + rows if rows else "",
+        )
+    )
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.json; none if there is none, or it is damaged."""
+    try:
+        records: list[dict[str, Any]] = json.loads(path.read_text())["metrics"] if path.is_file() else []
+        _ = [_ROW.format(**record) for record in records]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        log.warning(f"{path} is damaged, and left out ({type(error).__name__})")
+        return []
+    return records
