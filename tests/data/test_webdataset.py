@@ -45,7 +45,16 @@ def reds(pictures):
     return [pictures.open(i).convert("RGB").getpixel((0, 0))[0] for i in range(len(pictures))]
 
 
-@pytest.mark.parametrize("pattern", ["train-{0000..0001}.tar", "train-*.tar", ""])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "train-{0000..0001}.tar",
+        "train-{0000,0001}.tar",
+        "train-{*0,0001..0001}.tar",  # a list of a pattern and a range
+        "train-*.tar",
+        "",
+    ],
+)
 def test_pictures_and_classes_of_all_shards_are_read_and_a_part_held_out(shards, pattern):
     path = str(shards / pattern)
     parts = [webdataset(path, split, holdout=0.25) for split in ("train", "test")]
@@ -84,6 +93,7 @@ def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_
     ("path", "message"),
     [
         ("train-{0000..0002}.tar", r"data\.path=.*: there is no shard .*train-0002\.tar"),
+        ("train-{0000,0007}.tar", r"data\.path=.*: there is no shard .*train-0007\.tar"),
         ("none", "there is no shard .*none"),
         ("train-{0001..0000}.tar", "there is no shard in this folder or range"),
         ("broken.tar", r"data\.path=.*broken\.tar: cannot be read as an archive"),

@@ -14,7 +14,8 @@ from transfergen.data.formats import bytes_digest, file_digest, open_image
 from transfergen.data.labels import number_classes
 from transfergen.data.pictures import Pictures, Split, hold_out
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_BRACES = re.compile(r"\{(\d+\.\.\d+|[^{},]*(?:,[^{},]*)+)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class _Sample(NamedTuple):
@@ -53,7 +54,8 @@ def webdataset(
     """A split of the pictures in tar shards, read in place. If some have a class, those without one are left out.
 
     Args:
-        path: the shards: one file, a folder of them, a pattern with `*`, or a range, as in `train-{0000..0009}.tar`.
+        path: the shards: one file, a folder of them, a pattern with `*`, or a range or list in braces, as in
+            `train-{0000..0009}.tar` and `train-{000,001,007}.tar`.
         split: train or test.
         test_path: the shards of the test split; None: a part of the others is held out.
         image: the extension of a sample's picture, as in `jpg`; None: that of the first picture of each.
@@ -108,32 +110,37 @@ def _labelled(setting: str, path: str, image: str | None, where: str, known: Any
 
 
 def _shards(setting: str, path: str) -> list[Path]:
-    """The files that a path, a pattern or a range stands for.
+    """The files that a path, a pattern, or ranges and lists in braces stand for.
 
     Raises:
-        ValueError: there are none, or one of a range is missing.
+        ValueError: there are none, or one of a range or list is missing.
     """
-    paths = list(_expanded(str(Path(path).expanduser())))
-    if len(paths) == 1:
-        given = Path(paths[0])
+    shards: list[Path] = []
+    for given in map(Path, _expanded(str(Path(path).expanduser()))):
         if given.is_dir():
-            paths = sorted(str(file) for file in given.iterdir() if file.name.lower().endswith(TAR_SUFFIXES))
+            shards += sorted(file for file in given.iterdir() if file.name.lower().endswith(TAR_SUFFIXES))
         else:
-            paths = sorted(map(str, given.parent.glob(given.name))) or paths
-    missing = [each for each in paths if not Path(each).is_file()]
-    if missing or not paths:
+            shards += sorted(given.parent.glob(given.name)) or [given]
+    missing = [shard for shard in shards if not shard.is_file()]
+    if missing or not shards:
         raise ValueError(f"{setting}={path}: there is no shard {missing[0] if missing else 'in this folder or range'}")
-    return [Path(each).resolve() for each in paths]
+    return [shard.resolve() for shard in shards]
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """The paths of a pattern with ranges, as in `{00..11}`; leading zeros stay."""
-    found = _RANGE.search(pattern)
+    """The paths of a pattern with braces: of ranges, as `{00..11}`, whose leading zeros stay, and of lists, as `{a,b}`.
+
+    An item of a list may be a range.
+    """
+    found = _BRACES.search(pattern)
     if not found:
         yield pattern
         return
-    for number in range(int(found[1]), int(found[2]) + 1):
-        yield from _expanded(f"{pattern[: found.start()]}{number:0{len(found[1])}}{pattern[found.end() :]}")
+    for item in found[1].split(","):
+        span = _RANGE.fullmatch(item)
+        texts = [f"{i:0{len(span[1])}}" for i in range(int(span[1]), int(span[2]) + 1)] if span else [item]
+        for text in texts:
+            yield from _expanded(f"{pattern[: found.start()]}{text}{pattern[found.end() :]}")
 
 
 @lru_cache(maxsize=2)
