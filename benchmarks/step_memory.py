@@ -1,7 +1,8 @@
-"""Memory of a training step of BigGAN: a whole batch at once, in parts, and with a generator that keeps less.
+"""Memory of a training step of BigGAN or FastGAN: a whole batch, in parts, and with a generator that keeps less.
 
     python benchmarks/step_memory.py run
     python benchmarks/step_memory.py run --networks biggan_deep --width 128 --batch 8
+    python benchmarks/step_memory.py run --networks fastgan --width 64 --resolution 512 --batch 8
     python benchmarks/step_memory.py run --resolution 128 --width 24 --batch 16 --parts 4
     python benchmarks/step_memory.py report
 
@@ -26,8 +27,9 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 NETWORKS = {
     "biggan": ["model=biggan", "optimizer.d_steps=1", "data.num_classes=0", "discriminator.width={width}"],
     "biggan_deep": ["experiment=few_shot", "generator=biggan_deep", "data.num_classes=1"],
+    "fastgan": ["experiment=few_shot", "generator=fastgan"],
 }
-"""Overrides of train.py: BigGAN with its own discriminator, and BigGAN-deep with the heads of few pictures."""
+"""Overrides of train.py: BigGAN with its own discriminator, and two generators with the heads of few pictures."""
 
 
 def measure(overrides: list[str], batch: int, resolution: int, threads: int) -> dict[str, float]:
@@ -78,7 +80,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--networks", choices=NETWORKS, default="biggan")
     parser.add_argument("--resolution", type=int, default=128, help="pixels")
     parser.add_argument(
-        "--width", type=int, default=24, help="of BigGAN's networks, whose own is 96; BigGAN-deep's is 128"
+        "--width", type=int, default=24, help="of the networks: BigGAN's own is 96, BigGAN-deep's 128, FastGAN's 64"
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--parts", type=int, default=4)

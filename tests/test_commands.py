@@ -206,6 +206,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pi
         "real=FOLDER": f"real={pictures}",
         "num=50_000": "num=8",
         "num=1000": "num=8",
+        "data.resolution=512": "data.resolution=64",
         **archives,
     }
     for theirs, mine in ours.items():

@@ -40,7 +40,8 @@ OF_ANOTHER_CHOICE = {
 
 def composed(command, *overrides):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return compose(command, overrides=[*(["data.path=x"] if command == "check" else []), *overrides])
+        pictures = ["data=image_folder", "data.path=x"] if command == "check" else []
+        return compose(command, overrides=[*pictures, *overrides])
 
 
 @pytest.fixture(scope="module")

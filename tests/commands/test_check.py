@@ -11,6 +11,11 @@ from runs import called
 from transfergen.commands.check import main
 
 
+def check(*overrides):
+    """The command with small networks, unless an override chooses others: (exit code, stdout, stderr)."""
+    return called(main, "model=dcgan", "generator.width=4", *overrides)
+
+
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
@@ -22,7 +27,7 @@ def folder(tmp_path):
 
 
 def test_table_shows_what_training_does_with_each_kind_of_picture(folder):
-    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8")
+    code, out, err = check(f"data.path={folder}", "data.batch_size=8")
     assert code == 0, err
     for words in ("train: 36 pictures", "test: 4 pictures", "data.fit=crop", "class cat", "all become 64x64 px"):
         assert words in out
@@ -34,7 +39,7 @@ def test_an_archive_is_checked_as_its_folder_is(folder, tmp_path_factory):
     archive = shutil.make_archive(str(tmp_path_factory.mktemp("packed") / "pictures"), "zip", folder)
     results = []
     for path in (folder, archive):
-        code, out, _ = called(main, f"data.path={path}", "data.batch_size=8", "format=json")
+        code, out, _ = check(f"data.path={path}", "data.batch_size=8", "format=json")
         assert code == 2
         results.append(out.replace(str(path), "PATH"))
     assert results[0] == results[1]
@@ -44,27 +49,27 @@ def test_an_archive_is_checked_as_its_folder_is(folder, tmp_path_factory):
 def test_damaged_pictures_are_an_error_unless_they_are_skipped_and_json_names_all(folder):
     for i in range(12):
         (folder / "cat" / f"{i}.png").write_bytes(b"<html>")
-    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8")
+    code, out, _ = check(f"data.path={folder}", "data.batch_size=8")
     assert code == 2
     assert "train pictures cannot be read: remove them, or set data.damaged=skip" in out
     assert "more (format=json lists all)" in out
-    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8", "data.damaged=skip", "format=json")
+    code, out, _ = check(f"data.path={folder}", "data.batch_size=8", "data.damaged=skip", "format=json")
     assert code == 2
     result = json.loads(out)
     assert sum(len(split["damaged"]) for split in result["splits"].values()) == 12
     assert "a larger part than data.max_damaged=0.01" in result["errors"][0]
     skipping = ["data.batch_size=8", "data.damaged=skip", "data.max_damaged=1", "format=json"]
-    code, out, _ = called(main, f"data.path={folder}", *skipping)
+    code, out, _ = check(f"data.path={folder}", *skipping)
     assert (code, json.loads(out)["errors"]) == (0, [])
 
 
 def test_too_few_pictures_are_an_error_and_other_sources_are_read(folder):
-    code, out, _ = called(main, f"data.path={folder}")
+    code, out, _ = check(f"data.path={folder}")
     assert code == 2
     assert "36 training pictures are fewer than data.batch_size=128: set at most that" in out
-    code, out, err = called(main, "data=shapes", "data.source.train=20", "data.source.test=5", "data.batch_size=8")
+    code, out, err = check("data=shapes", "data.source.train=20", "data.source.test=5", "data.batch_size=8")
     assert code == 0, err
-    code, _, err = called(main, f"data.path={folder / 'nowhere'}")
+    code, _, err = check(f"data.path={folder / 'nowhere'}")
     assert (code, err.count("\n")) == (2, 1)
     assert "there is no such folder" in err
 
@@ -73,18 +78,51 @@ def test_check_refuses_what_training_does_for_want_of_test_pictures(folder):
     for i in range(14):
         (folder / "cat" / f"{i}.png").unlink()
         (folder / "dog" / f"{i}.png").unlink()
-    code, out, _ = called(main, f"data.path={folder}", "data.batch_size=8")
+    code, out, _ = check(f"data.path={folder}", "data.batch_size=8")
     assert code == 2
     assert "error: metrics need 2 test pictures, and there is 1: have more, as by a larger data.source.holdout" in out
-    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8", "data.source.holdout=0.2")
+    code, out, err = check(f"data.path={folder}", "data.batch_size=8", "data.source.holdout=0.2")
     assert code == 0, err
 
 
 def test_check_says_how_the_folder_was_read_and_what_is_left_out(folder):
     (folder / "cat" / "notes.txt").write_text("")
     (folder / "cat" / "1.jxl").write_text("")
-    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8", "format=json")
+    code, out, err = check(f"data.path={folder}", "data.batch_size=8", "format=json")
     assert code == 0, err
     left_out, reading = json.loads(out)["notes"]
     assert left_out.endswith(": left out are 1 .jxl, 1 .txt")
     assert reading.endswith(": read as 2 class folders, a part of them for tests")
+
+
+def test_it_tells_what_a_step_of_the_training_takes_and_what_takes_less(folder):
+    step = {}
+    for size in (8, 16):
+        code, out, err = check(f"data.path={folder}", f"data.batch_size={size}", "format=json")
+        assert code == 0, err
+        step[size] = json.loads(out)["step"]
+    assert step[8]["networks"] == step[16]["networks"]
+    assert step[8]["networks"]["generator"]["parameters"] > 1000
+    parts = [step[size]["bytes"] for size in (8, 16)]
+    assert parts[0]["weights"] + parts[0]["updates"] + parts[0]["activations"] == parts[0]["total"]
+    assert parts[0]["weights"] == parts[1]["weights"]
+    assert parts[0]["activations"] < parts[1]["activations"]
+    assert "optimizer.accumulate=2" in step[8]["less_with"]
+    _, out, _ = check(f"data.path={folder}", "data.batch_size=8")
+    assert "a step takes about 0." in out
+    assert "data.batch_size=4" in out
+
+
+def test_it_takes_the_settings_of_a_training_without_its_weights_and_refuses_what_that_would(folder):
+    preset = ["experiment=quickstart", "objective=hinge", "backbone.weights=nowhere.pth"]
+    code, out, err = called(main, *preset, "data.source.train=20", "data.source.test=5")
+    assert code == 0, err
+    assert "train: 20 pictures" in out
+    for setting, line in {
+        "encoder=dcgan": "encoder: a GAN has none; set encoder=none",
+        f"resume={folder}": f"resume={folder}: this command is for new trainings; leave it out",
+        "trainer.devices=99": "trainer.devices=99: this machine has",
+    }.items():
+        code, _, err = check(f"data.path={folder}", setting)
+        assert (code, err.count("\n")) == (2, 1)
+        assert line in err

@@ -1,17 +1,25 @@
-"""The memory of a step against what follows from the networks' sizes, and against what torch keeps for gradients."""
+"""The memory of a step against the networks' sizes, and against what torch allocates in a step."""
 
+import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from runs import ANY_MODEL, SMALL_MODELS, train
+from torch.profiler import ProfilerActivity, profile
 
 from transfergen.config import CONF_DIR
+from transfergen.data.store import Batch
+from transfergen.training import step_report
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.callbacks import MemoryReport, memory_report
-from transfergen.training.callbacks.memory_report import settings_for_less
+from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.memory import StepMemory, measure_step
+from transfergen.training.randomness import RankRandomness
+from transfergen.training.real_features import RealFeatures
+from transfergen.training.step_report import settings_for_less
 
 CPU = torch.device("cpu")
 
@@ -31,31 +39,49 @@ def size_of(network):
     return sum(t.numel() * t.element_size() for t in [*network.parameters(), *network.buffers()])
 
 
-def test_weights_gradients_and_state_have_the_sizes_that_follow_from_the_parameters():
-    gan = module()
+@pytest.mark.parametrize(("optimizer", "moments"), [("adam", 2), ("muon_batch32", 1)])
+def test_weights_gradients_and_state_have_the_sizes_that_follow_from_the_parameters(optimizer, moments):
+    gan = module(f"optimizer={optimizer}")
     memory = measure_step(gan, batch_size=8, device=CPU)
-    trained = sum(4 * p.numel() for network in (gan.generator, gan.discriminator) for p in network.parameters())
+    sizes = [sum(p.nbytes for p in network.parameters()) for network in (gan.generator, gan.discriminator)]
     everything = size_of(gan.generator) + size_of(gan.ema) + size_of(gan.discriminator)
     assert memory.weights == pytest.approx(everything, rel=1e-3)
-    assert memory.updates == pytest.approx(3 * trained, rel=0.1)  # the gradient, and Adam's two moments
+    updates = (1 + moments) * sizes[0] + 3 * sizes[1]  # the gradient, and moments: two of Adam, one of Muon
+    assert memory.updates == pytest.approx(updates, rel=0.02)
     assert all(p.grad is None and p.isfinite().all() for p in gan.parameters())  # nothing was computed
 
 
-def test_activations_are_at_least_what_torch_keeps_for_the_gradients_of_the_generator():
-    gan = module()
-    kept = {}
+def allocated(step):
+    """The most bytes that torch's allocator gives out during a step, and has not got back."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(changes))
 
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        images = gan.generator(torch.randn(8, gan.generator.z_dim))
-        gan.discriminator(images)
-    for weight in [*gan.generator.parameters(), *gan.discriminator.parameters()]:
-        kept.pop(weight.untyped_storage().data_ptr(), None)
-    activations = measure_step(gan, batch_size=8, device=CPU).activations
-    assert sum(kept.values()) <= activations < 4 * sum(kept.values())
+@pytest.mark.parametrize("settings", [[], ["generator_checkpointing=true", "optimizer.accumulate=2"]])
+def test_the_figure_is_what_torch_allocates_to_within_a_fifth(settings):
+    gan, size = module("generator.width=16", *settings), 32
+    networks = (gan.generator, gan.discriminator)
+    held = size_of(gan.generator) + size_of(gan.ema) + size_of(gan.discriminator)
+    held += 3 * sum(p.nbytes for network in networks for p in network.parameters())  # gradients, Adam's two moments
+    figure = measure_step(gan, batch_size=size, device=CPU).total
+    gan._randomness = RankRandomness(CPU, seed=0, images_seen=0, rank=0)
+    reals = RealFeatures(range(size), gan.generator.image_shape.size, gan.discriminator, gan.augment, cache_mib=0)
+    step = gan.adversarial_step(gan.configure_optimizers(), reals, FiniteUpdates(CPU))
+    pixels = torch.zeros(size, *gan.generator.image_shape, dtype=torch.uint8)
+    batch = Batch(pixels, torch.zeros(size, dtype=torch.long), np.arange(size))
+
+    def take_step():
+        step(batch, 0, backward=torch.Tensor.backward)
+
+    take_step()  # which makes gradients and state
+    assert figure == pytest.approx(held + allocated(take_step), rel=0.2)
+
+
+def test_the_step_that_is_measured_updates_both_networks():
+    assert measured("optimizer.d_steps=3") == measured()
 
 
 def test_activations_grow_with_the_batch_and_shrink_by_each_setting_that_is_recommended():
@@ -95,7 +121,7 @@ def test_a_training_tells_it_before_its_first_step(tmp_path):
 @pytest.mark.parametrize(("free", "warned"), [(4, True), (12, False)])
 def test_a_cuda_device_with_less_free_memory_gets_a_warning(monkeypatch, free, warned):
     needed = StepMemory(weights=2 * 2**30, updates=2**30, activations=5 * 2**30)
-    monkeypatch.setattr(memory_report, "measure_step", lambda *args, **options: needed)
+    monkeypatch.setattr(step_report, "measure_step", lambda *args, **options: needed)
     warnings: list[str] = []
     monkeypatch.setattr(memory_report.log, "warning", warnings.append)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 2**30, 80 * 2**30))

@@ -1,9 +1,9 @@
-"""`transfergen check`: read every picture before a training does."""
+"""`transfergen check`: read every picture before a training does, and tell the memory that its steps will take."""
 
 import json
 import sys
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,29 +11,37 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
+from transfergen.commands.train import follow_sources
 from transfergen.errors import printable
+
+if TYPE_CHECKING:
+    from transfergen.training.step_report import StepReport
 
 SHOWN = 10
 """Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
 
 
 def check(config: DictConfig) -> None:
-    """Print what the pictures of a data source are like, what training does with them, and what it would refuse.
+    """Print what the pictures are like, what a training does with them, what it would refuse, and what a step takes.
 
     Raises:
-        ValueError: a setting is wrong, or the source cannot be read.
+        ValueError: a setting is wrong, settings do not go together, or the source cannot be read.
         SystemExit: a training would refuse the pictures.
     """
     if config.format not in ("table", "json"):
         raise ValueError(f"format={config.format}: choose table or json")
+    if config.resume is not None:
+        raise ValueError(f"resume={config.resume}: this command is for new trainings; leave it out")
     from transfergen.config import instantiate
     from transfergen.data.inspection import find_leaks, inspect_pictures, list_warnings, summarize
     from transfergen.data.pictures import Split
 
+    config = cli.plain(config)
+    follow_sources(config)
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")
     pictures = {name: data.pictures(name) for name in names}
-    _ = data.class_count  # raises what a training would
+    step = _report_step(config, data.class_count)  # raises what a training would
     findings = {
         name: inspect_pictures(
             pictures[name],
@@ -52,18 +60,49 @@ def check(config: DictConfig) -> None:
         "notes": data.notes(),
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
+        "step": step.to_json(),
         "warnings": list_warnings(splits, len(leaks), shape=data.image_shape),
         "errors": _errors(splits, data),
     }
     if config.format == "json":
         print(json.dumps(result))
     else:
-        _print(result, data)
+        _print(result, data, step)
     if result["errors"]:
         sys.exit(cli.USER_ERROR)
 
 
-main = partial(cli.run, "check", check)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on a folder of pictures, unless an override chooses another source."""
+    given = sys.argv[1:] if arguments is None else arguments
+    chosen = any(argument.startswith(("data=", "experiment=")) for argument in given)
+    cli.run("check", check, [*given, *([] if chosen else ["data=image_folder"])])
+
+
+def _report_step(config: DictConfig, class_count: int) -> "StepReport":
+    """What a step of the training takes. Weights from files are not needed for that.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+    import torch
+
+    from transfergen.training.build import build_module, set_num_classes
+    from transfergen.training.step_report import report_step
+    from transfergen.training.trainer import choose_hardware
+
+    set_num_classes(config, class_count)
+    hardware = choose_hardware(**config.trainer)
+    for trunk in (config.backbone, *(config.discriminator.get("backbones") or {}).values()):
+        if trunk:
+            trunk.weights = "random"
+    return report_step(
+        build_module(config, fresh=False),
+        batch_size=config.data.batch_size,
+        ranks=hardware.device_count * config.trainer.num_nodes,
+        device=torch.device(hardware.accelerator),
+        autocast=hardware.has_autocast,
+    )
 
 
 def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
@@ -86,7 +125,7 @@ def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
     return lines
 
 
-def _print(result: dict[str, Any], data: Any) -> None:
+def _print(result: dict[str, Any], data: Any, step: "StepReport") -> None:
     screen = Console()
     for name, split in result["splits"].items():
         screen.print(_table(name, split, data))
@@ -101,6 +140,7 @@ def _print(result: dict[str, Any], data: Any) -> None:
                 screen.print(f"{what}: {escape(printable(line))}", highlight=False, soft_wrap=True)
             if len(lines) > SHOWN:
                 screen.print(f"{what}: {len(lines) - SHOWN:,} more (format=json lists all)")
+    screen.print(str(step), highlight=False, soft_wrap=True)
     for kind in ("notes", "warnings", "errors"):
         for line in result[kind]:
             screen.print(f"{kind[:-1]}: {escape(printable(line))}", highlight=False, soft_wrap=True)

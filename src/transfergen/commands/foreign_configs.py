@@ -39,7 +39,8 @@ class ConfigLoader(ConfigLoaderImpl):
         key = "sweep" if run_mode == RunMode.MULTIRUN else "run"
         with suppress(OmegaConfBaseException):  # Hydra meets it again, or knows more by then
             folder = Path(config.hydra[key].dir)
-            begun = "resume" in config and (config.resume is not None or (folder / COMPOSED).exists())
+            trains = "resume" in config and config_name != "check"
+            begun = trains and (config.resume is not None or (folder / COMPOSED).exists())
             if key == "sweep" or begun:
                 refuse_links(folder, f"hydra.{key}.dir={folder}")
         return config

@@ -27,11 +27,8 @@ def train(config: DictConfig) -> float:
         _refuse_other_run(run_dir, resume=resume)
     config.data.path = absolute_path(config.data)
     config = cli.plain(config)
-    if checkpoint is None and (config.init_from.generator or config.init_from.discriminator):
-        from transfergen.runs.resume import override_key
-        from transfergen.transfer.public_sources import follow_source
-
-        follow_source(config, [override_key(each) for each in cli.overrides()])
+    if checkpoint is None:
+        follow_sources(config)
     composed = dump_composed(config, choices)
     if not cli.is_sweep():
         return _train(config, run_dir, checkpoint, composed)
@@ -43,6 +40,19 @@ def train(config: DictConfig) -> float:
 
 
 main = partial(cli.run, "train", train)
+
+
+def follow_sources(config: DictConfig) -> None:
+    """Make the networks of a new training as the files say that they start from.
+
+    Raises:
+        ValueError: see `follow_source`.
+    """
+    if config.init_from.generator or config.init_from.discriminator:
+        from transfergen.runs.resume import override_key
+        from transfergen.transfer.public_sources import follow_source
+
+        follow_source(config, [override_key(each) for each in cli.overrides()])
 
 
 def absolute_path(data: DictConfig) -> str | None:

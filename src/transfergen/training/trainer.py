@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning import Callback, Trainer
@@ -32,6 +32,23 @@ for _expected in (
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
 ):
     warnings.filterwarnings("ignore", _expected)
+
+
+class Hardware(NamedTuple):
+    """What a training computes on."""
+
+    accelerator: str
+    """Its name in Lightning: cpu, cuda, mps."""
+    devices: int | str | list[int]
+    """As Lightning takes them."""
+    device_count: int
+    """In each machine."""
+    precision: str | int
+
+    @property
+    def has_autocast(self) -> bool:
+        """Whether most operations are computed in bfloat16."""
+        return "bf16" in str(self.precision)
 
 
 class SyncBatchNorm(LayerSync):
@@ -70,21 +87,12 @@ def build_trainer(
     Raises:
         ValueError: an accelerator or a device that is not there, or a combination that Lightning refuses.
     """
-    accelerator, available = _accelerator(accelerator)
-    if devices == "auto":
-        devices = 1 if accelerator == "cpu" else -1
-    count, highest = _count(devices, available)
-    if highest > available:
-        raise ValueError(
-            f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
-            f"trainer.devices={available}, or another trainer"
-        )
+    accelerator, devices, count, precision = choose_hardware(accelerator, devices, precision)
     if strategy in ("auto", "ddp") and count * num_nodes > 1:
         strategy = "ddp_find_unused_parameters_true"
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
-    precision = _precision(precision, accelerator)
     try:
         trainer = Trainer(
             accelerator=accelerator,
@@ -108,6 +116,26 @@ def build_trainer(
     # Lightning's handler of SIGTERM ends with exit code 0, and waits for ever for a rank in another collective.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+def choose_hardware(
+    accelerator: str = "auto", devices: int | str | list[int] = "auto", precision: str | int = "auto", **_others: Any
+) -> Hardware:
+    """What `auto` stands for on this machine, and the rest as it is.
+
+    Raises:
+        ValueError: an accelerator or a device that is not there, or a precision that is not supported.
+    """
+    accelerator, available = _accelerator(accelerator)
+    if devices == "auto":
+        devices = 1 if accelerator == "cpu" else -1
+    count, highest = _count(devices, available)
+    if highest > available:
+        raise ValueError(
+            f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
+            f"trainer.devices={available}, or another trainer"
+        )
+    return Hardware(accelerator, devices, count, _precision(precision, accelerator))
 
 
 def _precision(precision: str | int, accelerator: str) -> str | int:
