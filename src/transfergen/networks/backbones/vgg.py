@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.vgg import cfgs, make_layers
@@ -51,8 +50,7 @@ class VGG(Backbone):
     ) -> None:
         if not re.fullmatch(r"vgg(11|13|16|19)(_bn)?", arch):
             raise ValueError(f"arch={arch}: choose vgg11, vgg13, vgg16 or vgg19, each with or without _bn")
-        with torch.device("meta"):  # no time for weights that are cut off or replaced
-            features = make_layers(cfgs[_LAYOUT[arch.removesuffix("_bn")]], batch_norm=arch.endswith("_bn"))
+        features = make_layers(cfgs[_LAYOUT[arch.removesuffix("_bn")]], batch_norm=arch.endswith("_bn"))
         names = layer_names(features)
         if cut not in names:
             raise ValueError(f"cut={cut}: {arch} has no such layer; it has {', '.join(names)}")
@@ -60,7 +58,7 @@ class VGG(Backbone):
             raise ValueError(f"taps={list(taps)}: choose layers of {arch}; it has {', '.join(names)}")
         length = names.index(cut) + 1
         tapped = [*sorted(set(taps) & set(names[: length - 1]), key=names.index), cut]
-        features, names = features[:length].to_empty(device=torch.get_default_device()), names[:length]
+        features, names = features[:length], names[:length]
         self._load(features, arch, weights)
         blocks, start, ends = [], 0, []
         for end, name in enumerate(names, start=1):
@@ -86,9 +84,6 @@ class VGG(Backbone):
 
     @staticmethod
     def _load(features: nn.Sequential, arch: str, weights: str) -> None:
-        for layer in features:
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.reset_parameters()
         if weights == "random":
             for layer in features:
                 if isinstance(layer, nn.Conv2d):
