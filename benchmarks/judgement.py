@@ -178,7 +178,7 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     measuring = MeasureAtMoments(moments, unit, measure, grid)
     callbacks: list[Callback] = [measuring]
     if config.lr_decay.start_images is not None:
-        callbacks.append(LinearLRDecay(**config.lr_decay, max_images=config.max_images))
+        callbacks.append(LinearLRDecay(**config.lr_decay, max_images=config.max_images))  # its epochs have no end
     settings = {**config.trainer, "log_every_n_steps": 200}
     trainer = build_trainer(run_dir=grid.parent, callbacks=callbacks, **settings)
     seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn

@@ -76,8 +76,8 @@ def refusal(run_dir, *overrides, small=False):
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
         ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "1 or more"]),
         (
-            [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=null"],
-            ["lr_decay.start_images=8", "set max_images"],
+            [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=null", "trainer.max_epochs=-1"],
+            ["lr_decay.end_images=null", "set max_images"],
         ),
         (
             [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=9", "lr_decay.final_factor=2"],

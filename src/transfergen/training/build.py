@@ -103,7 +103,8 @@ def build_callbacks(
     if config["max_images"] is not None:
         callbacks.append(StopAtImages(config["max_images"]))
     if config["lr_decay"]["start_images"] is not None:
-        callbacks.append(LinearLRDecay(**config["lr_decay"], max_images=config["max_images"]))
+        ends = {"max_images": config["max_images"], "max_epochs": config["trainer"]["max_epochs"]}
+        callbacks.append(LinearLRDecay(**config["lr_decay"], **ends))
     if isinstance(module, Autoencoding):
         callbacks.append(Reconstructions(run_dir, every_images=config["samples"]["every_images"]))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):

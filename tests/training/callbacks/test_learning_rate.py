@@ -49,15 +49,19 @@ def test_a_resumed_training_has_the_rates_of_an_uninterrupted_one(fit, trainer, 
     ],
 )
 def test_rates_fall_until_whatever_ends_the_run_first(epochs, max_images, factors, fit, trainer):
-    trainer.optimizers, trainer.max_epochs = optimizers(), epochs
-    decay = Rates(start_images=16, max_images=max_images)
+    trainer.optimizers = optimizers()
+    decay = Rates(start_images=16, max_images=max_images, max_epochs=epochs)
     fit(decay, images=8 * len(factors))
     assert [one for one, _ in decay.rates] == pytest.approx(factors)
 
 
-def test_decay_that_cannot_be_is_refused(fit, trainer):
-    with pytest.raises(ValueError, match=r"lr_decay\.start_images=8: .*fall from there to 8 images"):
-        LinearLRDecay(start_images=8, end_images=8)
-    trainer.max_epochs = -1
-    with pytest.raises(ValueError, match=r"lr_decay\.end_images=null: .*set max_images"):
-        fit(LinearLRDecay(start_images=8), images=8)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"end_images": 8}, r"lr_decay\.start_images=8: .*fall from there to 8 images"),
+        ({"max_epochs": -1}, r"lr_decay\.end_images=null: .*set max_images"),
+    ],
+)
+def test_decay_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LinearLRDecay(start_images=8, **settings)

@@ -14,12 +14,13 @@ class LinearLRDecay(Callback):
     Args:
         start_images: the rates are as configured until then.
         end_images: the rates are `final_factor` times as high from then on. None: they are when the run ends, by
-            `max_images` or the trainer's `max_epochs`; a run that ends before `start_images` keeps its rates.
+            `max_images` or `max_epochs`; a run that ends before `start_images` keeps its rates.
         final_factor: in [0, 1].
-        max_images: the run ends after so many images. None: the trainer's `max_epochs` ends it.
+        max_images: the run ends after so many images; None: not by their number.
+        max_epochs: the run ends after so many epochs; None or -1: not by their number.
 
     Raises:
-        ValueError: `end_images` is not after `start_images`.
+        ValueError: `end_images` is not after `start_images`, or nothing tells when the run ends.
     """
 
     def __init__(
@@ -29,29 +30,29 @@ class LinearLRDecay(Callback):
         end_images: int | None = None,
         final_factor: float = 0.0,
         max_images: int | None = None,
+        max_epochs: int | None = None,
     ) -> None:
         if end_images is not None and not 0 <= start_images < end_images:
             raise ValueError(
                 f"lr_decay.start_images={start_images}: the learning rates fall from there to {end_images} images; set "
                 "lr_decay.end_images to more than that"
             )
-        self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
-        self.max_images = max_images
-        self._end = 0.0
-        self._configured: list[float] = []
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out when the rates have fallen.
-
-        Raises:
-            ValueError: nothing tells when the run ends.
-        """
-        self._end = self.end_images or min(self.max_images or math.inf, _images_of_all_epochs(trainer))
-        if math.isinf(self._end):
+        if end_images is None and max_images is None and max_epochs in (None, -1):
             raise ValueError(
                 "lr_decay.end_images=null: the learning rates fall until the run ends, and nothing tells when; set "
                 "max_images, trainer.max_epochs or lr_decay.end_images"
             )
+        self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
+        self.max_images, self.max_epochs = max_images, max_epochs
+        self._end = 0.0
+        self._configured: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find out when the rates have fallen."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        epochs = math.inf if self.max_epochs is None or self.max_epochs < 0 else self.max_epochs
+        all_epochs = epochs * data.batches_per_epoch * data.batch_size
+        self._end = self.end_images or min(self.max_images or math.inf, all_epochs)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the learning rates of this batch."""
@@ -65,11 +66,3 @@ class LinearLRDecay(Callback):
         factor = self.final_factor + (1 - self.final_factor) * min(1.0, max(0.0, left))
         for group, lr in zip(groups, self._configured, strict=True):
             group["lr"] = lr * factor
-
-
-def _images_of_all_epochs(trainer: Trainer) -> float:
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return math.inf
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    images: int = data.batches_per_epoch * data.batch_size
-    return trainer.max_epochs * images
