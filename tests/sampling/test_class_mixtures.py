@@ -16,6 +16,7 @@ def test_classes_without_a_mixture_stay_integers():
     assert labels.tolist() == [2, 0, 1]
     assert labels.dtype == torch.int64
     assert to_weights(labels, 3).tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+    assert to_labels([], 3).tolist() == [0, 1, 2]
     assert to_labels([], 0).tolist() == [0]
     assert to_weights(to_labels([], 0), 0).tolist() == [[1]]
 
@@ -23,9 +24,9 @@ def test_classes_without_a_mixture_stay_integers():
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        (3, r"label=\[3\]: this generator has 3 classes, counted from 0"),
-        ({-1: 1.0}, r"label=\[{-1: 1.0}\]: this generator has 3 classes"),
-        ({0: 2, 1: -1}, r"label=\[{0: 2.0, 1: -1.0}\]: give a mixture weights of 0 or more, of which one is not 0"),
+        (3, r"classes=\[3\]: this generator has 3 classes, counted from 0"),
+        ({-1: 1.0}, r"classes=\[{-1: 1.0}\]: this generator has 3 classes"),
+        ({0: 2, 1: -1}, r"classes=\[{0: 2.0, 1: -1.0}\]: give a mixture weights of 0 or more, of which one is not 0"),
         ({0: 0, 1: 0}, "give a mixture weights"),
         ({0: float("nan")}, "give a mixture weights"),
         ({0: float("inf"), 1: 1}, "give a mixture weights"),
@@ -34,4 +35,4 @@ def test_classes_without_a_mixture_stay_integers():
 )
 def test_classes_that_are_not_and_weights_that_make_no_mixture_are_refused(label, words):
     with pytest.raises(ValueError, match=words):
-        to_labels([label], 3, option="label")
+        to_labels([label], 3)

@@ -76,14 +76,13 @@ def between(
 ) -> "Image.Image":
     """The image at a fraction `part`, in [0, 1], of the way from one seed and class to others.
 
-    Class `label` is 0 if it is None, and `other` is then the same as `label`.
+    A class that is None is that of its seed among samples.
     """
     from transfergen.images import to_pil
 
-    start = label or 0
-    classes = [start, start if other is None else other] if generator.num_classes else []
-    frames = generator.interpolate([first, second], frames=20, classes=classes)
-    return to_pil(frames[round(part * 20)])
+    ends = ((first, label), (second, other))
+    classes = [seed % generator.num_classes if y is None else y for seed, y in ends] if generator.num_classes else []
+    return to_pil(generator.interpolate([first, second], frames=[part], classes=classes)[0])
 
 
 def mixed(generator: "PretrainedGenerator", coarse: int, fine: int, block: int, label: int | None) -> "Image.Image":
@@ -101,7 +100,7 @@ def moved(generator: "PretrainedGenerator", seed: int, label: int | None, *steps
     from transfergen.images import to_pil
 
     offset = torch.tensor([steps], dtype=torch.float) @ generator.directions(len(steps))
-    return to_pil(generator.vary(seed, offset, label=label or 0)[0])
+    return to_pil(generator.vary(seed, offset, classes=[] if label is None else [label])[0])
 
 
 def enlarged(picture: "Image.Image") -> "Image.Image":

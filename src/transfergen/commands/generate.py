@@ -42,7 +42,9 @@ def generate(config: DictConfig) -> None:
         source = Path(source).expanduser() / artefacts.BEST
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
-    to_labels(_classes(config), generators[0].num_classes)  # refuses those that it does not have, before any work
+    to_labels(
+        _options(config)["classes"], generators[0].num_classes
+    )  # refuses those that it does not have, before any work
     if config.invert is not None:
         _invert(generators[0], config, out)
     elif config.interpolate:
@@ -58,16 +60,15 @@ def generate(config: DictConfig) -> None:
 main = partial(cli.run, "generate", generate)
 
 
-def _classes(config: DictConfig) -> list[Any]:
-    """The classes, and mixtures of them, that the settings ask for."""
-    classes: Any = OmegaConf.to_container(config.classes)
-    return list(classes)
+def _options(config: DictConfig) -> dict[str, Any]:
+    """The settings that images of all kinds have."""
+    return {"classes": OmegaConf.to_container(config.classes), "truncation": config.truncation}
 
 
 def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
-    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
+    options = _options(config)
     settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
     folder, images = (out.parent, out) if zipped else (out, out / "images")
@@ -110,8 +111,7 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
     from transfergen.sampling.image_files import write_gif, write_mp4
 
     seeds: Any = OmegaConf.to_container(config.interpolate)
-    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
-    pixels = generator.interpolate(seeds, frames=config.frames, **options)
+    pixels = generator.interpolate(seeds, frames=config.frames, **_options(config))
     out.mkdir(parents=True, exist_ok=True)
     gif, mp4 = out / "interpolation.gif", out / "interpolation.mp4"
     write_gif(gif, pixels, fps=config.fps)
@@ -126,8 +126,7 @@ def _directions(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     found = generator.directions(config.directions)
     offsets = STEPS * torch.linspace(-1, 1, 2 * STEPS + 1)[:, None] * found[:, None]
-    label = (_classes(config) or [0])[0]
-    pixels = generator.vary(config.seed, offsets.flatten(0, 1), label=label, truncation=config.truncation)
+    pixels = generator.vary(config.seed, offsets.flatten(0, 1), **_options(config))
     sheet = out / "directions.png"
     artefacts.write_picture(sheet, to_grid(pixels, columns=offsets.shape[1]))
     print(f"seed {config.seed} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
@@ -140,7 +139,7 @@ def _mix_styles(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     coarse: Any = OmegaConf.to_container(config.coarse)
     fine: Any = OmegaConf.to_container(config.fine)
-    options: dict[str, Any] = {"classes": _classes(config), "truncation": config.truncation}
+    options = _options(config)
     block = config.block or (generator.latent_blocks + 1) // 2
     mixed = generator.mix_styles(coarse, fine, block=block, **options)
     top, left = generator.pixels(fine, **options), generator.pixels(coarse, **options)
@@ -170,7 +169,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)
-    label = to_labels(_classes(config)[:1], generator.num_classes).to(generator.device)
+    label = to_labels(_options(config)["classes"], generator.num_classes)[:1].to(generator.device)
     labels = label if generator.num_classes else None
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
     z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)

@@ -13,26 +13,25 @@ Label = SupportsIndex | Mapping[int, float]
 """A class, counted from 0; or a mixture, as in `{3: 0.7, 5: 0.3}`, whose weights are divided by their sum."""
 
 
-def to_labels(labels: Iterable[Label], num_classes: int, *, option: str = "classes") -> Tensor:
+def to_labels(labels: Iterable[Label], num_classes: int) -> Tensor:
     """N classes or mixtures -> classes (N,) int64, or if one is a mixture, weights (N, `num_classes`) float.
 
     Args:
-        labels: classes and mixtures; none: class 0, which an unconditional generator ignores.
-        num_classes: of the generator.
-        option: the name of the argument that they are, for error messages.
+        labels: classes and mixtures; none: all classes.
+        num_classes: of the generator. An unconditional one, of 0, gets a label that it ignores.
 
     Raises:
         ValueError: the generator has no such class, or the weights of a mixture are negative, infinite or all 0.
     """
     given: list[int | dict[int, float]] = [
         {index(y): float(weight) for y, weight in label.items()} if isinstance(label, Mapping) else index(label)
-        for label in labels
+        for label in list(labels) or range(num_classes)
     ]
     mixtures = [label if isinstance(label, dict) else {label: 1.0} for label in given]
     if any(y not in range(num_classes) for mixture in mixtures for y in mixture):
-        raise ValueError(f"{option}={given}: this generator has {num_classes} classes, counted from 0")
+        raise ValueError(f"classes={given}: this generator has {num_classes} classes, counted from 0")
     if any(min(mixture.values(), default=0) < 0 or not 0 < sum(mixture.values()) < math.inf for mixture in mixtures):
-        raise ValueError(f"{option}={given}: give a mixture weights of 0 or more, of which one is not 0")
+        raise ValueError(f"classes={given}: give a mixture weights of 0 or more, of which one is not 0")
     if all(len(mixture) == 1 for mixture in mixtures):
         return torch.tensor([y for mixture in mixtures for y in mixture] or [0])
     weights = torch.zeros(len(mixtures), num_classes)

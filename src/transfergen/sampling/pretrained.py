@@ -1,8 +1,8 @@
 """A trained generator in use: loaded from a run, a file or the hub, it turns seeds into images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.generators.base import Generator as Network
@@ -85,12 +86,9 @@ class PretrainedGenerator(ModelHubMixin):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         _check_truncation(truncation)
-        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "classes": self._all_or(classes)}
+        labels = to_labels(classes, self.num_classes)
+        options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "classes": labels}
         return to_uint8(sample(self.network, numbers, self.device, **options)).cpu()
-
-    def _all_or(self, classes: Iterable[Label]) -> Tensor:
-        """The labels of these classes, or of all if none are given."""
-        return to_labels(list(classes) or range(self.num_classes), self.num_classes)
 
     def __call__(self, seeds: Iterable[SupportsIndex], **options: Any) -> list[Image.Image]:
         """Images of these seeds, grey, RGB or RGBA; the options are those of `pixels`."""
@@ -104,11 +102,11 @@ class PretrainedGenerator(ModelHubMixin):
         self,
         seeds: Iterable[SupportsIndex],
         *,
-        frames: int = 30,
+        frames: int | Sequence[float] = 30,
         classes: Iterable[Label] = (),
         truncation: float | None = None,
     ) -> Tensor:
-        """Images between the latents of N seeds -> pixels (frames * (N - 1) + 1, C, H, W) uint8, on the CPU.
+        """Images between the latents of N seeds -> pixels (S, C, H, W) uint8, on the CPU.
 
         The interpolation is spherical: Gaussian latents of many dimensions lie near a sphere, which a straight line
         between two of them leaves. White 2016, arXiv:1609.04468, section 2.1. That of classes is linear, in their
@@ -116,48 +114,50 @@ class PretrainedGenerator(ModelHubMixin):
 
         Args:
             seeds: of the latents, two or more. Twice the same keeps the latent while the class changes.
-            frames: from one seed to the next.
+            frames: their number from one seed to the next, so that S = frames * (N - 1) + 1; or the places of S frames,
+                where 0 is the first seed, 1 the second, and 0.5 halfway between the two.
             classes: of a conditional generator, or mixtures as in `pixels`: the first is that of the first seed, and so
-                on, over again if the seeds are more. None are given: class 0.
+                on, over again if the seeds are more. None are given: each seed has its own, as in `pixels`.
             truncation: see `pixels`.
 
         Raises:
             ValueError: there are fewer than two seeds or less than one frame, or an option is out of range.
         """
-        numbers = [index(seed) for seed in seeds]
-        if len(numbers) < 2 or frames < 1:
+        numbers, given = [index(seed) for seed in seeds], list(classes)
+        last = len(numbers) - 1
+        places = [i / frames for i in range(frames * last + 1)] if isinstance(frames, int) and frames else frames
+        if last < 1 or not places or not all(0 <= place <= last for place in places):
             raise ValueError(f"interpolate={numbers}, frames={frames}: give at least two seeds, and at least one frame")
         _check_truncation(truncation)
-        ends = self.network.latents(numbers, truncation)
-        weights = to_weights(to_labels(classes, self.num_classes), self.num_classes)
-        weights = weights[[i % len(weights) for i in range(len(numbers))]]
-        fractions = torch.arange(frames) / frames
-        z = torch.cat([*(slerp(a, b, fractions) for a, b in pairwise(ends)), ends[-1:]])
-        y = torch.cat([*(torch.lerp(a, b, fractions[:, None]) for a, b in pairwise(weights)), weights[-1:]])
-        return self._pixels_of(self.network, [z, y], truncation)
+        labels = to_weights(to_labels(given, self.num_classes), self.num_classes)
+        z = self.network.latents(numbers, truncation)
+        y = labels[[i % len(labels) for i in (range(last + 1) if given else numbers)]]
+        place = torch.tensor(places, dtype=torch.float)
+        start = place.long().clamp(max=last - 1)
+        part = (place - start)[:, None]
+        inputs = [slerp(z[start], z[start + 1], part), torch.lerp(y[start], y[start + 1], part)]
+        return self._pixels_of(self.network, inputs, truncation)
 
     def directions(self, count: int) -> Tensor:
         """The unit vectors (count, Z) in the latent space that change the images most, see `latent_directions`."""
         return latent_directions(self.network, count)
 
     def vary(
-        self, seed: SupportsIndex, offsets: Tensor, *, label: Label = 0, truncation: float | None = None
+        self, seed: SupportsIndex, offsets: Tensor, *, classes: Iterable[Label] = (), truncation: float | None = None
     ) -> Tensor:
         """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
             seed: of the latent.
             offsets: added to it, such as multiples of `directions`. Along each, latents have a standard deviation of 1.
-            label: class of a conditional generator, or a mixture as in `pixels`.
+            classes: see `pixels`.
             truncation: see `pixels`.
 
         Raises:
             ValueError: an option is out of range.
         """
-        _check_truncation(truncation)
-        y = to_labels([label] if label or self.num_classes else [], self.num_classes, option="label")
-        z = self.network.latents([index(seed)], truncation) + offsets.cpu()
-        return self._pixels_of(self.network, [z, y.expand(len(z), *y.shape[1:])], truncation)
+        z, y = self._inputs([index(seed)], classes, truncation)
+        return self._pixels_of(self.network, [z + offsets.cpu(), y.expand(len(offsets), *y.shape[1:])], truncation)
 
     def mix_styles(
         self,
@@ -183,13 +183,17 @@ class PretrainedGenerator(ModelHubMixin):
         rows, columns = [index(seed) for seed in coarse], [index(seed) for seed in fine]
         if not rows or not columns:
             raise ValueError(f"coarse={rows}, fine={columns}: give at least one seed of each")
-        _check_truncation(truncation)
-        labels = self._all_or(classes)
-        inputs: list[Tensor] = []
-        for seeds in zip(*product(rows, columns), strict=True):
-            inputs += [self.network.latents(seeds, truncation), labels[[seed % len(labels) for seed in seeds]]]
+        labels = list(classes)
+        sides = zip(*product(rows, columns), strict=True)
+        inputs = [each for seeds in sides for each in self._inputs(seeds, labels, truncation)]
         pixels = self._pixels_of(partial(mix_styles, self.network, block=block), inputs, truncation)
         return pixels.view(len(rows), len(columns), *pixels.shape[1:])
+
+    def _inputs(self, seeds: Sequence[int], classes: Iterable[Label], truncation: float | None) -> list[Tensor]:
+        """The latents (N, Z) of N seeds, and the labels that `pixels` gives them."""
+        _check_truncation(truncation)
+        labels = to_labels(classes, self.num_classes)
+        return [self.network.latents(seeds, truncation), labels[[seed % len(labels) for seed in seeds]]]
 
     @torch.inference_mode()
     def _pixels_of(self, network: Callable[..., Tensor], inputs: Iterable[Tensor], truncation: float | None) -> Tensor:
@@ -238,10 +242,8 @@ def _check_truncation(truncation: float | None) -> None:
         raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
 
 
-def slerp(a: Tensor, b: Tensor, fractions: Tensor) -> Tensor:
-    """Spherical interpolation from latent a (Z,) to b (Z,) at fractions (S,) in [0, 1] -> latents (S, Z)."""
-    angle = torch.acos((a / a.norm() @ (b / b.norm())).clamp(-1, 1))
-    if angle.sin() < 1e-4:
-        return torch.lerp(a, b, fractions[:, None])
-    left, right = torch.sin((1 - fractions) * angle), torch.sin(fractions * angle)
-    return (left[:, None] * a + right[:, None] * b) / angle.sin()
+def slerp(a: Tensor, b: Tensor, part: Tensor) -> Tensor:
+    """Spherical interpolation from latents a (S, Z) to b (S, Z) at parts (S, 1) in [0, 1] of the way -> (S, Z)."""
+    angle = torch.acos(F.cosine_similarity(a, b)[:, None].clamp(-1, 1))
+    arc = (torch.sin((1 - part) * angle) * a + torch.sin(part * angle) * b) / angle.sin()
+    return torch.where(angle.sin() < 1e-4, torch.lerp(a, b, part), arc)

@@ -4,7 +4,7 @@ from torch import nn
 
 from transfergen.networks.generators.base import latents
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.networks.layers.resampling import low_pass
+from transfergen.networks.layers.resampling import LowPass
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])
@@ -56,4 +56,4 @@ def test_a_low_pass_filter_comes_between_the_last_convolution_and_the_tanh():
     plain, smooth = (DCGAN(resolution=32, z_dim=10, width=4, low_pass=value).eval() for value in (False, True))
     smooth.load_state_dict(plain.state_dict())
     z = torch.randn(4, 10)
-    torch.testing.assert_close(smooth(z), low_pass(plain(z).atanh()).tanh(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(smooth(z), LowPass()(plain(z).atanh()).tanh(), rtol=0, atol=1e-5)

@@ -134,7 +134,7 @@ def sample(
     generator.eval().truncate(truncation)
     try:
         z = generator.latents(seeds, truncation).to(device)
-        wanted = torch.as_tensor(classes if len(classes) else range(generator.num_classes or 1))  # 1: is ignored
+        wanted = torch.as_tensor(classes if len(classes) else range(generator.num_classes or 1))
         y = wanted[[seed % len(wanted) for seed in seeds]].to(device)
         parts = zip(torch.split(z, batch_size), torch.split(y, batch_size), strict=True)
         return torch.cat([generator(*part) for part in parts])
