@@ -101,7 +101,7 @@ def _report_step(config: DictConfig, class_count: int) -> "StepReport":
         batch_size=config.data.batch_size,
         ranks=hardware.device_count * config.trainer.num_nodes,
         device=torch.device(hardware.accelerator),
-        autocast=hardware.has_autocast,
+        precision=hardware.precision,
     )
 
 

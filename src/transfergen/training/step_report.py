@@ -54,7 +54,7 @@ class StepReport(NamedTuple):
 
 
 def report_step(
-    module: GenerativeModule, *, batch_size: int, ranks: int, device: torch.device, autocast: bool
+    module: GenerativeModule, *, batch_size: int, ranks: int, device: torch.device, precision: str | int
 ) -> StepReport:
     """The size of the networks and the memory of their step, for which nothing is computed.
 
@@ -63,11 +63,12 @@ def report_step(
         batch_size: images in a step, over all ranks.
         ranks: how many processes share it.
         device: of one of them.
-        autocast: whether most operations are computed in bfloat16.
+        precision: as Lightning takes it.
     """
     parts: dict[str, Any] = {name: getattr(module, name, None) for name in ("generator", "discriminator", "encoder")}
     networks = {name: _size(network) for name, network in parts.items() if network is not None}
-    batch, dtype = batch_size // ranks, torch.bfloat16 if autocast else torch.float32
+    batch, autocast = batch_size // ranks, "bf16" in str(precision)
+    dtype = torch.bfloat16 if autocast else torch.float32
     try:
         memory = measure_step(module, batch_size=batch, device=device, dtype=dtype)
     except RuntimeError:  # an operation that asks for values

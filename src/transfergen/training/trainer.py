@@ -45,11 +45,6 @@ class Hardware(NamedTuple):
     """In each machine."""
     precision: str | int
 
-    @property
-    def has_autocast(self) -> bool:
-        """Whether most operations are computed in bfloat16."""
-        return "bf16" in str(self.precision)
-
 
 class SyncBatchNorm(LayerSync):
     """Lets batch normalisation see the batches of all ranks. Lightning's own needs a GPU."""

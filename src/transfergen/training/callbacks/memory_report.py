@@ -26,12 +26,13 @@ class MemoryReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell of the memory, and warn where a CUDA device has less."""
         assert isinstance(pl_module, GenerativeModule)
-        device, autocast = trainer.strategy.root_device, "bf16" in str(trainer.precision)
+        device, ranks = trainer.strategy.root_device, trainer.world_size
         report = report_step(
-            pl_module, batch_size=self.batch_size, ranks=trainer.world_size, device=device, autocast=autocast
+            pl_module, batch_size=self.batch_size, ranks=ranks, device=device, precision=trainer.precision
         )
         log.info(str(report))
         if device.type == "cuda" and report.memory:
             free, needed = torch.cuda.mem_get_info(device)[0], report.memory.total
             if needed > free:
-                log.warning(f"{device} has {gib(free)} GiB free, and a step takes {gib(needed)}; set {report.less}")
+                advice = f"; set {report.less}" if report.less else ""
+                log.warning(f"{device} has {gib(free)} GiB free, and a step takes {gib(needed)}{advice}")
