@@ -33,7 +33,7 @@ VARIANTS: Variants = {
         *[*RECIPE, "backbone.weights=random", "discriminator=vgg", "transfer=fine_tuning"]
     ],
     "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", "backbone.weights={vgg}"],
-    "vgg_disc_matched": [  # nothing is pretrained, and all else as in vgg_disc
+    "vgg_disc_matched": [  # nothing is pretrained, and all but the rate as in vgg_disc
         "model=vgg_disc",
         "discriminator=dcgan",
         "discriminator.joint_batchnorm=true",

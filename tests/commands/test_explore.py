@@ -48,6 +48,8 @@ def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run
     ):
         image = np.asarray(between(generator, *settings)).astype(int)
         assert np.abs(image - np.asarray(generator([seed], classes=[label])[0])).max() <= 1
+    own = np.asarray(generator([15])[0])
+    np.testing.assert_allclose(np.asarray(moved(generator, 15, None, 0, 0)).astype(int), own, atol=1)
     styles = generator.mix_styles([1], [2], block=3, classes=[4])[0, 0].permute(1, 2, 0)
     np.testing.assert_array_equal(mixed(generator, 1, 2, 3, 4), styles)
 

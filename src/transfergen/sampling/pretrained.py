@@ -127,7 +127,8 @@ class PretrainedGenerator(ModelHubMixin):
         last = len(numbers) - 1
         places = [i / frames for i in range(frames * last + 1)] if isinstance(frames, int) and frames else frames
         if last < 1 or not places or not all(0 <= place <= last for place in places):
-            raise ValueError(f"interpolate={numbers}, frames={frames}: give at least two seeds, and at least one frame")
+            what = "give at least two seeds, and at least one frame, none before the first seed or after the last"
+            raise ValueError(f"interpolate={numbers}, frames={frames}: {what}")
         _check_truncation(truncation)
         labels = to_weights(to_labels(given, self.num_classes), self.num_classes)
         z = self.network.latents(numbers, truncation)
