@@ -119,7 +119,7 @@ def test_seeds_may_be_of_numpy_or_torch_or_come_from_an_iterator(folder):
         (lambda generator: generator([1], batch_size=0), "batch_size=0: give at least 1"),
         (
             lambda generator: generator.interpolate([1, 2], frames=[0, 1.5]),
-            "none before the first seed or after the last",
+            r"interpolate=\[1, 2\], frames=\[0, 1\.5\]: ",
         ),
         (lambda generator: generator.interpolate([1, 2], truncation=0), "truncation=0: give a number above 0"),
         (
