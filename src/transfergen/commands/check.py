@@ -41,7 +41,7 @@ def check(config: DictConfig) -> None:
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")
     pictures = {name: data.pictures(name) for name in names}
-    step = _report_step(config, data.class_count)  # raises what a training would
+    step = _report_step(config, data.class_count)  # refuses what a training would, before all pictures are read
     findings = {
         name: inspect_pictures(
             pictures[name],
