@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Result
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -19,7 +20,7 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         coloured: models that the legend names; the lines of others are thin and grey.
         file: of the plot.
     """
-    colours = {model: f"C{i}" for i, model in enumerate(coloured)}
+    colours = dict(zip(coloured, colormaps["tab20"].colors, strict=False))
     groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
     figure = Figure(figsize=(11, 3.2 * len(groups)), layout="tight")
     axes = figure.subplots(len(groups), 2, squeeze=False)
