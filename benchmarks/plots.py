@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import Result
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -20,7 +19,8 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         coloured: models that the legend names; the lines of others are thin and grey.
         file: of the plot.
     """
-    colours = dict(zip(coloured, colormaps["tab20"].colors, strict=False))
+    measured = {r["model"].split()[0] for r in results}  # the rest are overrides
+    colours = {model: f"C{i}" for i, model in enumerate(model for model in coloured if model in measured)}
     groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
     figure = Figure(figsize=(11, 3.2 * len(groups)), layout="tight")
     axes = figure.subplots(len(groups), 2, squeeze=False)
@@ -28,7 +28,7 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         for axis, x in zip(row, ("seconds", "images"), strict=True):
             for r in (r for r in results if (r["training_images"], r["resolution"]) == group):
                 style: dict[str, Any] = {"color": "lightgrey", "linewidth": 0.7}
-                if (variant := r["model"].split()[0]) in colours:  # the rest are overrides
+                if (variant := r["model"].split()[0]) in colours:
                     style = {"color": colours[variant], "label": r["model"], "zorder": 3}
                 axis.plot(r["points"][x], r["points"]["kernel_distance"], **style)
             title = f"{group[0]:,} pictures, {group[1]} px"
