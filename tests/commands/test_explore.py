@@ -62,6 +62,14 @@ def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run
     assert not theirs & visible(Generator.from_pretrained(run_dir))
 
 
+def test_each_tab_shows_an_image_before_anything_is_moved(conditional_run):
+    pytest.importorskip("gradio")
+    shown = page(Generator.from_pretrained(conditional_run), "").get_config_file()
+    names = {part["id"]: part["props"].get("elem_id") for part in shown["components"]}
+    loaded = [each for each in shown["dependencies"] if "load" in {event for _, event in each["targets"]}]
+    assert {names[i] for each in loaded for i in each["outputs"]} == {"grid", "between", "mixed", "moved"}
+
+
 def test_each_slider_of_a_direction_changes_the_picture(run_dir):
     generator = Generator.from_pretrained(run_dir)
     still, first, second = (moved(generator, 5, None, *steps) for steps in ((0, 0), (3, 0), (0, 3)))

@@ -73,7 +73,20 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
     assert "generator.json" in refusal(tmp_path / "out", run=tmp_path)
     assert "num=0: choose a whole number, 1 or more" in refusal(tmp_path / "out", run=run_dir, num=0)
     assert "truncation=0" in refusal(tmp_path / "out", run=run_dir, truncation=0)
-    assert "classes=[3]: this generator has 0" in refusal(tmp_path / "out", run=run_dir, classes="[3]")
+    assert "classes=[3]: this generator has no classes" in refusal(tmp_path / "out", run=run_dir, classes="[3]")
+    assert "classes={0: 1}: give a list, as in [a,b]" in refusal(tmp_path / "out", run=run_dir, classes="{0: 1}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"directions": 2, "fine": "[2]"}, "directions= and coarse= ask for two kinds of output; leave one out"),
+        ({"block": 2}, "coarse=[], fine=[]: give at least one seed of each"),
+        ({"out": "many.zip", "directions": 2}, "out=many.zip: an archive is for images; give a folder for directions="),
+    ],
+)
+def test_no_setting_is_ignored_for_another_kind_of_output(conditional_run, tmp_path, settings, words):
+    assert words in refusal(**{"out": tmp_path / "out", "run": conditional_run} | settings)
 
 
 def test_damaged_or_foreign_files_are_refused(run_dir, tmp_path):
@@ -205,7 +218,8 @@ def test_styles_are_a_sheet_with_the_images_of_the_seeds_at_its_sides(conditiona
     assert np.abs(cells[1:, 0] - np.stack(generator([1, 2, 3]))).max() <= 1
     mixed = generator.mix_styles([1, 2, 3], [7, 8], block=2).permute(0, 1, 3, 4, 2).numpy()
     assert np.abs(cells[1:, 1:] - mixed).max() <= 1
-    assert "the latent of this DCGAN enters before" in refusal(tmp_path, run=run_dir, coarse="[1]", fine="[2]")
+    without = refusal(tmp_path, run=run_dir, coarse="[1]", fine="[2]")
+    assert "coarse, fine: the latent of this DCGAN enters before" in without
 
 
 def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir, tmp_path):

@@ -51,6 +51,7 @@ def reds(pictures):
         "train-{0000..0001}.tar",
         "train-{0000,0001}.tar",
         "train-{*0,0001..0001}.tar",  # a list of a pattern and a range
+        "train-{0001,0000..0001}.tar",  # which names a shard twice
         "train-*.tar",
         "",
     ],
@@ -60,6 +61,7 @@ def test_pictures_and_classes_of_all_shards_are_read_and_a_part_held_out(shards,
     parts = [webdataset(path, split, holdout=0.25) for split in ("train", "test")]
     assert sorted(reds(parts[0]) + reds(parts[1])) == list(range(16))
     assert len(parts[1]) == 4
+    assert f"data.path={path}: 2 shards, 16 samples with a picture" in parts[0].notes
     for part in parts:
         assert part.classes == ("2", "9", "10")  # by number, and not as text
         assert part.labels.tolist() == [(2, 1, 0)[red % 3] for red in reds(part)]

@@ -173,11 +173,11 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
             settings = [*ends, part, _class_choice(generator, "from class"), _class_choice(generator, "to class")]
             middle = _image("between")
             blend = lambda *values: enlarged(between(generator, *values))  # noqa: E731
-            for control in settings:
-                control.change(blend, settings, middle, api_visibility="private")
+            for event in (blocks.load, *(control.change for control in settings)):
+                event(blend, settings, middle, api_visibility="private")
         if generator.latent_blocks:
             with gr.Tab("Styles"):
-                _styles(generator)
+                _styles(generator, blocks)
         with gr.Tab("Directions"):
             _directions(generator, blocks)
         with gr.Tab("Nearest training pictures"):
@@ -192,7 +192,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
     return blocks
 
 
-def _styles(generator: "PretrainedGenerator") -> None:
+def _styles(generator: "PretrainedGenerator", page: Any) -> None:
     """Two seeds, and a slider for the block at which the details of the second begin."""
     import gradio as gr
 
@@ -202,8 +202,8 @@ def _styles(generator: "PretrainedGenerator") -> None:
     settings = [*seeds, block, _class_choice(generator)]
     image = _image("mixed")
     mix = lambda *values: enlarged(mixed(generator, *values))  # noqa: E731
-    for control in settings:
-        control.change(mix, settings, image, api_visibility="private")
+    for event in (page.load, *(control.change for control in settings)):
+        event(mix, settings, image, api_visibility="private")
 
 
 def _directions(generator: "PretrainedGenerator", page: Any) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 STEPS = 3
 """Images to each side of a seed's own that are shown along a direction, a standard deviation of the latents apart."""
+KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
+"""The settings that ask for something else than images, one kind of output each."""
 SETTINGS = "generate.json"
 """In the folder of images: the settings that they were made with. An archive has them as its comment."""
 
@@ -31,6 +33,11 @@ def generate(config: DictConfig) -> None:
         raise ValueError(cli.NO_RUN)
     out = Path(config.out or ".").expanduser()
     artefacts.refuse_run(out.parent if out.suffix == ".zip" else out)
+    kinds = [keys[0] for keys in KINDS if any(config[key] for key in keys)]
+    if len(kinds) > 1:
+        raise ValueError(f"{kinds[0]}= and {kinds[1]}= ask for two kinds of output; leave one out")
+    if kinds and out.suffix == ".zip":
+        raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
     from transfergen.devices import choose_devices
     from transfergen.sampling.class_mixtures import to_labels
     from transfergen.sampling.pretrained import PretrainedGenerator
@@ -51,7 +58,7 @@ def generate(config: DictConfig) -> None:
         _interpolate(generators[0], config, out)
     elif config.directions:
         _directions(generators[0], config, out)
-    elif config.coarse or config.fine:
+    elif kinds:
         _mix_styles(generators[0], config, out)
     else:
         _images(generators, config, out)

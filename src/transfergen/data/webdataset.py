@@ -110,7 +110,7 @@ def _labelled(setting: str, path: str, image: str | None, where: str, known: Any
 
 
 def _shards(setting: str, path: str) -> list[Path]:
-    """The files that a path, a pattern, or ranges and lists in braces stand for.
+    """The files that a path, a pattern, or ranges and lists in braces stand for, each once.
 
     Raises:
         ValueError: there are none, or one of a range or list is missing.
@@ -124,7 +124,7 @@ def _shards(setting: str, path: str) -> list[Path]:
     missing = [shard for shard in shards if not shard.is_file()]
     if missing or not shards:
         raise ValueError(f"{setting}={path}: there is no shard {missing[0] if missing else 'in this folder or range'}")
-    return [shard.resolve() for shard in shards]
+    return list(dict.fromkeys(shard.resolve() for shard in shards))
 
 
 def _expanded(pattern: str) -> Iterator[str]:

@@ -29,7 +29,8 @@ def to_labels(labels: Iterable[Label], num_classes: int) -> Tensor:
     ]
     mixtures = [label if isinstance(label, dict) else {label: 1.0} for label in given]
     if any(y not in range(num_classes) for mixture in mixtures for y in mixture):
-        raise ValueError(f"classes={given}: this generator has {num_classes} classes, counted from 0")
+        known = f"{num_classes} classes, counted from 0" if num_classes else "no classes"
+        raise ValueError(f"classes={given}: this generator has {known}")
     if any(min(mixture.values(), default=0) < 0 or not 0 < sum(mixture.values()) < math.inf for mixture in mixtures):
         raise ValueError(f"classes={given}: give a mixture weights of 0 or more, of which one is not 0")
     if all(len(mixture) == 1 for mixture in mixtures):

@@ -103,7 +103,7 @@ class BigGANDeep(StyledGenerator):
     def conditions(self, z: Tensor, y: Tensor | None = None) -> Sequence[Tensor]:
         """Latents (B, Z), classes (B,) -> both in one vector (B, D), for the linear layer and for each block."""
         assert not self.num_classes or y is not None, "a conditional generator needs classes"
-        embedded = self.embedding(y) if self.num_classes else self.embedding.weight.expand(len(z), -1)
+        embedded = self.embedding(y) if self.num_classes else self.embedding.weight.expand(z.shape[0], -1)
         return [torch.cat([z, embedded], dim=1)] * (1 + len(self.blocks))
 
     def synthesize(self, conditions: Sequence[Tensor | None]) -> Tensor:

@@ -51,7 +51,7 @@ def mix_styles(
     """
     if not isinstance(generator, StyledGenerator) or not generator.latent_blocks:
         name = type(generator).__name__
-        raise ValueError(f"the latent of this {name} enters before its blocks only, so it has no styles to mix")
+        raise ValueError(f"coarse, fine: the latent of this {name} enters before its blocks only, so it has no styles")
     if not 1 <= block <= generator.latent_blocks:
         raise ValueError(f"block={block}: choose 1 to {generator.latent_blocks}, the blocks that take the latent")
     coarse, fine = generator.conditions(coarse_z, coarse_y), generator.conditions(fine_z, fine_y)
