@@ -116,6 +116,9 @@ def test_a_training_tells_it_before_its_first_step(tmp_path):
     assert "generator 0." in line
     assert "frozen); a step takes about 0." in line
     assert "less with trainer.precision=bf16-mixed or optimizer.accumulate=2" in line
+    code, _, err = train(None, f"resume={tmp_path}", "max_images=16", small=False)
+    assert code == 0, err
+    assert (tmp_path / "train.log").read_text().count(line.partition(" - ")[2]) == 2
 
 
 @pytest.mark.parametrize(("free", "warned"), [(4, True), (12, False)])

@@ -91,7 +91,8 @@ def measure_step(
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
         shared: dict[int, Any] = {id(t): _on(device, fake.from_tensor(t)) for t in _tensors(module)}
-        twin = copy.deepcopy(module, shared | {id(module._trainer): module._trainer})  # which holds the data
+        kept = {id(part): part for part in (module._trainer, module.resumed)}  # which hold the data and a checkpoint
+        twin = copy.deepcopy(module, shared | kept)
     for network in _networks(twin):
         set_frozen(network, False)  # the kernels for frozen weights take no tensors without values
         for part in network.modules():
