@@ -37,7 +37,7 @@ def test_seeds_become_pictures_whatever_is_asked_for_beside_them(folder):
     assert np.abs(again - np.asarray(two)).max() <= 1
     assert not np.array_equal(np.asarray(one), np.asarray(two))
     assert (generator.z_dim, generator.resolution, generator.num_classes) == (100, 32, 0)
-    with pytest.raises(ValueError, match=r"classes=\[1\]: this generator has 0"):
+    with pytest.raises(ValueError, match=r"classes=\[1\]: this generator has no classes"):
         generator([1], classes=[1])
 
 
@@ -124,7 +124,7 @@ def test_seeds_may_be_of_numpy_or_torch_or_come_from_an_iterator(folder):
         (lambda generator: generator.interpolate([1, 2], truncation=0), "truncation=0: give a number above 0"),
         (
             lambda generator: generator.interpolate([1, 2], classes=[99]),
-            r"classes=\[99\]: this generator has 0 classes",
+            r"classes=\[99\]: this generator has no classes",
         ),
     ],
 )
