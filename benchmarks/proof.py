@@ -63,7 +63,7 @@ class Proof:
             yield [
                 *(row, f"`{pairs[0][0]['model']}`", str(len(pairs))),
                 _mean(1000 * p["kernel_distance"] for p in points),
-                *(_mean(p[key] for p in points) for key in ("frechet_distance", "recall", "high_frequency_ratio")),
+                *(_mean(p.get(key, math.nan) for p in points) for key in MEASURES),
                 _mean((p["images"] for p in near), ",.0f"),
                 _mean((p["seconds"] / 60 for p in near), ".1f"),
                 *(_mean(_part_of_time(*pair, *keys) for pair in pairs) for keys in GOALS),
@@ -90,6 +90,8 @@ class Proof:
             yield f"{text}."
 
 
+MEASURES = ("frechet_distance", "recall", "high_frequency_ratio")
+"""Of these, the oldest results have not all."""
 GOALS = ("kernel_distance",), ("frechet_distance",), ("kernel_distance", "frechet_distance", "recall")
 TITLES = [
     *("training images", "discriminator", "variant", "seeds", "kernel distance, x1000", "Fréchet", "recall"),
@@ -117,8 +119,10 @@ def _part_of_time(result: Result, opponent: Result, *keys: str) -> float:
 
 
 def _mean(values: Iterable[float], form: str = ".2f") -> str:
-    """The mean; where some are infinite, how many are not."""
+    """The mean; where some are infinite, how many are not; nothing where some were not measured."""
     values = list(values)
+    if any(map(math.isnan, values)):
+        return ""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) == len(values):
         return format(statistics.fmean(values), form)
