@@ -4,7 +4,7 @@ from torch import nn
 
 from transfergen.networks.generators.base import latents
 from transfergen.networks.generators.dcgan import DCGAN
-from transfergen.networks.layers.resampling import LowPass
+from transfergen.networks.layers.low_pass import LowPass
 
 
 @pytest.mark.parametrize("resolution", [32, 64, 128, 256])

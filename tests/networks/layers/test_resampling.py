@@ -6,7 +6,6 @@ from torch.nn import functional as F
 from transfergen.networks.layers.resampling import (
     MOST_POSITIONS,
     ConvTranspose2x,
-    LowPass,
     UpsampledConv2d,
     WholeMapConv2d,
     conv_transpose_2x,
@@ -85,15 +84,3 @@ def test_an_upsampled_convolution_equals_upsampling_and_convolution_in_maps_and_
     inputs, outer = [maps, *layer.parameters()], torch.randn_like(plain)
     expected = torch.autograd.grad(plain, inputs, outer)
     torch.testing.assert_close(torch.autograd.grad(fused, inputs, outer), expected)
-
-
-def test_a_low_pass_filter_weighs_neighbours_and_ends_what_alternates():
-    impulse = torch.zeros(2, 3, 6, 8)
-    impulse[1, 2, 3, 4] = 16
-    expected = torch.zeros_like(impulse)
-    expected[1, 2, 2:5, 3:6] = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]])
-    torch.testing.assert_close(LowPass()(impulse), expected)
-    row = torch.tensor([1.0, -1]).repeat(4)
-    for alternating in (row.expand(1, 1, 6, 8), row.expand(1, 1, 6, 8).mT):
-        assert not LowPass()(alternating).any()
-    torch.testing.assert_close(LowPass()(torch.ones(1, 3, 2, 2)), torch.ones(1, 3, 2, 2))  # edges are mirrored

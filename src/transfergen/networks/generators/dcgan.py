@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.initialization import dcgan_init
-from transfergen.networks.layers.resampling import ConvTranspose2x, LowPass, ProjectAndReshape
+from transfergen.networks.layers.low_pass import LowPass
+from transfergen.networks.layers.resampling import ConvTranspose2x, ProjectAndReshape
 from transfergen.networks.resolutions import map_sizes
 
 

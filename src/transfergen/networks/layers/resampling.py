@@ -1,4 +1,4 @@
-"""Convolutions that change the size of maps, in cheaper forms that compute the same, and a low-pass filter."""
+"""Convolutions that change the size of maps, in cheaper forms that compute the same."""
 
 from typing import Any, cast
 
@@ -124,17 +124,3 @@ class DownsampledConv2d(nn.Conv2d):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> (B, C', h / 2, w / 2)."""
         return F.conv2d(maps, F.avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
-
-
-class LowPass(nn.Module):
-    """Smooths each channel with weights of 1/4, 1/2 and 1/4 along both sides; edges are mirrored.
-
-    A pattern that alternates from pixel to pixel vanishes, and coarse ones hardly change. Zhang 2019, arXiv:1904.11486,
-    has such filters in front of each downsampling.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, C, h, w), h and w at least 2 -> maps (B, C, h, w)."""
-        weights = maps.new_tensor([0.25, 0.5, 0.25])
-        kernel = torch.outer(weights, weights).expand(maps.shape[1], 1, 3, 3)
-        return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="reflect"), kernel, groups=maps.shape[1])
