@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.networks.discriminators.heads import GhostBatchNorm, ScaleHead, TokenHead
+from transfergen.networks.discriminators.heads import FullyConnectedHead, GhostBatchNorm, ScaleHead, TokenHead
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,23 @@ def test_every_convolution_has_a_spectral_norm_of_1():
         head(maps)
     norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2).item() for m in head if isinstance(m, nn.Conv2d)]
     assert norms == pytest.approx([1.0] * 3, rel=1e-2)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_head_with_statistics_sees_standardised_maps_to_the_border(size):
+    head = FullyConnectedHead(6, size, width=5, hidden=7).eval()
+    mean, std = torch.randn(6), torch.rand(6) + 0.5
+    maps = (3 * torch.randn(4, 6, size, size)).requires_grad_()
+    reals = 3 * torch.randn(4, 6, size, size)
+    standardized, standardized_reals = ((m - mean[:, None, None]) / std[:, None, None] for m in (maps, reals))
+    for ours, expected in [
+        (head(maps, statistics=(mean, std)), head(standardized)),
+        (head(maps, reals, (mean, std)), head(standardized, standardized_reals)),
+    ]:
+        torch.testing.assert_close(ours, expected)
+        inputs = [maps, *head.parameters()]
+        both = [torch.autograd.grad(logits.sum(), inputs, retain_graph=True) for logits in (ours, expected)]
+        torch.testing.assert_close(*both)
 
 
 def by_groups(x, size, norm):

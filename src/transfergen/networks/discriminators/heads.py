@@ -12,6 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from transfergen.images import Size, height_and_width
 from transfergen.networks.layers.resampling import WholeMapConv2d
 
+Statistics = tuple[Tensor, Tensor]
+"""The mean and the standard deviation (C,) of each channel."""
+
 
 class Head(nn.Sequential):
     """Layers from maps (B, C, h, w), or tokens (B, C, L), to logits. The first of them is a convolution."""
@@ -19,19 +22,24 @@ class Head(nn.Sequential):
     num_logits: int = 1
     """Logits for each image."""
 
-    def forward(self, maps: Tensor, before: Tensor | None = None) -> Tensor:
+    def forward(self, maps: Tensor, before: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
         """The logits of the maps (B, C, h, w); with `before` (B', C, h, w), of both as one batch of B' + B.
 
         The two are concatenated after the first convolution, which costs the most. If `before` needs no gradient, that
-        convolution computes none for it.
+        convolution computes none for it. With `statistics`, the maps are standardised by them, which takes no pass over
+        the maps: the first convolution's weights are divided by the deviations, and what it makes of the means is
+        subtracted.
         """
-        first, *others = self
-        if before is None:
-            x: Tensor = first(maps)
-        else:
-            first = cast(nn.Conv2d, first)
-            weight = first.weight  # read once, since each reading is a power iteration of the spectral norm
-            x = torch.cat([first._conv_forward(m, weight, first.bias) for m in (before, maps)])
+        first, *others = cast(tuple[nn.Conv2d, ...], tuple(self))
+        weight = first.weight  # read once, since each reading is a power iteration of the spectral norm
+        if statistics:
+            mean, std = (s[:, None, None] for s in statistics)
+            weight = weight / std
+        parts = [first._conv_forward(m, weight, first.bias) for m in (before, maps) if m is not None]
+        x = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if statistics:
+            # A map and not a number for each channel: at the borders, the kernel sees less of the means.
+            x -= first._conv_forward(mean.expand(1, *maps.shape[1:]), weight, None)
         for layer in others:
             x = layer(x)
         return x
@@ -156,4 +164,4 @@ def _halvings(c_in: int, size: tuple[int, int], widths: Sequence[int]) -> tuple[
 
 
 def _normalised(convolution: nn.Conv2d) -> list[nn.Module]:
-    return [spectral_norm(convolution), nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU(0.2)]
+    return [spectral_norm(convolution), nn.BatchNorm2d(convolution.out_channels), nn.LeakyReLU(0.2, inplace=True)]

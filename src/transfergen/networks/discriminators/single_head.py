@@ -62,7 +62,11 @@ class SingleHeadDiscriminator(TrunkDiscriminator):
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """The output of `features` -> logits (B, 1), float32. `y` is ignored."""
-        maps = [m.flatten(1) for m in self.standardized_maps(features)]
+        statistics = zip(*self.feature_statistics(), strict=True)
+        maps = [
+            ((m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]).flatten(1)
+            for m, (mean, std) in zip(self.trunk_maps(features), statistics, strict=True)
+        ]
         logits: Tensor = self.head(self.scale * torch.cat(maps, dim=1))
         return logits.float()
 

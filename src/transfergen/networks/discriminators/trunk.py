@@ -11,7 +11,7 @@ from transfergen.networks.acceleration.folding import fuse_activations
 from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, channel_statistics, check_backbone
-from transfergen.networks.discriminators.heads import Head
+from transfergen.networks.discriminators.heads import Head, Statistics
 
 
 class TrunkDiscriminator(Discriminator):
@@ -89,13 +89,6 @@ class TrunkDiscriminator(Discriminator):
         """Images (B, C, H, W) -> the output of the frozen blocks; the images themselves if nothing is frozen."""
         return self.backbone.prefix(images, self.frozen_blocks)
 
-    def standardized_maps(self, features: list[Tensor]) -> list[Tensor]:
-        """The output of `features` -> the trunk's feature maps (B, C, h, w), each channel standardised."""
-        return [
-            (m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]
-            for m, mean, std in zip(self.trunk_maps(features), *self.feature_statistics(), strict=True)
-        ]
-
     def feature_statistics(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """The means and the standard deviations (C,) of each tap's channels."""
         channels = list(self.backbone.channels)
@@ -123,16 +116,20 @@ class MultiHeadDiscriminator(TrunkDiscriminator):
         """What `features` gave -> what each head looks at, (B, C, h, w)."""
         return features
 
+    def statistics(self) -> Sequence[Statistics | None]:
+        """By what each head standardises its maps; None: by nothing."""
+        return [None] * len(self.heads)
+
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """What `features` gave -> logits (B, N), float32, those of all heads concatenated. `y` is ignored."""
-        scored = zip(self.heads, self.maps(features), strict=True)
-        return torch.cat([head(m).flatten(1).float() for head, m in scored], dim=1)
+        scored = zip(self.heads, self.maps(features), self.statistics(), strict=True)
+        return torch.cat([head(m, statistics=by).flatten(1).float() for head, m, by in scored], dim=1)
 
     def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`score` of as many reals and fakes as one batch. With a frozen trunk, reals get no gradient on the way."""
         if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
             return super().score_jointly(real, fake, y)
-        scored = zip(self.heads, self.maps(real), self.maps(fake), strict=True)
-        logits = torch.cat([head(theirs, ours).flatten(1).float() for head, ours, theirs in scored], dim=1)
+        scored = zip(self.heads, self.maps(fake), self.maps(real), self.statistics(), strict=True)
+        logits = torch.cat([head(theirs, ours, by).flatten(1).float() for head, theirs, ours, by in scored], dim=1)
         real_logits, fake_logits = logits.chunk(2)
         return real_logits, fake_logits

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from transfergen.image_shape import image_shape
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.discriminators.heads import FullyConnectedHead
+from transfergen.networks.discriminators.heads import FullyConnectedHead, Statistics
 from transfergen.networks.discriminators.trunk import MultiHeadDiscriminator
 
 
@@ -64,7 +64,14 @@ class VGGDiscriminator(MultiHeadDiscriminator):
         return [images, *state] if self.pixels and self.frozen_blocks else state
 
     def maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What `features` gave -> the images, if a head looks at them, and the trunk's standardised maps."""
+        """What `features` gave -> the images, if a head looks at them, and the trunk's maps."""
         if not self.pixels:
-            return self.standardized_maps(features)
-        return [features[0], *self.standardized_maps(features[1:] if self.frozen_blocks else features)]
+            return self.trunk_maps(features)
+        return [features[0], *self.trunk_maps(features[1:] if self.frozen_blocks else features)]
+
+    def statistics(self) -> Sequence[Statistics | None]:
+        """By what each head standardises its maps; None: by nothing."""
+        if not self.standardize_features:
+            return super().statistics()
+        of_trunk = zip(*self.feature_statistics(), strict=True)
+        return [None, *of_trunk] if self.pixels else [*of_trunk]
