@@ -39,7 +39,7 @@ class Head(nn.Sequential):
         x = torch.cat(parts) if len(parts) > 1 else parts[0]
         if statistics:
             # A map and not a number for each channel: at the borders, the kernel sees less of the means.
-            x -= first._conv_forward(mean.expand(1, *maps.shape[1:]), weight, None)
+            x += first._conv_forward(-mean.expand(1, *maps.shape[1:]), weight, None)
         for layer in others:
             x = layer(x)
         return x
