@@ -1,7 +1,7 @@
 """The project's training step, without Lightning around it, beside plain loops in bare PyTorch.
 
     python benchmarks/step_time.py run
-    python benchmarks/step_time.py run tutorial --rounds 3
+    python benchmarks/step_time.py run vgg_disc --rounds 14
     python benchmarks/step_time.py report
 
 - `tutorial`: a textbook's loop. All of VGG19 trains, and images pass through it anew in each turn, with probabilities,
@@ -10,6 +10,7 @@
 - `projected`: small heads on EfficientNet-Lite0, against FastGAN. The plain loop has the passes of the Projected GAN
   release: the generator 2 times forward and 1 time backward, the trunk 3 and 1, the heads 3 and 3. As there, the
   generator enlarges before it convolves, and the trunk convolves before it normalises.
+- `vgg_disc`: the heads of `model=vgg_disc` beside those of `model=projected_small`, on the same trunk.
 - `simultaneous`: both networks updated in turns, and both from one pass of the heads.
 
 Both sides have the same networks, batch, threads and float32. Weights are random, which take the time of trained ones.
@@ -51,6 +52,12 @@ SMALL_HEADS = [
     "discriminator=projected_small",
     "discriminator.joint_batchnorm=false",  # as the release has it
     "augment=diffaugment",
+]
+SHALLOW_VGG = [
+    "backbone=vgg19_multiscale",
+    "backbone.cut=relu3_4",
+    "backbone.taps=[relu1_2,relu2_2]",
+    "backbone.weights=random",
 ]
 
 
@@ -180,13 +187,16 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     if "projected" in args.kinds:
         release = release_step([*heads, f"data.resolution={resolution}"], batch=batch)
         yield compare("projected, beside the release's passes", release, project(heads))
+    if "vgg_disc" in args.kinds:
+        models = (project([model, *SHALLOW_VGG]) for model in ("model=projected_small", "model=vgg_disc"))
+        yield compare("vgg_disc beside projected_small, VGG19 to relu3_4", *models)
     if "simultaneous" in args.kinds:
         for model in (heads, ["experiment=cifar10", "backbone.weights=random"]):
             both = (project([*model, f"optimizer.simultaneous={value}"]) for value in ("false", "true"))
             yield compare(f"{model[0]}, simultaneous beside in turns", *both)
 
 
-KINDS = ["tutorial", "projected", "simultaneous"]
+KINDS = ["tutorial", "projected", "vgg_disc", "simultaneous"]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
