@@ -11,6 +11,7 @@
   release: the generator 2 times forward and 1 time backward, the trunk 3 and 1, the heads 3 and 3. As there, the
   generator enlarges before it convolves, and the trunk convolves before it normalises.
 - `vgg_disc`: the heads of `model=vgg_disc` beside those of `model=projected_small`, on the same trunk.
+- `memory`: the default, with freed memory as glibc treats it, and kept. Its own limits grow to what the first side has.
 - `simultaneous`: both networks updated in turns, and both from one pass of the heads.
 
 Both sides have the same networks, batch, threads and float32. Weights are random, which take the time of trained ones.
@@ -38,6 +39,7 @@ from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.build import build_module
 from transfergen.training.finite_updates import FiniteUpdates
+from transfergen.training.freed_memory import keep_freed_memory
 from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import Fakes, Generate
 
@@ -190,13 +192,22 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     if "vgg_disc" in args.kinds:
         models = (project([model, *SHALLOW_VGG]) for model in ("model=projected_small", "model=vgg_disc"))
         yield compare("vgg_disc beside projected_small, VGG19 to relu3_4", *models)
+    if "memory" in args.kinds:
+        step = project(["model=vgg_disc", *SHALLOW_VGG])
+        sides = (partial(_with_memory, step, most) for most in (64 * 2**20, 2**31 - 1))
+        yield compare("vgg_disc, freed memory kept", *sides)
     if "simultaneous" in args.kinds:
         for model in (heads, ["experiment=cifar10", "backbone.weights=random"]):
             both = (project([*model, f"optimizer.simultaneous={value}"]) for value in ("false", "true"))
             yield compare(f"{model[0]}, simultaneous beside in turns", *both)
 
 
-KINDS = ["tutorial", "projected", "vgg_disc", "simultaneous"]
+def _with_memory(step: Callable[[], None], most: int) -> None:
+    keep_freed_memory(most)
+    step()
+
+
+KINDS = ["tutorial", "projected", "vgg_disc", "memory", "simultaneous"]
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from transfergen.devices import choose_kind, device_counts
 from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.training.callbacks import ProgressBar, StatusLine, Threads
+from transfergen.training.freed_memory import keep_freed_memory
 
 PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
 """Not float16: the first overflow, which its scaler expects, would count as divergence."""
@@ -87,6 +88,8 @@ def build_trainer(
         strategy = "ddp_find_unused_parameters_true"
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
+    if accelerator == "cpu":
+        keep_freed_memory()
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
     try:
         trainer = Trainer(
