@@ -15,20 +15,30 @@ from omegaconf import OmegaConf
 from runs import called
 
 from transfergen import Generator
-from transfergen.commands.explore import between, enlarged, main, mixed, moved, page, samples, training_pictures
+from transfergen.commands.explore import (
+    BY_SEED,
+    between,
+    enlarged,
+    main,
+    mixed,
+    moved,
+    page,
+    samples,
+    training_pictures,
+)
 from transfergen.networks.generators.base import Generator as Network
 
 
 def test_samples_are_those_of_the_seeds_and_truncation_changes_them(run_dir):
     generator = Generator.from_pretrained(run_dir)
-    grid = samples(generator, 3, 4, 2.0, None)
+    grid = samples(generator, 3, 4, 2.0, BY_SEED)
     np.testing.assert_array_equal(grid, generator.grid(range(3, 7)))
-    assert not np.array_equal(grid, samples(generator, 3, 4, 0.2, None))
+    assert not np.array_equal(grid, samples(generator, 3, 4, 0.2, BY_SEED))
 
 
 def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     generator = Generator.from_pretrained(run_dir)
-    start, middle, end = (between(generator, 1, 2, part, None, None) for part in (0, 0.5, 1))
+    start, middle, end = (between(generator, 1, 2, part, BY_SEED, BY_SEED) for part in (0, 0.5, 1))
     for image, seed in ((start, 1), (end, 2)):
         expected = generator([seed])[0]
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 1
@@ -44,12 +54,12 @@ def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run
     for settings, seed, label in (
         ((1, 1, 0.5, 3, 5), 1, {3: 1, 5: 1}),
         ((1, 2, 1, 3, 5), 2, 5),
-        ((1, 2, 1, 3, None), 2, 2),
+        ((1, 2, 1, 3, BY_SEED), 2, 2),
     ):
         image = np.asarray(between(generator, *settings)).astype(int)
         assert np.abs(image - np.asarray(generator([seed], classes=[label])[0])).max() <= 1
     own = np.asarray(generator([15])[0])
-    np.testing.assert_allclose(np.asarray(moved(generator, 15, None, 0, 0)).astype(int), own, atol=1)
+    np.testing.assert_allclose(np.asarray(moved(generator, 15, BY_SEED, 0, 0)).astype(int), own, atol=1)
     styles = generator.mix_styles([1], [2], block=3, classes=[4])[0, 0].permute(1, 2, 0)
     np.testing.assert_array_equal(mixed(generator, 1, 2, 3, 4), styles)
 
@@ -68,11 +78,14 @@ def test_each_tab_shows_an_image_before_anything_is_moved(conditional_run):
     names = {part["id"]: part["props"].get("elem_id") for part in shown["components"]}
     loaded = [each for each in shown["dependencies"] if "load" in {event for _, event in each["targets"]}]
     assert {names[i] for each in loaded for i in each["outputs"]} == {"grid", "between", "mixed", "moved"}
+    choices = [part["props"] for part in shown["components"] if part["type"] == "dropdown"]
+    assert len(choices) == 5
+    assert all(dict(map(reversed, each["choices"]))[each["value"]] == "by seed" for each in choices)
 
 
 def test_each_slider_of_a_direction_changes_the_picture(run_dir):
     generator = Generator.from_pretrained(run_dir)
-    still, first, second = (moved(generator, 5, None, *steps) for steps in ((0, 0), (3, 0), (0, 3)))
+    still, first, second = (moved(generator, 5, BY_SEED, *steps) for steps in ((0, 0), (3, 0), (0, 3)))
     assert np.abs(np.asarray(still).astype(int) - np.asarray(generator([5])[0])).max() <= 1
     assert len({image.tobytes() for image in (still, first, second)}) == 3
 

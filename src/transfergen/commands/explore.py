@@ -24,6 +24,8 @@ DIRECTIONS = 6
 """Directions in the latent space that have a slider."""
 NO_TRUNCATION = 2.0
 """Position of the slider at which latents are not truncated."""
+BY_SEED = -1
+"""Choice of class that gives each seed the class it has among samples."""
 
 
 def explore(config: DictConfig) -> None:
@@ -62,45 +64,42 @@ def explore(config: DictConfig) -> None:
 main = partial(cli.run, "explore", explore)
 
 
-def samples(
-    generator: "PretrainedGenerator", seed: int, count: int, truncation: float, label: int | None
-) -> "Image.Image":
-    """A grid of `count` images, of seeds from `seed` on, and of class `label`; None: of all classes."""
-    classes = [] if label is None else [label]
+def samples(generator: "PretrainedGenerator", seed: int, count: int, truncation: float, label: int) -> "Image.Image":
+    """A grid of `count` images, of seeds from `seed` on, and of class `label` or `BY_SEED`."""
     cut = truncation if truncation < NO_TRUNCATION else None
-    return generator.grid(range(seed, seed + count), truncation=cut, classes=classes)
+    return generator.grid(range(seed, seed + count), truncation=cut, classes=_classes(label))
 
 
 def between(
-    generator: "PretrainedGenerator", first: int, second: int, part: float, label: int | None, other: int | None
+    generator: "PretrainedGenerator", first: int, second: int, part: float, label: int, other: int
 ) -> "Image.Image":
-    """The image at a fraction `part`, in [0, 1], of the way from one seed and class to others.
-
-    A class that is None is that of its seed among samples.
-    """
+    """The image at a fraction `part`, in [0, 1], of the way from one seed and class, or `BY_SEED`, to others."""
     from transfergen.images import to_pil
 
     ends = ((first, label), (second, other))
-    classes = [seed % generator.num_classes if y is None else y for seed, y in ends] if generator.num_classes else []
+    classes = [seed % generator.num_classes if y == BY_SEED else y for seed, y in ends] if generator.num_classes else []
     return to_pil(generator.interpolate([first, second], frames=[part], classes=classes)[0])
 
 
-def mixed(generator: "PretrainedGenerator", coarse: int, fine: int, block: int, label: int | None) -> "Image.Image":
-    """The image of one seed with the details of another, which begin at a block; of class `label`, or of the seeds'."""
+def mixed(generator: "PretrainedGenerator", coarse: int, fine: int, block: int, label: int) -> "Image.Image":
+    """The image of one seed with the details of another, which begin at a block; of class `label`, or `BY_SEED`."""
     from transfergen.images import to_pil
 
-    classes = [] if label is None else [label]
-    return to_pil(generator.mix_styles([coarse], [fine], block=block, classes=classes)[0, 0])
+    return to_pil(generator.mix_styles([coarse], [fine], block=block, classes=_classes(label))[0, 0])
 
 
-def moved(generator: "PretrainedGenerator", seed: int, label: int | None, *steps: float) -> "Image.Image":
+def moved(generator: "PretrainedGenerator", seed: int, label: int, *steps: float) -> "Image.Image":
     """The image of a seed's latent that is moved along each direction, by so many standard deviations."""
     import torch
 
     from transfergen.images import to_pil
 
     offset = torch.tensor([steps], dtype=torch.float) @ generator.directions(len(steps))
-    return to_pil(generator.vary(seed, offset, classes=[] if label is None else [label])[0])
+    return to_pil(generator.vary(seed, offset, classes=_classes(label))[0])
+
+
+def _classes(label: int) -> list[int]:
+    return [] if label == BY_SEED else [label]
 
 
 def enlarged(picture: "Image.Image") -> "Image.Image":
@@ -230,8 +229,8 @@ def _directions(generator: "PretrainedGenerator", page: Any) -> None:
 def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any:
     import gradio as gr
 
-    names = [(str(i), i) for i in range(generator.num_classes)]
-    return gr.Dropdown(names, value=None, label=label, visible=bool(names), elem_id="label")
+    names = [("by seed", BY_SEED), *((str(i), i) for i in range(generator.num_classes))]
+    return gr.Dropdown(names, value=BY_SEED, label=label, visible=generator.num_classes > 0, elem_id="label")
 
 
 def _text(words: str) -> Any:
