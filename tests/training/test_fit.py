@@ -67,6 +67,8 @@ def test_curves_and_pictures_are_over_images_seen(finished):
         "gradient_norm/discriminator",
         "gradient_norm/generator",
         "images_per_second",
+        "learning_rate/discriminator",
+        "learning_rate/generator",
         "threads",
         "metrics/sliced_wasserstein",
         "metrics/kernel_distance",

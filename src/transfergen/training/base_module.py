@@ -100,6 +100,9 @@ class GenerativeModule(LightningModule):
         now, (then, images_then) = time.perf_counter(), self._clock
         scalars["images_per_second"] = (self.images_seen - images_then) / (now - then)
         scalars["threads"] = torch.get_num_threads()
+        optimizers = self.trainer.optimizers
+        for name, optimizer in zip(("discriminator", "generator")[-len(optimizers) :], optimizers, strict=True):
+            scalars[f"learning_rate/{name}"] = optimizer.param_groups[0]["lr"]
         scalars |= here
         self._clock = (now, self.images_seen)
         for logger in self.loggers:
