@@ -20,7 +20,7 @@ from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
-from transfergen.runs.generator_files import save_generator
+from transfergen.runs.generator_files import save_generator, unseen_settings
 from transfergen.transfer.initialisation import copy_weights, initialise, load_source_generator, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -38,10 +38,10 @@ def equal(a, b):
     return all(torch.equal(value, b[name]) for name, value in a.state_dict().items() if isinstance(value, torch.Tensor))
 
 
-def save_run(folder, *, generator=None, discriminator=None, left_out=()):
+def save_run(folder, *, generator=None, discriminator=None, left_out=(), config=DCGAN_CONFIG):
     """Write what `initialise` reads of a run directory, with a checkpoint without the tensors named in `left_out`."""
     if generator is not None:
-        save_generator(folder, generator, DCGAN_CONFIG, ema=True, images_seen=1)
+        save_generator(folder, generator, config, ema=True, images_seen=1)
     if discriminator is not None:
         state = {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
         names = [f"discriminator.{name}" for name in left_out]
@@ -85,11 +85,14 @@ def test_a_source_of_other_channels_is_refused_and_one_of_another_aspect_is_not(
 
 def test_a_training_starts_from_a_run_and_does_not_need_it_when_resumed(tmp_path):
     generator, discriminator = DCGAN(resolution=32, width=8), DCGANDiscriminator(resolution=32, width=8)
-    source = save_run(tmp_path / "source", generator=generator, discriminator=discriminator)
+    config = DCGAN_CONFIG | {"width": 8, "low_pass": True}
+    source = save_run(tmp_path / "source", generator=generator, discriminator=discriminator, config=config)
     options = [*ANY_MODEL, *SMALL_MODELS["dcgan"], f"init_from.generator={source}", f"init_from.discriminator={source}"]
     options += ["optimizer.generator.lr=0", "optimizer.discriminator.lr=0", "max_images=8"]
     code, _, err = train(tmp_path / "run", *options, small=False)
     assert code == 0, err
+    (line,) = [line for line in (tmp_path / "run" / "train.log").read_text().splitlines() if "init_from" in line]
+    assert "generator.low_pass is true in the source and false here; set generator.low_pass=true" in line
     saved = saved_weights(tmp_path / "run")
     for name, network in (("generator", generator), ("discriminator", discriminator)):
         for key, tensor in network.named_parameters(name):
@@ -97,6 +100,14 @@ def test_a_training_starts_from_a_run_and_does_not_need_it_when_resumed(tmp_path
     shutil.rmtree(source)
     code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", "max_images=16", small=False)
     assert code == 0, err
+
+
+def test_settings_are_unseen_if_all_tensors_have_the_shapes_that_they_would_have_otherwise():
+    ours = DCGAN_CONFIG | {**SMALL_DCGAN, "aspect": [1, 1], "low_pass": False}
+    theirs = DCGAN_CONFIG | {"resolution": 48, "width": 8, "aspect": [2, 1], "low_pass": True}  # 48 px are for 4:3
+    assert unseen_settings(theirs, ours) == {"low_pass": True}
+    assert unseen_settings(ours, ours) == {}
+    assert unseen_settings({"_target_": "transfergen.networks.generators.resnet.ResNet", "low_pass": True}, ours) == {}
 
 
 def on_vgg(weights):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,32 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
     if hashlib.sha256(weights.read_bytes()).hexdigest() != metadata["sha256"]:
         raise ValueError(f"{override}={folder}: {weights.name} is damaged: its SHA-256 is not that of its JSON")
     return generator.eval().requires_grad_(False)
+
+
+def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in which two generators of one class differ, although their tensors have the same names and shapes.
+
+    Args:
+        theirs: a class as `_target_`, and the arguments that build it.
+        ours: the same of the other generator.
+
+    Returns:
+        Each argument with its value in `theirs`. Where the classes differ, there are none.
+    """
+
+    def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            return {name: tensor.shape for name, tensor in build_generator(config).state_dict().items()}
+
+    if theirs["_target_"] != ours["_target_"]:
+        return {}
+    differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
+    unseen = {}
+    for name, value in differing.items():
+        with suppress(ValueError):  # one that does not fit our other settings changes tensors
+            if shapes({**ours, name: value}) == shapes(ours):
+                unseen[name] = value
+    return unseen
 
 
 def build_generator(config: Mapping[str, Any]) -> Generator:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from transfergen.config import instantiate
 from transfergen.image_shape import image_shape
@@ -49,7 +49,8 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     check_generator_shape(generator, shape)
     mixture = config.transfer.new_classes == "mixture"
     if fresh:
-        initialise(generator, discriminator, config.init_from, mixture=mixture)
+        settings: Any = OmegaConf.to_container(config.generator, resolve=True)
+        initialise(generator, discriminator, config.init_from, settings=settings, mixture=mixture)
     elif mixture:
         mix_classes(generator, None)
     objective, encoder = instantiate(config.objective), instantiate(config.encoder)

@@ -1,5 +1,6 @@
 """Initial weights from a training run, a file of weights, or a model on the Hugging Face hub."""
 
+import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +19,7 @@ from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
-from transfergen.runs.generator_files import load_pretrained, locate, read_metadata
+from transfergen.runs.generator_files import load_pretrained, locate, read_metadata, unseen_settings
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, read_public
 
@@ -33,6 +34,7 @@ def initialise(
     discriminator: Discriminator | None,
     init_from: Mapping[str, Any],
     *,
+    settings: Mapping[str, Any] | None = None,
     mixture: bool = False,
 ) -> None:
     """Copy weights into the networks as the config node `init_from` says.
@@ -42,6 +44,8 @@ def initialise(
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
             rules that rename their tensors; and in `layout` the project that has published them, or None.
+        settings: the generator's class and arguments; those that its source has otherwise, though the tensors do not
+            show it, are logged. None: they are not compared.
         mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
 
     Raises:
@@ -58,7 +62,8 @@ def initialise(
             continue
         if network is None:
             raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
-        state, left_out, channels = _read(str(path), name, setting, init_from)
+        state, left_out, config = _read(str(path), name, setting, init_from)
+        channels = None if config is None else config.get("image_channels", 3)
         ours = network.image_channels
         if None not in (ours, channels) and ours != channels:
             raise ValueError(
@@ -68,6 +73,8 @@ def initialise(
         state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         copy_weights(state, network, f"{setting}={path}", left_out)
+        if network is generator and config and settings:
+            _log_unseen_settings(config, settings, f"{setting}={path}")
         if mixture and network is generator:
             mix_classes(generator, state)
         for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
@@ -174,21 +181,20 @@ class _Source(NamedTuple):
     """The tensors by their names."""
     left_out: Collection[str] = ()
     """Names of those that checkpoints leave out, since other files hold them."""
-    image_channels: int | None = None
-    """The number of channels of the images that the network was trained on; None: the file does not say."""
+    config: Mapping[str, Any] | None = None
+    """The network's class as `_target_` and its arguments; None: the file does not say."""
 
 
 def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]) -> _Source:
     if public := read_public(network, init_from):
-        return _Source(public.state, image_channels=public.config.get("image_channels", 3))
+        return _Source(public.state, config=public.config)
     path = locate(source, setting)
     if path.is_dir():
         if network == "discriminator":
             return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
         state = read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting)
         described = (path / artefacts.GENERATOR_METADATA).is_file()
-        channels = read_metadata(path, setting)["generator"].get("image_channels", 3) if described else None
-        return _Source(state, image_channels=channels)
+        return _Source(state, config=read_metadata(path, setting)["generator"] if described else None)
     if path.exists() or path.suffix in WEIGHT_FILES:
         return _Source(read_state_dict(path, setting))
     if HUB_NAME.fullmatch(source):
@@ -212,8 +218,14 @@ def _read_discriminator(checkpoint: Path, setting: str) -> _Source:
     }
     if not tensors:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
-    channels = config.get("ordinary", config).get("image_channels", 3)
-    return _Source(tensors, {name.removeprefix(prefix) for name in left_out}, channels)
+    return _Source(tensors, {name.removeprefix(prefix) for name in left_out}, config.get("ordinary", config))
+
+
+def _log_unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any], source: str) -> None:
+    for name, value in unseen_settings(theirs, ours).items():
+        there, here = (json.dumps(each, separators=(",", ":")) for each in (value, ours[name]))
+        key = f"generator.{name}"
+        log.warning(f"{source}: {key} is {there} in the source and {here} here; set {key}={there} to keep the source's")
 
 
 def _digest(trunk: Backbone) -> str:
