@@ -52,6 +52,7 @@ def reds(pictures):
         "train-{0000,0001}.tar",
         "train-{*0,0001..0001}.tar",  # a list of a pattern and a range
         "train-{0001,0000..0001}.tar",  # which names a shard twice
+        "train-{*0,0000,0001}.tar",  # and so does a pattern
         "train-*.tar",
         "",
     ],
