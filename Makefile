@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+RUN_NOTEBOOK = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --nbmake --nbmake-timeout 1800 -o faulthandler_timeout=3600
 
-.PHONY: setup lock audit docker docs demo test test-faults lint type notebook bench
+.PHONY: setup lock audit docker docs demo test test-faults lint type notebook notebook-outputs bench
 
 setup: .venv/.installed
 
@@ -32,7 +33,11 @@ test-faults: setup
 	$(BIN)/python -m pytest -m faults
 
 notebook: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --nbmake --nbmake-timeout 1800 docs/quickstart.ipynb
+	$(RUN_NOTEBOOK) docs/quickstart.ipynb
+
+notebook-outputs: setup
+	$(RUN_NOTEBOOK) --overwrite docs/quickstart.ipynb
+	$(BIN)/python docs/clean_notebook.py docs/quickstart.ipynb
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
-"""MkDocs hooks: pages from outside docs/, the pages of the API reference, and formulas as MathML.
+"""MkDocs hooks: pages from outside docs/, the notebook, the pages of the API reference, and formulas as MathML.
 
 The site works from a folder, without a network: formulas need no script, and nothing comes from another host.
 """
 
+import json
 import posixpath
 import re
 from html import unescape
@@ -27,13 +28,31 @@ LETTERS = {  # browsers ignore these variants of letters, but know the letters o
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the repository's own pages, and a page of the API reference for each room of the package."""
+    """Add the repository's own pages, the notebook, and a page of the API reference for each room of the package."""
+    files.append(File.generated(config, "quickstart.md", content=notebook_page(ROOT / "docs" / "quickstart.ipynb")))
     for name in OUTSIDE:
         files.append(_outside(name, config))
     for room in rooms():
         title, options = f"transfergen.{room}", "    options:\n      show_submodules: true\n"
         files.append(File.generated(config, f"reference/{room}.md", content=f"# {title}\n\n::: {title}\n{options}"))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its words, its code, and what the code printed and showed."""
+    parts = []
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            language, source = ("bash", source[7:]) if source.startswith("%%bash\n") else ("python", source)
+            source = f"```{language}\n{source}\n```"
+        parts.append(source)
+        for output in cell.get("outputs", ()):
+            if png := "".join(output.get("data", {}).get("image/png", "")).replace("\n", ""):
+                parts.append(f'<img alt="the images" src="data:image/png;base64,{png}">')
+            elif text := "".join(output.get("text", "")):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts)
 
 
 def rooms() -> list[str]:
@@ -49,7 +68,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def moved(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(folder, link[2])).removeprefix("docs/")
-        target = "index.md" if target == "README.md" else target
+        target = {"README.md": "index.md", "quickstart.ipynb": "quickstart.md"}.get(target, target)
         if target.endswith((".png", ".jpg")) and files.get_file_from_path(target) is None and (ROOT / target).exists():
             files.append(_outside(target, config))
         return link[1] + posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".") + link[3]

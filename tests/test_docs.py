@@ -1,5 +1,6 @@
 """The docs are true: commands compose, names exist, links lead somewhere, tables match the code, the site builds."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -137,6 +138,22 @@ def test_metrics_of_the_docs_can_be_used_in_any_loop(capsys):
     assert {"FrechetDistance", "KernelDistance", "recall"} < set(re.findall(r"'(\w+)'", capsys.readouterr().out))
 
 
+def test_notebook_is_kept_with_its_outputs_and_without_what_differs_between_machines():
+    text = (ROOT / "docs" / "quickstart.ipynb").read_text()
+    assert len(text) < 600_000
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    printed = []
+    for cell in cells:
+        source, outputs = "".join(cell["source"]), cell["outputs"]
+        kinds = {kind for output in outputs for kind in output.get("data", {output["output_type"]: None})}
+        last = source.splitlines()[-1]
+        expected = "stream" if source.startswith("%%bash") or last.startswith("print(") else "image/png"
+        assert expected in kinds, source
+        printed += ["".join(output.get("text", "")) for output in outputs]
+    assert len(cells) >= 9
+    assert not re.search(r"(?<![\w.~])/\w|[\r\x1b]|images/s|\d{4}-\d\d-\d\d", "\n".join(printed))  # paths, bars, times
+
+
 def test_site_builds_offline_without_a_dead_link(tmp_path):
     """Strict: a wrong link, anchor, image or docstring, or a page outside the navigation, ends the build."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
@@ -147,6 +164,7 @@ def test_site_builds_offline_without_a_dead_link(tmp_path):
     rooms = {name for name in pages if name.startswith("reference/")}
     assert {name for name in rooms if f'href="{name}"' not in pages["index.html"]} == set(), "not in the navigation"
     assert "<math" in pages["methods/gan.html"]
+    assert 'src="data:image/png;base64,' in pages["quickstart.html"]
     assert (tmp_path / "search" / "search_index.js").exists()
     for name, html in pages.items():
         assert re.findall(r"""(?:src|<link[^>]*href)=["'](?:https?:)?//[^"']+""", html) == [], name
