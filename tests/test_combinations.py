@@ -18,6 +18,7 @@ from transfergen.training import fit
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.trainer import build_trainer
+from transfergen.transfer import ewc
 
 
 def options(group, *without):
@@ -60,6 +61,12 @@ def combinations():
         yield generator, discriminator, objective, optimizer, transfer, augment, turns
 
 
+@pytest.fixture
+def _few_images(monkeypatch):
+    """The Fisher information of `transfer=domain_adaptation` is that of one batch, not of 32."""
+    monkeypatch.setattr(ewc, "BATCHES", 1)
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     """A run directory with a generator of the same config: a teacher, or a source."""
@@ -80,6 +87,7 @@ def composed(*overrides):
         return compose("train", overrides=[*ANY_MODEL, "data.source.train=8", *overrides])
 
 
+@pytest.mark.usefixtures("_few_images")
 @pytest.mark.parametrize("combination", list(combinations()), ids="-".join)
 def test_combination_takes_a_step_and_its_generator_is_saved_and_loaded(combination, sources, tmp_path):
     generator, discriminator, objective, optimizer, transfer, augment, turns = combination
@@ -133,19 +141,19 @@ STRATEGIES = {
 }
 
 
-def trained(rank, folder, models):
-    """The sums of all weights after two steps of each model on this rank."""
+def trained(rank, folder, configs):
+    """The sums of all weights after the training of each config on this rank."""
     sums, end = {}, GenerativeModule.on_train_end
 
     def on_train_end(module):
         sums[module.trainer.default_root_dir] = [float(p.double().abs().sum()) for p in module.parameters()]
         end(module)
 
-    with mock.patch.object(GenerativeModule, "on_train_end", on_train_end):
-        for name, overrides in models.items():
+    few_images = mock.patch.object(ewc, "BATCHES", 1)
+    with few_images, mock.patch.object(GenerativeModule, "on_train_end", on_train_end):
+        for name, config in configs.items():
             (folder / name).mkdir(exist_ok=True)
-            config = composed(*overrides, "trainer.devices=2", "optimizer.d_steps=1", "max_images=16")
-            fit.train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), folder / name)
+            fit.train(OmegaConf.create(config), folder / name)
     return sums
 
 
@@ -159,7 +167,12 @@ def both(tmp_path_factory):
     strategies = {name: list(options) for name, options in STRATEGIES.items()}
     strategies["distillation"].append(f"transfer.teacher={source}")
     strategies["domain_adaptation"].append(f"transfer.source={source}")
-    return on_two_ranks(folder, trained, folder, SMALL_MODELS | strategies, joined=False), folder
+    two_steps = ["trainer.devices=2", "optimizer.d_steps=1", "max_images=16"]
+    configs = {
+        name: OmegaConf.to_container(composed(*options, *two_steps), resolve=True)
+        for name, options in (SMALL_MODELS | strategies).items()
+    }
+    return on_two_ranks(folder, trained, folder, configs, joined=False), folder
 
 
 @pytest.mark.parametrize("model", [*SMALL_MODELS, *STRATEGIES])
