@@ -2,16 +2,13 @@
 
 import importlib.util
 import inspect
-import multiprocessing
 import os
 import socket
 import traceback
 
 import torch
 import torch.distributed as dist
-
-_FORKS = multiprocessing.get_context("forkserver")  # of a process that has only imported what takes seconds
-_FORKS.set_forkserver_preload(["pytest", "transfergen.training.fit", "transfergen.commands.train", "datasets", "timm"])
+from forks import FORKS
 
 
 def on_two_ranks(folder, work, *arguments, joined=True):
@@ -26,7 +23,7 @@ def on_two_ranks(folder, work, *arguments, joined=True):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     given = (folder, port, joined, inspect.getfile(work), work.__name__, arguments)
-    ranks = [_FORKS.Process(target=_run, args=(rank, *given)) for rank in (0, 1)]
+    ranks = [FORKS.Process(target=_run, args=(rank, *given)) for rank in (0, 1)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

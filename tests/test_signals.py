@@ -1,18 +1,15 @@
 """Signals and lost processes, as real processes meet them."""
 
-import fcntl
 import os
 import select
 import signal
-import subprocess
-import sys
-import termios
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forks import start_python
 from runs import ANY_MODEL, ROOT, SMALL_MODELS
 
 SMALL = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "trainer.max_epochs=100000", "evaluation.count=16"]
@@ -35,19 +32,18 @@ def alive(pid):
 
 
 class Running:
-    """A training in a process group of its own."""
+    """A training in a session of its own."""
 
-    def __init__(self, run_dir, *overrides, start=(str(ROOT / "train.py"),), **streams):
+    def __init__(self, run_dir, *overrides, start=(str(ROOT / "train.py"),), terminal=None):
         self.run_dir = run_dir
-        command = [sys.executable, *start, f"hydra.run.dir={run_dir}", *SMALL, *overrides]
-        streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | streams
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, text=True, env=env, start_new_session=True, **streams)
+        self.stderr = run_dir.with_name(f"{run_dir.name}.stderr")
+        streams = {"stderr": str(self.stderr)} if terminal is None else {"stdout": terminal, "stderr": terminal}
+        self.process = start_python(*start, f"hydra.run.dir={run_dir}", *SMALL, *overrides, **streams)
 
     def wait_for(self, condition):
         deadline = time.monotonic() + 120
         while not condition():
-            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
+            assert self.process.exitcode is None, self.stderr.exists() and self.stderr.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return self
@@ -59,12 +55,12 @@ class Running:
     def end(self, timeout=60):
         """Exit code and what was on stderr; nobody is left behind."""
         family = children(self.process.pid)
-        _, err = self.process.communicate(timeout=timeout)
+        self.process.join(timeout)
         deadline = time.monotonic() + 10
         while any(map(alive, family)):
             assert time.monotonic() < deadline, "a process is left behind"
             time.sleep(0.1)
-        return self.process.returncode, err
+        return self.process.exitcode, self.stderr.exists() and self.stderr.read_text()
 
     def images_saved(self):
         saved = torch.load(self.run_dir / "checkpoints" / "last.ckpt", weights_only=True)
@@ -78,7 +74,7 @@ def test_signal_saves_the_step_that_it_came_in_and_ends_with_its_code(tmp_path, 
     if number == signal.SIGINT:
         os.killpg(running.process.pid, number)  # a terminal sends it to all
     else:
-        running.process.send_signal(number)
+        os.kill(running.process.pid, number)
     code, err = running.end()
     assert code == 128 + number, err
     saved = running.images_saved()
@@ -92,13 +88,11 @@ def test_signal_saves_the_step_that_it_came_in_and_ends_with_its_code(tmp_path, 
 def test_a_closed_terminal_ends_a_training_with_a_checkpoint(tmp_path):
     """It sends SIGHUP and takes no more output, of which the progress bar has much."""
     screen, terminal = os.openpty()
-    ours = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    controlling = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # noqa: E731
-    running = Running(tmp_path, **ours, preexec_fn=controlling)
-    os.close(terminal)
+    running = Running(tmp_path, terminal=os.ttyname(terminal))
     reader = threading.Thread(target=read_all, args=(screen, stop := threading.Event()))
     reader.start()
     running.wait_for_steps()
+    os.close(terminal)
     stop.set()
     reader.join()
     os.close(screen)
@@ -119,7 +113,7 @@ def test_no_process_is_left_of_a_training_that_ends_when_its_second_rank_has_jus
     running = Running(tmp_path, "trainer.devices=2")
     running.wait_for(lambda: children(running.process.pid))
     number = getattr(signal, name)
-    running.process.send_signal(number)
+    os.kill(running.process.pid, number)
     code, err = running.end()
     assert code == (-number if name == "SIGKILL" else 128 + number)
     assert name == "SIGKILL" or "transfergen: SIGTERM: ended before all was done\n" in err
@@ -129,7 +123,7 @@ def test_a_rank_that_is_killed_ends_the_whole_run(tmp_path):
     """Lightning starts rank 1 from sys.argv, which differs between `python -m` and a script such as train.py."""
     start = ["-m", "transfergen", "train"]
     running = Running(tmp_path / "run", "trainer.devices=2", start=start).wait_for_steps()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
     other = [pid for pid in children(running.process.pid) if alive(pid)]
     os.kill(other[0], signal.SIGKILL)
     code, err = running.end(timeout=60)
