@@ -6,6 +6,7 @@ from functools import cache
 
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -22,13 +23,21 @@ class Parts(list):
 
 
 def share_configs():
-    """From now on Hydra keeps each parsed override, and each config of shipped files before single values are set.
+    """From now on Hydra keeps each parsed override, each shipped file, and their configs before single values are set.
 
     To compose took a third of a small training's time. Each config is still a copy of its own, and files of other
     folders are read again.
     """
     known, compose = {}, ConfigLoaderImpl._compose_config_from_defaults_list
+    files, read = {}, ConfigRepository.load_config
     parse = cache(OverridesParser.create().parse_rule)
+
+    def load(repo, config_path):
+        if [source.path for source in repo.get_sources()] != SHIPPED:
+            return read(repo, config_path)
+        if files.get(config_path) is None:  # a file that is not there may come, as with a plugin
+            files[config_path] = read(repo, config_path)
+        return copy.deepcopy(files[config_path])
 
     def list_parts(repo, config_name, overrides_list, **options):
         if [source.path for source in repo.get_sources()] != SHIPPED:
@@ -48,6 +57,7 @@ def share_configs():
             defaults.composed = compose(loader, defaults, repo)
         return copy.deepcopy(defaults.composed)
 
+    ConfigRepository.load_config = load
     config_loader_impl.create_defaults_list = list_parts
     ConfigLoaderImpl._compose_config_from_defaults_list = compose_parts
     OverridesParser.parse_rule = lambda parser, *rule: parse(*rule)
