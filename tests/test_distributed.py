@@ -29,12 +29,12 @@ OPTIONS = {
 }
 
 
-def trained(rank, folder):
-    """What this rank has seen and become after an epoch with each of the options, one after the other."""
-    return {name: epoch(folder / name / "run", overrides) for name, overrides in OPTIONS.items()}
+def trained(rank, folder, configs):
+    """What this rank has seen and become after an epoch with each of the configs, one after the other."""
+    return {name: epoch(folder / name / "run", config) for name, config in configs.items()}
 
 
-def epoch(run_dir, overrides):
+def epoch(run_dir, config):
     run_dir.mkdir(parents=True, exist_ok=True)
     found, seen, end, step = {}, [], GAN.on_train_end, GAN.training_step
 
@@ -49,10 +49,8 @@ def epoch(run_dir, overrides):
         found["joined"] = getattr(module.discriminator, "joined", [])
         end(module)
 
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        config = compose("train", overrides=[*overrides, "trainer.max_epochs=1", "trainer.devices=2"])
     with mock.patch.multiple(GAN, training_step=training_step, on_train_end=on_train_end):
-        fit.train(OmegaConf.create(OmegaConf.to_container(config, resolve=True)), run_dir)
+        fit.train(OmegaConf.create(config), run_dir)
     return found | {"seen": seen}
 
 
@@ -60,7 +58,13 @@ def epoch(run_dir, overrides):
 def both(tmp_path_factory):
     """What each of two ranks has seen and become, and the folder of their runs."""
     folder = tmp_path_factory.mktemp("ranks")
-    return on_two_ranks(folder, trained, folder, joined=False), folder
+    one_epoch = ["trainer.max_epochs=1", "trainer.devices=2"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        configs = {
+            name: OmegaConf.to_container(compose("train", overrides=[*overrides, *one_epoch]), resolve=True)
+            for name, overrides in OPTIONS.items()
+        }
+    return on_two_ranks(folder, trained, folder, configs, joined=False), folder
 
 
 @pytest.fixture(params=OPTIONS)
