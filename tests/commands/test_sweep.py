@@ -2,13 +2,10 @@
 
 import inspect
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forks import start_python
 from runs import ANY_MODEL, SMALL_MODELS, command, train
 
 from transfergen.commands.sweep import PENALTY, collect, plot, run_trial, trials_left, varied
@@ -99,21 +96,16 @@ def test_a_killed_search_goes_on_from_its_database(tmp_path, monkeypatch):
     script, folder = tmp_path / "search.py", tmp_path / "sweep"
     script.write_text(SEARCH)
     search = ["-m", "experiment=sweep", *SMALL, f"hydra.sweep.dir={folder}"]
-    first = subprocess.Popen(
-        [sys.executable, str(script), *search, "trials=500"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    first = start_python(str(script), *search, "trials=500")
     try:
         deadline = time.monotonic() + 240
         while len(list(folder.glob("*/trial.json"))) < 2:
             assert time.monotonic() < deadline
-            assert first.poll() is None
+            assert first.exitcode is None
             time.sleep(0.05)
     finally:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        first.kill()
+        first.join()
     storage = f"sqlite:///{folder / 'study.db'}"
     before = 1000 - trials_left(storage, "transfergen", 1000)
     assert before >= 1
