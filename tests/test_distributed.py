@@ -5,15 +5,18 @@ from unittest import mock
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning import LightningModule
 from omegaconf import OmegaConf
 from ranks import on_two_ranks
 from runs import ANY_MODEL, SMALL, SMALL_MODELS
+from torch import nn
 
 import transfergen.commands.train  # noqa: F401  registers the resolver of the run directory
 from transfergen.config import CONF_DIR
+from transfergen.networks.layers.sync_batchnorm import SyncBatchNorm2d
 from transfergen.training import fit
 from transfergen.training.gan_module import GAN
-from transfergen.training.trainer import SyncBatchNorm, build_trainer
+from transfergen.training.trainer import build_trainer
 
 OPTIONS = {
     "feature_extraction": SMALL,
@@ -104,7 +107,11 @@ def test_one_run_directory_counts_the_images_of_both(ranks):
 def test_batch_normalisation_sees_all_ranks_unless_it_is_turned_off(tmp_path, sync_batchnorm):
     given = {"run_dir": tmp_path, "callbacks": [], "accelerator": "cpu", "devices": 2}
     trainer = build_trainer(**given, sync_batchnorm=sync_batchnorm)
-    assert isinstance(trainer.strategy._layer_sync, SyncBatchNorm) == sync_batchnorm
+    module = LightningModule()
+    module.norm = nn.BatchNorm2d(1)
+    for callback in trainer.callbacks:
+        callback.setup(trainer, module, stage="fit")
+    assert isinstance(module.norm, SyncBatchNorm2d) == sync_batchnorm
 
 
 @pytest.mark.parametrize("strategy", ["auto", "ddp"])

@@ -9,25 +9,15 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig
 
-PATHS = {
-    *(
-        "run",
-        "fake",
-        "real",
-        "save_stats",
-        "out",
-        "invert",
-        "web_runtime",
-        "sweep",
-        "resume",
-        "data.path",
-        "data.source.test_path",
-        "data.cache_dir",
-        "init_from.generator",
-    ),
-    *("init_from.discriminator", "backbone.weights", "metrics.weights", "transfer.teacher", "transfer.source"),
-    *("hydra.run.dir", "hydra.sweep.dir"),
-}
+_UNTYPED_PATHS = (
+    "run fake real save_stats out invert web_runtime sweep resume data.path data.cache_dir init_from.generator "
+    "init_from.discriminator"
+)
+_TYPED_PATHS = (
+    "data.source.test_path backbone.weights metrics.weights transfer.teacher transfer.source hydra.run.dir "
+    "hydra.sweep.dir"
+)
+PATHS = {*_UNTYPED_PATHS.split(), *_TYPED_PATHS.split()}
 """The settings that hold a path, or a name on the hub."""
 
 TAKEN_BY = {
@@ -44,8 +34,7 @@ _TYPES: dict[Any, str] = {
     float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
-    str | None: "run fake real save_stats out web_runtime invert sweep resume init_from.generator "
-    "init_from.discriminator data.path data.cache_dir",
+    str | None: _UNTYPED_PATHS,
     Sequence[int]: "interpolate coarse fine",
     Sequence[int | Mapping[int, float]]: "classes",
     Sequence[str]: "runs trust extra",

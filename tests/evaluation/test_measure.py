@@ -76,6 +76,7 @@ def test_the_distances_of_classes_and_of_an_extrapolation_are_warned_of_by_their
     less = ImageSet("samples", images.features[:-1], labels=images.labels[:-1])
     settings = {"extractor": PixelFeatures(size=2), "real": images, "references": images, "searched": "real"}
     for fake, biased in ((images, False), (less, True)):
-        for record in Comparison({}, fake=fake, **settings).further(["class_frechet", "frechet_infinity"]):
+        for name in ("class_frechet", "frechet_infinity"):
+            record = Comparison({}, fake=fake, **settings).further(name)
             assert ("11 images is biased upwards" in record.get("warning", "")) == biased
             assert ("warning" in record) == biased

@@ -20,8 +20,8 @@ from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
-from transfergen.runs.generator_files import save_generator, unseen_settings
-from transfergen.transfer.initialisation import copy_weights, initialise, load_source_generator, rename
+from transfergen.runs.generator_files import load_pretrained, save_generator, unseen_settings
+from transfergen.transfer.initialisation import copy_weights, initialise, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
 DCGAN_CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN"}
@@ -302,7 +302,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
     other = DCGAN(**SMALL_DCGAN)
     initialise(other, None, init_from("owner/model"))
     assert equal(other, generator)
-    loaded = load_source_generator("owner/model", "transfer.teacher")
+    loaded, *_ = load_pretrained("owner/model", "transfer.teacher")
     assert equal(loaded, generator)
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -311,7 +311,7 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
 
 def test_a_source_generator_that_does_not_exist_is_refused_with_its_setting(tmp_path):
     with pytest.raises(ValueError, match=r"transfer\.teacher=.*it holds no generator\.json"):
-        load_source_generator(str(tmp_path), "transfer.teacher")
+        load_pretrained(str(tmp_path), "transfer.teacher")
 
 
 def test_the_first_rule_that_matches_a_whole_name_renames_it():

@@ -98,7 +98,7 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
     earlier = _earlier(out, result)
     artefacts.write_json(out, result | earlier)  # now, in case one of the following fails
     for name in config.extra:
-        result["metrics"] += comparison.further([name])
+        result["metrics"].append(comparison.further(name))
         artefacts.write_json(out, result | earlier)
     for warning in dict.fromkeys(record["warning"] for record in result["metrics"] if "warning" in record):
         log.warning(warning)

@@ -1,7 +1,7 @@
 """`transfergen explore`: a page on this machine to look at a trained generator's images."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,17 +163,13 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
             settings = [seed, count, truncation, _class_choice(generator)]
             button = gr.Button("Show", variant="primary", elem_id="show")
             grid = _image("grid")
-            show = lambda *values: enlarged(samples(generator, *values))  # noqa: E731
-            for event in (button.click, blocks.load):
-                event(show, settings, grid, api_visibility="private")
+            _connect((button.click, blocks.load), partial(samples, generator), settings, grid)
         with gr.Tab("Between two"):
             ends = [gr.Number(value, label=f"{side} seed", precision=0) for value, side in ((1, "from"), (2, "to"))]
             part = gr.Slider(0, 1, 0.5, step=0.05, label="part of the way", elem_id="part")
             settings = [*ends, part, _class_choice(generator, "from class"), _class_choice(generator, "to class")]
             middle = _image("between")
-            blend = lambda *values: enlarged(between(generator, *values))  # noqa: E731
-            for event in (blocks.load, *(control.change for control in settings)):
-                event(blend, settings, middle, api_visibility="private")
+            _connect(_changes(blocks, settings), partial(between, generator), settings, middle)
         if generator.latent_blocks:
             with gr.Tab("Styles"):
                 _styles(generator, blocks)
@@ -186,8 +182,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
                 query = gr.Number(0, label="seed", precision=0)
                 button = gr.Button("Search", variant="primary")
                 beside = _image("nearest")
-                find = lambda seed: enlarged(search(seed))  # noqa: E731
-                button.click(find, query, beside, api_visibility="private")
+                _connect((button.click,), search, query, beside)
     return blocks
 
 
@@ -199,10 +194,7 @@ def _styles(generator: "PretrainedGenerator", page: Any) -> None:
     seeds = [gr.Number(value, label=f"{side} seed", precision=0) for value, side in ((1, "coarse"), (2, "fine"))]
     block = gr.Slider(1, last, (last + 1) // 2, step=1, label="first block of the fine seed", elem_id="block")
     settings = [*seeds, block, _class_choice(generator)]
-    image = _image("mixed")
-    mix = lambda *values: enlarged(mixed(generator, *values))  # noqa: E731
-    for event in (page.load, *(control.change for control in settings)):
-        event(mix, settings, image, api_visibility="private")
+    _connect(_changes(page, settings), partial(mixed, generator), settings, _image("mixed"))
 
 
 def _directions(generator: "PretrainedGenerator", page: Any) -> None:
@@ -221,9 +213,18 @@ def _directions(generator: "PretrainedGenerator", page: Any) -> None:
             settings += [gr.Slider(-3, 3, 0, step=0.1, label=name, elem_id=name.replace(" ", "")) for name in names]
         with gr.Column():
             image = _image("moved")
-    move = lambda *values: enlarged(moved(generator, *values))  # noqa: E731
-    for event in (page.load, *(control.change for control in settings)):
-        event(move, settings, image, api_visibility="private")
+    _connect(_changes(page, settings), partial(moved, generator), settings, image)
+
+
+def _changes(page: Any, settings: list[Any]) -> list[Any]:
+    """The events after which an image is made anew: the page is loaded, or a setting changes."""
+    return [page.load, *(control.change for control in settings)]
+
+
+def _connect(events: Iterable[Any], make: "Callable[..., Image.Image]", inputs: Any, image: Any) -> None:
+    """After each of the events, show the picture that is made of the inputs."""
+    for event in events:
+        event(lambda *values: enlarged(make(*values)), inputs, image, api_visibility="private")
 
 
 def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any:

@@ -28,12 +28,6 @@ from transfergen.runs import artefacts
 def compare_folders(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Compare the images that `config.fake` names with those that `config.real` names, see `image_set`.
 
-    Args:
-        config: of the command `evaluate`.
-        extractor: on `device`.
-        device: computes features.
-        track: shows progress.
-
     Raises:
         ValueError: one of them cannot be read, or `config.fake` holds statistics only.
     """
@@ -62,11 +56,11 @@ def read_set(setting: str, config: DictConfig, extractor: Extractor) -> Pictures
         if isinstance(features, Gaussian):
             return features
         if features is not None:
-            return features[_choice(len(features), config.count)]
+            return features[chosen(features, config.count)]
         pictures = read_pictures(path)
     except ValueError as error:
         raise ValueError(f"{setting}={config[setting]}: {error}") from error
-    return pictures.subset(_choice(len(pictures), config.count), f"{config.count}")
+    return pictures.subset(chosen(pictures, config.count), f"{config.count}")
 
 
 def image_set(
@@ -79,16 +73,9 @@ def image_set(
     *,
     shape: ImageShape | None = None,
 ) -> ImageSet:
-    """What `read_set` has read, with the features of pictures.
+    """What `read_set` has read of a setting, `fake` or `real`, with the features of pictures.
 
-    Args:
-        setting: `fake` or `real`.
-        given: what it names.
-        config: of the command `evaluate`.
-        extractor: on `device`.
-        device: computes features.
-        track: shows progress.
-        shape: that pictures get; None: as `config.data` says, or their most common one, see `_most_common_shape`.
+    Pictures get the `shape`; None: as `config.data` says, or their most common one, see `_most_common_shape`.
 
     Raises:
         ValueError: pictures cannot be read.
@@ -139,12 +126,8 @@ def _pictures(setting: str, folder: Path, count: int) -> Pictures:
         chosen_folder = f"set {setting}={Path(folder, below[0]).parent}, or move them"
         advice = chosen_folder if folder.is_dir() else "unpack it, and give one folder of it"
         raise ValueError(f"{setting}={folder}: pictures in it and in its subfolders; {advice}")
-    selected = [names[i] for i in _choice(len(names), count)]
+    selected = [names[i] for i in chosen(names, count)]
     return files.pictures(selected, "evaluate", labels=np.zeros(len(selected), np.int64))
-
-
-def _choice(length: int, count: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(length)[:count]
 
 
 def describe_shape(shape: ImageShape | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -26,23 +26,12 @@ from transfergen.runs.splits import warn_of_other_splits
 log = logging.getLogger(__name__)
 
 
-class _Reals(NamedTuple):
-    """The real images that a run's samples are compared with."""
-
-    real: ImageSet
-    references: ImageSet
-    about: dict[str, Any]
-    """For JSON."""
+_Reals = tuple[ImageSet, ImageSet, dict[str, Any]]
+"""The real images that samples are measured against, those that the nearest are searched among, and facts for JSON."""
 
 
 def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Compare samples of the generator of `config.run` with a split of its data, or with what `config.real` names.
-
-    Args:
-        config: of the command `evaluate`.
-        extractor: on `device`.
-        device: computes samples and features.
-        track: shows progress.
 
     Raises:
         ValueError: the run, its files, its data or what `config.real` names cannot be read.
@@ -54,11 +43,12 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     generator = load_generator(folder).to(device)
     how: dict[str, Any] = {"device": device, "track": track}
     if config.real is None:
-        saved, reals = _of_the_run(run_dir, config, extractor, generator, **how)
+        saved, (real, references, facts) = _of_the_run(run_dir, config, extractor, generator, **how)
     else:
-        saved, reals = read_config(run_dir), _named_by_real(config, extractor, generator, **how)
-    count = min(config.count, reals.real.count or config.count)
-    classes = range(generator.num_classes) if reals.real.labels is None else reals.real.labels.tolist()
+        saved = read_config(run_dir)
+        real, references, facts = _named_by_real(config, extractor, generator, **how)
+    count = min(config.count, real.count or config.count)
+    classes = range(generator.num_classes) if real.labels is None else real.labels.tolist()
     fake = ImageSet(
         "samples",
         sample_features(
@@ -84,11 +74,11 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
     about = {"run": str(run_dir), "checkpoint": config.checkpoint}
     return Comparison(
-        subject=about | {"images_seen": read_metadata(folder)["images_seen"]} | reals.about | choice,
+        subject=about | {"images_seen": read_metadata(folder)["images_seen"]} | facts | choice,
         extractor=extractor,
         fake=fake,
-        real=reals.real,
-        references=reals.references,
+        real=real,
+        references=references,
         searched="training" if config.real is None else "real",
         seed=config.seed,
         shared=shared,
@@ -108,7 +98,7 @@ def _named_by_real(
             raise ValueError(f"data.{key}={data[key]}: the generator makes images of {shape}; leave it out")
     given = read_set("real", config, extractor)
     real = image_set("real", given, config, extractor, device, track, shape=shape)
-    return _Reals(real, real, {"real": str(config.real), **describe_shape(shape), "fit": data.fit or "crop"})
+    return real, real, {"real": str(config.real), **describe_shape(shape), "fit": data.fit or "crop"}
 
 
 def _of_the_run(
@@ -156,7 +146,7 @@ def _of_the_run(
     searched = config.split == "test" and (config.neighbours or "authenticity" in config.extra)
     references = images(data.train_set, "train", config.references) if searched else real
     path = str(where.resolve()) if data.path and where.exists() else data.path
-    return saved, _Reals(real, references, {"data_path": path, **describe_shape(data.image_shape)})
+    return saved, (real, references, {"data_path": path, **describe_shape(data.image_shape)})
 
 
 def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:

@@ -1,6 +1,6 @@
 """The comparison of samples with real images: metrics, novelty, and the samples nearest to training images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transfergen.evaluation.distances import Gaussian, class_frechet, cmmd, frec
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records, small_sample_warning
 from transfergen.evaluation.neighbours import authenticity, nearest
-from transfergen.evaluation.path_length import LPIPS, path_length
+from transfergen.evaluation.path_length import lpips, path_length
 from transfergen.image_shape import ImageShape
 from transfergen.images import to_grid
 from transfergen.networks.generators.base import Generator
@@ -115,25 +115,23 @@ class Comparison:
             return []
         references = self.references.features
         fake, real = (nearest(images.features, references)[0].median() for images in (self.fake, self.real))
-        return [
-            record | {"references": len(references)}
-            for record in self._records({"nearest_distance_ratio": float(fake / real)} if real > 0 else {})
-        ]
+        if real == 0:
+            return []
+        (record,) = self._records({"nearest_distance_ratio": float(fake / real)})
+        return [record | {"references": len(references)}]
 
-    def further(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """The records of some of the `EXTRA` metrics.
+    def further(self, name: str) -> dict[str, Any]:
+        """The record of one of the `EXTRA` metrics.
 
         Raises:
-            ValueError: these images do not allow one of them. The message begins with `extra=[NAME]`.
+            ValueError: these images do not allow it. The message begins with `extra=[NAME]`.
         """
-        records = []
-        for name in names:
-            try:
-                value, facts = EXTRA[name](self)
-            except ValueError as error:
-                raise ValueError(f"extra=[{name}]: {error}") from error
-            records += [record | facts for record in self._records({name: float(value)})]
-        return records
+        try:
+            value, facts = EXTRA[name](self)
+        except ValueError as error:
+            raise ValueError(f"extra=[{name}]: {error}") from error
+        (record,) = self._records({name: float(value)})
+        return record | facts
 
     def neighbours(self, rows: int, picture: Path) -> dict[str, Any]:
         """Save the `rows` samples nearest to a reference, each a row with its nearest references to the right.
@@ -217,7 +215,7 @@ def _path_length(comparison: Comparison) -> _Extra:
     if comparison.generator is None or comparison.seed is None:
         raise ValueError("needs a run, through whose latents it goes")
     count = len(comparison.fake.features)
-    value = path_length(comparison.generator, LPIPS(), count=count, seed=comparison.seed)
+    value = path_length(comparison.generator, lpips(), count=count, seed=comparison.seed)
     facts = {"extractor": "vgg16, LPIPS", "real": None, "split": "none"}
     return value, facts | {"shares_weights_with_discriminator": None}
 

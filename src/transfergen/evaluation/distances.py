@@ -4,6 +4,7 @@ Features are (N, D), of any float dtype, on one device. All but the sliced Wasse
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -161,9 +162,16 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
     """
     _check_sets(a, b)
     a, b = a.double(), b.double()
-    sums = [_polynomial(rows, b).sum() for rows in torch.split(a, _block_rows(b))]
-    between = torch.stack(sums).sum() / (len(a) * len(b))
-    return _mean_kernel(a) + _mean_kernel(b) - 2 * between
+
+    def cubic(products: Tensor) -> Tensor:
+        return (products / a.shape[1] + 1) ** 3
+
+    def within(x: Tensor) -> Tensor:
+        """The mean over pairs of different samples."""
+        n = len(x)
+        return (n * _mean_kernel(x, x, cubic) - cubic(x.square().sum(dim=1)).mean()) / (n - 1)
+
+    return within(a) + within(b) - 2 * _mean_kernel(a, b, cubic)
 
 
 def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0) -> Tensor:
@@ -180,31 +188,17 @@ def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0) -> Tensor:
     _check_sets(real, fake)
     a, b = (F.normalize(x.double(), dim=1) for x in (real, fake))
 
-    def mean(x: Tensor, y: Tensor) -> Tensor:
-        sums = [((rows @ y.T - 1) / sigma**2).exp().sum() for rows in torch.split(x, _block_rows(y))]
-        return torch.stack(sums).sum() / (len(x) * len(y))
+    def gaussian(cosines: Tensor) -> Tensor:
+        return ((cosines - 1) / sigma**2).exp()
 
-    return 1000 * (mean(a, a) + mean(b, b) - 2 * mean(a, b))
-
-
-def _mean_kernel(features: Tensor) -> Tensor:
-    """Mean of the kernel over all pairs of different samples; each pair is computed once."""
-    count, rows = len(features), _block_rows(features)
-    sums = []
-    for start in range(0, count, rows):
-        products = _polynomial(features[start : start + rows], features[start:])
-        sums.append(products.triu(diagonal=1).sum())
-    return torch.stack(sums).sum() / (count * (count - 1) / 2)
+    within = _mean_kernel(a, a, gaussian) + _mean_kernel(b, b, gaussian)
+    return 1000 * (within - 2 * _mean_kernel(a, b, gaussian))
 
 
-def _polynomial(a: Tensor, b: Tensor) -> Tensor:
-    shifted = torch.addmm(a.new_ones(()), a, b.T, alpha=1 / a.shape[1])
-    return shifted * shifted * shifted  # pow(3) takes several times as long
-
-
-def _block_rows(b: Tensor) -> int:
-    """Rows of a kernel matrix against `b` that are held at once."""
-    return max(1, BLOCK_ENTRIES // len(b))
+def _mean_kernel(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean of a kernel, a function of dot products, over all pairs of one row of `a` and one of `b`."""
+    blocks = torch.split(a, max(1, BLOCK_ENTRIES // len(b)))
+    return torch.stack([kernel(rows @ b.T).sum() for rows in blocks]).sum() / (len(a) * len(b))
 
 
 def diversity(real: Tensor, fake: Tensor) -> Tensor:

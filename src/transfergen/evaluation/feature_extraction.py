@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +124,12 @@ def store_features(
     return features
 
 
-def chosen(store: Store, count: int) -> np.ndarray:
-    """Positions of `count` random images of a store, or of all if there are fewer; always the same ones.
+def chosen(items: Sized, count: int) -> np.ndarray:
+    """Positions of `count` random images, or features, or of all if there are fewer; always the same ones.
 
     Random, since many sources are ordered by class.
     """
-    return np.random.default_rng(0).permutation(len(store))[:count]
+    return np.random.default_rng(0).permutation(len(items))[:count]
 
 
 def _extract(

@@ -30,10 +30,8 @@ def save_features(path: Path, features: Tensor, extractor: Extractor) -> None:
         EXTRACTOR: np.array(extractor.name),
         FINGERPRINT: np.array(extractor.fingerprint),
     }
-    with artefacts.partial(path) as part:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        part.replace(path)
+    with artefacts.partial(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_features(path: Path, extractor: Extractor) -> Tensor | Gaussian | None:

@@ -4,46 +4,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torchmetrics.functional.image import perceptual_path_length
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from transfergen.images import to_rgb
-from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.backbones.vgg import published
 from transfergen.networks.generators.base import Generator, latents
-from transfergen.networks.weights import read_state_dict
+from transfergen.networks.weights import load_weights, read_state_dict
 
 EPSILON = 1e-4
 """Length of a step, as a part of the way between two latents."""
-_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 
-class LPIPS(nn.Module):
-    """Perceptual distance between images: (B, 3, H, W) in [-1, 1], twice -> (B,), at least 0.
+def lpips(vgg16: Path | None = None) -> nn.Module:
+    """LPIPS on VGG16, by torchmetrics: images (B, 3, H, W) in [-1, 1], twice -> distances (B, 1, 1, 1), at least 0.
 
-    The squared differences between the normalised features of VGG16, weighted by channel and averaged over positions.
-    Zhang 2018, arXiv:1801.03924, eq. 1, with the weights of channels that torchmetrics carries. Its own module computes
-    the same, but reads VGG16's file unverified.
+    Zhang 2018, arXiv:1801.03924, eq. 1. VGG16's weights are read here, since torchmetrics would not verify their file.
 
     Args:
-        weights: see `networks.backbones.vgg.VGG`.
+        vgg16: a file with torchvision's names; None: torchvision's, downloaded once.
 
     Raises:
-        ValueError: the weights cannot be read or do not fit.
+        ValueError: the file cannot be read or does not fit.
     """
-
-    def __init__(self, *, weights: str = "imagenet") -> None:
-        super().__init__()
-        self.net = VGG(arch="vgg16", cut=_LAYERS[-1], taps=_LAYERS[:-1], weights=weights).requires_grad_(False).eval()
-        heads = read_state_dict(Path(torchmetrics.__path__[0], "functional", "image", "lpips_models", "vgg.pth"))
-        for i in range(len(_LAYERS)):
-            self.register_buffer(f"head{i}", heads[f"lin{i}.model.1.weight"])
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Images (B, 3, H, W), twice -> distances (B,)."""
-        pairs = zip(self.buffers(recurse=False), self.net(a), self.net(b), strict=True)
-        distances = [(head * (_normalised(x) - _normalised(y)).square()).sum(1).mean((1, 2)) for head, x, y in pairs]
-        return torch.stack(distances).sum(dim=0)
+    path = vgg16 or published("vgg16").fetch()
+    state = read_state_dict(path)
+    distance = _LPIPS(net="vgg", pnet_rand=True)
+    names = {name: f"features.{name.partition('.')[2]}" for name in distance.net.state_dict()}  # as in slice1.0.weight
+    load_weights(distance.net, {ours: state[its] for ours, its in names.items() if its in state}, str(path))
+    return distance
 
 
 def path_length(
@@ -57,7 +47,7 @@ def path_length(
 
     Args:
         generator: in eval mode. A conditional one gets random classes.
-        distance: images (B, 3, H, W) in [-1, 1], twice -> (B,), such as `LPIPS`.
+        distance: images (B, 3, H, W) in [-1, 1], twice -> one number for each pair, such as `lpips`.
         count: number of steps.
         seed: of the first latent; there are two for each step.
         batch_size: steps computed at once.
@@ -95,8 +85,3 @@ class _Sampled(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         images: Tensor = to_rgb(self.generator(z, labels))
         return (images + 1) * 127.5
-
-
-def _normalised(maps: Tensor) -> Tensor:
-    """Maps (B, C, h, w) with a length of 1 at each position."""
-    return maps / (maps.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()

@@ -124,7 +124,7 @@ def read(folder: Path, name: str) -> bytes:
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """A file beside `path`, to be written and then put in its place; removed if that did not happen.
+    """A file beside `path`, to be written, which then takes its place; removed if an error comes between.
 
     Raises:
         OSError: it cannot be written. The message names `path`.
@@ -134,6 +134,8 @@ def partial(path: Path) -> Iterator[Path]:
     part.unlink(missing_ok=True)  # it may be a link
     try:
         yield part
+        if part.exists():  # a checkpoint has put it there itself
+            part.replace(path)
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
@@ -146,7 +148,6 @@ def write(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all; its folder is made."""
     with partial(path) as part:
         part.write_bytes(content)
-        part.replace(path)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

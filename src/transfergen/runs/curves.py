@@ -21,8 +21,6 @@ Curves = dict[str, list[tuple[int, float]]]
 PrecisionRecall = list[tuple[int, float, float]]
 """Points (real images seen, precision, recall), in order."""
 
-COLOURS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#65a30d", "#57534e", "#f472b6"]
-
 
 def read_curves(run_dir: Path) -> Curves:
     """All scalars of a run. After a resumption, its points replace earlier ones at the same number of images.
@@ -52,8 +50,8 @@ def draw(title: str, lines: Curves) -> str:
     """Draw named lines over images seen as SVG. The axis is logarithmic where values are positive and far apart."""
     figure, axes = _empty(title, "real images seen")
     values = [value for line in lines.values() for _, value in line if math.isfinite(value)]
-    for colour, (name, line) in zip(COLOURS * len(lines), lines.items(), strict=False):
-        axes.plot(*zip(*line, strict=True), label=name.replace("$", r"\$"), color=colour, linewidth=1.3)
+    for name, line in lines.items():
+        axes.plot(*zip(*line, strict=True), label=name.replace("$", r"\$"), linewidth=1.3)
     if values and min(values) > 0 and max(values) > 30 * min(values):
         axes.set_yscale("log")
     if len(lines) > 1:
@@ -77,10 +75,10 @@ def plot_precision_recall(paths: dict[str, PrecisionRecall]) -> "Figure":
     single = len(paths) == 1
     figure, axes = _empty(f"precision against recall{', at real images seen' if single else ''}", "recall")
     axes.set_ylabel("precision", fontsize=8)
-    for colour, (name, path) in zip(COLOURS * len(paths), paths.items(), strict=False):
+    for name, path in paths.items():
         _, precision, recall = zip(*path, strict=True)
-        axes.plot(recall, precision, label=name.replace("$", r"\$"), color=colour, marker=".", linewidth=1)
-        axes.plot(recall[-1:], precision[-1:], color=colour, marker="o", markersize=7)
+        (line,) = axes.plot(recall, precision, label=name.replace("$", r"\$"), marker=".", linewidth=1)
+        axes.plot(recall[-1:], precision[-1:], color=line.get_color(), marker="o", markersize=7)
     if single:
         _label_images_seen(axes, path)
     else:

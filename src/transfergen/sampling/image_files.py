@@ -42,11 +42,9 @@ def image_folder(folder: Path) -> Iterator[ImageTarget]:
 @contextmanager
 def image_zip(path: Path, comment: str = "") -> Iterator[ImageTarget]:
     """An archive with a comment; it exists only once it is whole."""
-    with partial(path) as part:
-        with zipfile.ZipFile(part, "w") as archive:  # stored: PNGs are compressed already
-            archive.comment = comment.encode()
-            yield ImageTarget(archive.writestr)
-        part.replace(path)
+    with partial(path) as part, zipfile.ZipFile(part, "w") as archive:  # stored: PNGs are compressed already
+        archive.comment = comment.encode()
+        yield ImageTarget(archive.writestr)
 
 
 def write_images(
@@ -106,7 +104,6 @@ def write_gif(path: Path, pixels: Tensor, *, fps: int) -> None:
     loop = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / fps), "loop": 0}
     with partial(path) as part:
         frames[0].save(part, "GIF", **loop, **disposal)
-        part.replace(path)
 
 
 def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
@@ -119,14 +116,12 @@ def write_mp4(path: Path, pixels: Tensor, *, fps: int) -> None:
         import av
     except ImportError as error:
         raise ValueError(f"{path.name} needs one more package: pip install 'transfergen[video]'") from error
-    with partial(path) as part:
-        with av.open(part, "w", format="mp4") as container:
-            stream: Any = container.add_stream("libx264", rate=Fraction(fps))
-            stream.height, stream.width = pixels.shape[2:]
-            stream.pix_fmt = "yuv420p"
-            for frame in pixels:
-                (rgb,) = to_uint8(to_rgb(to_float(frame[None])))
-                image = av.VideoFrame.from_ndarray(rgb.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
-                container.mux(stream.encode(image))
-            container.mux(stream.encode())
-        part.replace(path)
+    with partial(path) as part, av.open(part, "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(fps))
+        stream.height, stream.width = pixels.shape[2:]
+        stream.pix_fmt = "yuv420p"
+        for frame in pixels:
+            (rgb,) = to_uint8(to_rgb(to_float(frame[None])))
+            image = av.VideoFrame.from_ndarray(rgb.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())

@@ -5,6 +5,7 @@ import hashlib
 import tarfile
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,11 +52,12 @@ def to_web(generator: PretrainedGenerator, path: Path, *, runtime: str | None = 
         ValueError: packages are not installed, or there is no runtime.
     """
     script, wasm = read_runtime(runtime)
-    with artefacts.partial(path) as part:
-        to_onnx(generator, part)
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "generator.onnx")
+        to_onnx(generator, file)
         import onnx  # to_onnx has said so if it is not installed
 
-        exact = onnx.load(part)
+        exact = onnx.load(file)
     for kind in (torch.bfloat16, torch.float16, torch.float32):
         model = stored_as(exact, kind).SerializeToString()
         difference = onnx_difference(model, generator)

@@ -34,7 +34,9 @@ class GenerativeModule(LightningModule):
         seed: of the latents; each rank draws its own.
     """
 
-    def __init__(self, generator: Generator, *, ema_halflife_images: float, ema_rampup: float, seed: int) -> None:
+    def __init__(
+        self, generator: Generator, *, ema_halflife_images: float = 10_000, ema_rampup: float = 0.05, seed: int = 0
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.generator = generator

@@ -142,16 +142,14 @@ def check_no_game(
         ValueError: names the group or the setting, and the value that mends it.
     """
     ignored = {
-        "discriminator": discriminator is not None,
-        "augment": not augment.is_identity,
-        "transfer": transfer.has_terms,
-        "transfer.generator": transfer.generator != "all",
-        "transfer.generator_lr_scale": transfer.generator_lr_scale != 1,
-        "optimizer.accumulate": accumulate > 1,
+        "discriminator=none": discriminator is not None,
+        "augment=none": not augment.is_identity,
+        "transfer=feature_extraction": transfer.has_terms,
+        "transfer.generator=all": transfer.generator != "all",
+        "transfer.generator_lr_scale=1": transfer.generator_lr_scale != 1,
+        "optimizer.accumulate=1": accumulate > 1,
     }
-    ones = dict.fromkeys(("transfer.generator_lr_scale", "optimizer.accumulate"), 1)
-    defaults = {"transfer": "feature_extraction", "transfer.generator": "all", **ones}
-    for setting, is_set in ignored.items():
+    for mend, is_set in ignored.items():
         if is_set:
-            default = defaults.get(setting, "none")
-            raise ValueError(f"{setting}: a plain VAE has no use for it; set {setting}={default}, or model=vae_gan")
+            setting = mend.partition("=")[0]
+            raise ValueError(f"{setting}: a plain VAE has no use for it; set {mend}, or model=vae_gan")

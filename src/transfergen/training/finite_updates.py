@@ -29,7 +29,7 @@ class FiniteUpdates:
             FloatingPointError: they are not finite, and the optimizer was not stepped. On CUDA, where nothing waits for
                 the device here, `raise_if_not_finite` says so later.
         """
-        norm = gradient_norm(parameters)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         finite = torch.isfinite(norm + loss.detach())
         finite = sum_over_ranks((~finite).float()) == 0
         self.all_finite &= finite
@@ -49,8 +49,3 @@ class FiniteUpdates:
                 "holds it; try a lower optimizer.discriminator.lr and optimizer.generator.lr, or "
                 "trainer.precision=32-true"
             )
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """L2 norm of all gradients, a scalar on their device. Not finite if any of them is not."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

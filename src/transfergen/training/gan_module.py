@@ -1,6 +1,7 @@
 """The adversarial game as a LightningModule: it builds the step, then counts, logs and saves."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -16,9 +17,10 @@ from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.training.finite_updates import FiniteUpdates
-from transfergen.training.freeze_schedule import FreezeSchedule
+from transfergen.training.freeze_schedule import update_blocks
 from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import Fakes, Generate, StepOutputs
+from transfergen.transfer.generator_weights import select_weights
 from transfergen.transfer.strategy import Strategy
 
 CALIBRATION_IMAGES = 128
@@ -34,7 +36,7 @@ class GAN(GenerativeModule):
         d_optimizer, g_optimizer: functions from parameters to an optimizer.
         transfer: which pretrained weights train, when and how fast, and what else is learnt from them.
         d_steps, extrapolation, simultaneous, accumulate: see AdversarialStep.
-        ema_halflife_images, ema_rampup, seed: see GenerativeModule.
+        average: ema_halflife_images, ema_rampup and seed, see GenerativeModule.
 
     Raises:
         ValueError: these do not go together.
@@ -54,14 +56,12 @@ class GAN(GenerativeModule):
         extrapolation: float = 0.0,
         simultaneous: bool = False,
         accumulate: int = 1,
-        ema_halflife_images: float = 10_000,
-        ema_rampup: float = 0.05,
-        seed: int = 0,
+        **average: Any,
     ) -> None:
         check_game(generator, discriminator, objective, augment, transfer, d_steps, simultaneous)
         transfer.attach(generator, discriminator)  # may change the generator, of which the average is a copy
-        transfer.freeze_generator(generator)
-        super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
+        select_weights(generator, transfer.generator, transfer.generator_last_k)
+        super().__init__(generator, **average)
         self.discriminator, self.objective, self.augment, self.transfer = discriminator, objective, augment, transfer
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
         self.d_steps, self.extrapolation = d_steps, extrapolation
@@ -91,10 +91,16 @@ class GAN(GenerativeModule):
         shape = data.image_shape
         cache_mib = 0 if shape.channels == 4 else self.transfer.cache_mib  # trunks see alpha on random colours
         real_features = RealFeatures(data.train_set, shape.size, self.discriminator, self.augment, cache_mib=cache_mib)
-        self._schedule = FreezeSchedule(
-            self.generator, self.discriminator, self.transfer, real_features, seed=self.seed
+        self._update_blocks = partial(
+            update_blocks,
+            generator=self.generator,
+            discriminator=self.discriminator,
+            transfer=self.transfer,
+            reals=real_features,
+            ema_generator=self.ema_generator,
+            seed=self.seed,
         )
-        self._schedule.update(self.images_seen, self.ema_generator)
+        self._update_blocks(self.images_seen)
         self._step = self.adversarial_step(cast(list[Optimizer], self.optimizers()), real_features, self.updates)
         if self.resumed:
             self._step.load_state_dict(self.resumed["extra"])
@@ -130,7 +136,7 @@ class GAN(GenerativeModule):
         """One batch of the game."""
         images = len(batch.pixels) * self.trainer.world_size
         update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
-        self._schedule.update(self.images_seen, self.ema_generator)
+        self._update_blocks(self.images_seen)
         outputs = self._step(batch, self.images_seen, backward=self.manual_backward)
         self.images_seen += images
         if outputs.g is None:

@@ -2,7 +2,7 @@
 
 import copy
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,9 +20,7 @@ from transfergen.networks.acceleration.frozen_conv import set_frozen
 from transfergen.networks.layers.unregistered import UnregisteredModules
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.finite_updates import FiniteUpdates
-from transfergen.training.gan_module import GAN
 from transfergen.training.real_features import RealFeatures
-from transfergen.training.turn_losses import Features
 from transfergen.training.vae_module import VAE
 
 
@@ -79,8 +76,7 @@ def measure_step(
     """Take a step on tensors that have shapes and no values, which needs neither the memory nor the device.
 
     Every tensor counts from the operation that makes it until nothing holds it. Not counted are what kernels need for
-    themselves, what an allocator sets aside, and the reordered copies of frozen weights on a CPU. Of each optimizer
-    only the largest tensors are updated: the state of the others is as large in proportion to them.
+    themselves, what an allocator sets aside, and the reordered copies of frozen weights on a CPU.
 
     Args:
         module: before its training.
@@ -90,74 +86,34 @@ def measure_step(
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
-        shared: dict[int, Any] = {id(t): _on(device, fake.from_tensor(t)) for t in _tensors(module)}
+        shared: dict[int, Any] = {id(t): fake.from_tensor(t).to(device) for t in _tensors(module)}
         kept = {id(part): part for part in (module._trainer, module.resumed)}  # which hold the data and a checkpoint
         twin = copy.deepcopy(module, shared | kept)
     for network in _networks(twin):
         set_frozen(network, False)  # the kernels for frozen weights take no tensors without values
-        for part in network.modules():
-            if isinstance(part, _SpectralNorm):
-                part.eval()  # its power iterations, a fifth of all operations, leave nothing behind
     live = _LiveBytes()
     for tensor in _tensors(twin):
         live.add(tensor)
     weights = live.now
     with fake, live:
         optimizers: Any = twin.configure_optimizers()
-        state = sum(_add_state(optimizer) for optimizer in optimizers)
+        for optimizer in optimizers:
+            _make_state(optimizer)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            _make_step(twin, optimizers, batch_size, device)()  # and let go of the step, which holds its batch
-    return StepMemory(weights, live.now - weights + state, live.peak - live.now)
+            _take_step(twin, optimizers, batch_size, device)
+    return StepMemory(weights, live.now - weights, live.peak - live.now)
 
 
-def _on(device: torch.device, tensor: Tensor) -> Tensor:
-    return tensor if tensor.device == device else tensor.to(device)  # to the same device it takes as long
-
-
-def _add_state(optimizer: Optimizer) -> int:
-    """Let an optimizer make its state for the tensors that `_update_some` updates.
-
-    Returns:
-        The bytes that the state of all others takes.
-    """
-    some = _largest(optimizer)
-    for tensor in some.values():
-        tensor.grad = torch.zeros_like(tensor)
+def _make_state(optimizer: Optimizer) -> None:
+    """Let an optimizer make the state that it keeps from its first step on."""
+    for p in (p for group in optimizer.param_groups for p in group["params"] if p.requires_grad):
+        p.grad = torch.zeros_like(p)
     optimizer.step()
     optimizer.zero_grad()
-    sizes = {
-        kind: sum(t.nbytes for t in optimizer.state[tensor].values() if isinstance(t, Tensor)) / tensor.numel()
-        for kind, tensor in some.items()
-    }
-    return round(sum(sizes[kind] * t.numel() for kind, t in _trained(optimizer) if t is not some[kind]))
 
 
-def _update_some(optimizer: Optimizer) -> None:
-    """Update the largest tensor of each kind, and no other."""
-    some = {id(tensor) for tensor in _largest(optimizer).values()}
-    gradients = [(tensor, tensor.grad) for _, tensor in _trained(optimizer) if id(tensor) not in some]
-    for tensor, _ in gradients:
-        tensor.grad = None
-    optimizer.step()
-    for tensor, gradient in gradients:
-        tensor.grad = gradient
-
-
-def _largest(optimizer: Optimizer) -> dict[tuple[int, int], Tensor]:
-    """The largest tensor of each kind."""
-    return dict(sorted(_trained(optimizer), key=lambda pair: pair[1].numel()))
-
-
-def _trained(optimizer: Optimizer) -> Iterator[tuple[tuple[int, int], Tensor]]:
-    """The tensors that an optimizer updates, each with its kind: its group, and how many dimensions it has."""
-    for number, group in enumerate(optimizer.param_groups):
-        yield from (((number, p.ndim), p) for p in group["params"] if p.requires_grad)
-
-
-def _make_step(
-    module: Any, optimizers: Sequence[Optimizer], batch_size: int, device: torch.device
-) -> Callable[[], Any]:
-    """A step that updates both networks and computes the penalty, if there is one."""
+def _take_step(module: Any, optimizers: Sequence[Optimizer], batch_size: int, device: torch.device) -> None:
+    """Take a step that updates both networks and computes the penalty, if there is one."""
     shape = module.generator.image_shape
     pixels = torch.zeros(batch_size, *shape, dtype=torch.uint8, device=device)
     batch = Batch(pixels, torch.zeros(batch_size, dtype=torch.int64, device=device), np.arange(batch_size))
@@ -168,39 +124,27 @@ def _make_step(
             loss.backward(inputs=inputs)  # type: ignore[no-untyped-call]
 
     if isinstance(module, VAE):
-
-        def step_of_vae() -> None:
-            backward(module.loss(batch)[2])
-            _update_some(optimizers[0])
-
-        return step_of_vae
-    step = module.adversarial_step(optimizers, _RealFeatures(module), _Updates())
+        backward(module.loss(batch)[2])
+        optimizers[0].step()
+        return
+    no_store: Any = ()
+    real_features = RealFeatures(no_store, shape.size, module.discriminator, module.augment, cache_mib=0)
+    step = module.adversarial_step(optimizers, real_features, _Updates())
     penalty, d_steps = module.objective.penalty, module.d_steps
     updates = range(d_steps - 1, d_steps * (penalty.every if penalty else 1), d_steps)
     update = next((number for number in updates if penalty and penalty.due(number)), updates[0])
     images_seen = update * batch_size * rank_and_world_size()[1]
-    return lambda: step(batch, images_seen, backward=backward)
-
-
-class _RealFeatures(RealFeatures):
-    """Features of real images, none of which are known yet."""
-
-    def __init__(self, module: GAN) -> None:
-        self._discriminator, self._augment = module.discriminator, module.augment
-        self._size = module.generator.image_shape.size
-
-    def of_batch(self, batch: Batch) -> Features:
-        return self._discriminator.features(self._augment(self.images(batch)))
+    step(batch, images_seen, backward=backward)
 
 
 class _Updates(FiniteUpdates):
-    """Updates of some tensors without a look at the values."""
+    """Updates without a look at the values."""
 
     def __init__(self) -> None:
         pass
 
     def step(self, optimizer: Any, loss: Tensor, parameters: Iterable[nn.Parameter], network: str) -> Tensor:
-        _update_some(optimizer)
+        optimizer.step()
         return torch.zeros(())
 
 

@@ -47,7 +47,7 @@ class RealFeatures:
         def compute(positions: Tensor | None) -> Features:
             return self._discriminator.features(self._augment(self.images(batch, positions)))
 
-        if self._discriminator.frozen_blocks == 0:
+        if self._discriminator.frozen_blocks == 0 or self._cache.max_bytes == 0:
             return compute(None)
         return self._cache.get(torch.from_numpy(batch.indices), compute)
 

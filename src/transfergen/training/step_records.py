@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from transfergen.data.store import Batch
-from transfergen.training.turn_losses import Features, Turn, sum_losses
+from transfergen.training.turn_losses import Features, Turn
 from transfergen.transfer.strategy import Pairs
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]
@@ -69,7 +69,8 @@ class Play(NamedTuple):
     @property
     def loss(self) -> Tensor:
         """The weighted loss and the terms, a scalar."""
-        return sum_losses(self.weight * self.turn.loss, self.terms)
+        loss = self.weight * self.turn.loss
+        return torch.stack([loss, *self.terms.values()]).sum() if self.terms else loss
 
 
 def joined(parts: Sequence[Play]) -> Play:

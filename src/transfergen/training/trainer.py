@@ -11,8 +11,7 @@ import torch
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.plugins.layer_sync import LayerSync
-from torch import nn
+from lightning.pytorch.callbacks import LambdaCallback
 
 from transfergen.devices import choose_kind, device_counts
 from transfergen.networks.layers.sync_batchnorm import synchronize
@@ -47,19 +46,6 @@ class Hardware(NamedTuple):
     precision: str | int
 
 
-class SyncBatchNorm(LayerSync):
-    """Lets batch normalisation see the batches of all ranks. Lightning's own needs a GPU."""
-
-    def apply(self, model: nn.Module) -> nn.Module:
-        """Called before the model is distributed."""
-        synchronize(model)
-        return model
-
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Do nothing: on one rank it computes as before."""
-        return model
-
-
 def build_trainer(
     *,
     run_dir: Path,
@@ -90,6 +76,8 @@ def build_trainer(
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     if accelerator == "cpu":
         keep_freed_memory()
+    # Before the module is distributed. Lightning's own synchronization needs a GPU.
+    sync = LambdaCallback(setup=lambda _trainer, module, **_: synchronize(module))
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
     try:
         trainer = Trainer(
@@ -99,14 +87,14 @@ def build_trainer(
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
             default_root_dir=run_dir,
-            callbacks=[Threads(threads), *callbacks, bar],
+            callbacks=[Threads(threads), *([sync] if sync_batchnorm else []), *callbacks, bar],
             logger=False,  # rank 0 sets its loggers, once its folder is its own
             enable_progress_bar=isinstance(bar, ProgressBar),
             enable_checkpointing=False,  # Checkpointing does it, counted in images
             enable_model_summary=False,
             use_distributed_sampler=False,  # the order of samples knows of ranks
             num_sanity_val_steps=0,
-            plugins=[SafeCheckpointIO(), *([SyncBatchNorm()] if sync_batchnorm else [])],
+            plugins=[SafeCheckpointIO()],
             **others,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:

@@ -113,11 +113,6 @@ def _score(d: Discriminator, real: Features, fake: Features, y: Tensor | None) -
     return d.score(real, y), d.score(fake, y)
 
 
-def sum_losses(loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
-    """A loss plus the weighted terms that are added to it."""
-    return torch.stack([loss, *terms.values()]).sum() if terms else loss
-
-
 def penalty_scores(d: Discriminator, real: Features, fake: Features, y: Tensor | None = None) -> tuple[Score, Score]:
     """Functions for gradient penalties, of reals and of fakes: images (B, C, H, W) -> scores (B,).
 

@@ -71,10 +71,7 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         posterior = Posterior(*self.encoder(images))
         noise = self._randomness.latents(len(images), self.generator.z_dim)
         z = posterior.mean + (posterior.log_variance / 2).exp() * noise
-        return Coding(images, posterior, generate(z, self._classes(batch)))
-
-    def _classes(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.generator.num_classes else None
+        return Coding(images, posterior, generate(z, batch.labels if self.generator.num_classes else None))
 
     def _elbo_terms(self, coding: Coding) -> dict[str, Tensor]:
         images, posterior, decoded = coding
@@ -121,7 +118,7 @@ class VAE(Autoencoding):
         objective: the bound.
         backbone: trunk of the perceptual term, if that has a weight.
         g_optimizer: a function from parameters to an optimizer, for both networks.
-        ema_halflife_images, ema_rampup, seed: see GenerativeModule.
+        average: ema_halflife_images, ema_rampup and seed, see GenerativeModule.
 
     Raises:
         ValueError: no encoder, one of other latents, or no trunk for the perceptual term.
@@ -135,11 +132,9 @@ class VAE(Autoencoding):
         *,
         backbone: Backbone | None = None,
         g_optimizer: OptimizerFactory,
-        ema_halflife_images: float = 10_000,
-        ema_rampup: float = 0.05,
-        seed: int = 0,
+        **average: Any,
     ) -> None:
-        super().__init__(generator, ema_halflife_images=ema_halflife_images, ema_rampup=ema_rampup, seed=seed)
+        super().__init__(generator, **average)
         self._take_encoder(encoder, objective, backbone)
         self.g_optimizer = g_optimizer
 

@@ -12,7 +12,8 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
-from transfergen.transfer.initialisation import check_same_images, load_source_generator
+from transfergen.runs.generator_files import load_pretrained
+from transfergen.transfer.initialisation import check_same_images
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
@@ -60,7 +61,7 @@ class Distillation(Strategy):
         Raises:
             ValueError: it cannot be read, or has other sizes.
         """
-        teacher = load_source_generator(self.path, "transfer.teacher")
+        teacher, *_ = load_pretrained(self.path, "transfer.teacher")
         check_same_images(teacher, generator, f"transfer.teacher={self.path}")
         for name, group in {"z_dim": "generator", "num_classes": "data"}.items():
             theirs, ours = getattr(teacher, name), getattr(generator, name)

@@ -13,8 +13,9 @@ from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
+from transfergen.runs.generator_files import load_pretrained
 from transfergen.transfer.ewc import ewc_penalty, fisher_information
-from transfergen.transfer.initialisation import check_same_images, load_source_generator
+from transfergen.transfer.initialisation import check_same_images
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
@@ -86,7 +87,7 @@ class DomainAdaptation(Strategy):
         Raises:
             ValueError: it cannot be read, or is another network than the generator.
         """
-        source = load_source_generator(self.path, "transfer.source")
+        source, *_ = load_pretrained(self.path, "transfer.source")
         check_same_images(source, generator, f"transfer.source={self.path}")
         theirs, ours = (
             {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

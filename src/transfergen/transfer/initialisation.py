@@ -19,7 +19,7 @@ from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
-from transfergen.runs.generator_files import load_pretrained, locate, read_metadata, unseen_settings
+from transfergen.runs.generator_files import locate, read_metadata, unseen_settings
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, read_public
 
@@ -151,15 +151,6 @@ def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> 
         return weights.rename(state, [(rule["theirs"], rule["ours"]) for rule in rules])
     except (re.error, KeyError, IndexError) as error:
         raise ValueError(f"init_from.keys, applied to {setting}: {[*map(dict, rules)]}: {error!r}") from error
-
-
-def load_source_generator(path: str, setting: str) -> Generator:
-    """Load a generator that `load_pretrained` finds, frozen and in eval mode, on the CPU.
-
-    Raises:
-        ValueError: it cannot be read. The message names the `setting`.
-    """
-    return load_pretrained(path, setting)[0]
 
 
 def check_same_images(source: Generator, generator: Generator, setting: str) -> None:

@@ -8,7 +8,7 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.unregistered import UnregisteredModules
-from transfergen.transfer.generator_weights import Selection, select_weights
+from transfergen.transfer.generator_weights import Selection
 
 Mode = Literal["frozen", "trainable", "last_k", "gradual"]
 
@@ -111,14 +111,6 @@ class Strategy(UnregisteredModules):
             )
         for layer in layers[: self.freeze_d]:
             layer.requires_grad_(False)
-
-    def freeze_generator(self, generator: Generator) -> None:
-        """Freeze what of the generator does not train in the whole training, once it has its initial weights.
-
-        Raises:
-            ValueError: see `select_weights`.
-        """
-        select_weights(generator, self.generator, self.generator_last_k)
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
         """Prepare for these networks, once they are built. May change the generator's weights.

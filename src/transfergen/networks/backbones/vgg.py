@@ -90,14 +90,16 @@ class VGG(Backbone):
                     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                     nn.init.zeros_(cast(Tensor, layer.bias))
             return
-        if weights == "imagenet":
-            url = get_model_weights(arch).DEFAULT.url
-            prefix = Path(url).stem.rsplit("-", 1)[-1]
-            path = Download(url, FULL_SHA256.get(prefix, prefix)).fetch()
-        else:
-            path = Path(weights).expanduser()
+        path = published(arch).fetch() if weights == "imagenet" else Path(weights).expanduser()
         state = {name.removeprefix("features."): tensor for name, tensor in read_state_dict(path).items()}
         load_weights(features, state, str(path))
+
+
+def published(arch: str) -> Download:
+    """Torchvision's file of ImageNet weights."""
+    url = get_model_weights(arch).DEFAULT.url
+    prefix = Path(url).stem.rsplit("-", 1)[-1]
+    return Download(url, FULL_SHA256.get(prefix, prefix))
 
 
 def layer_names(features: nn.Sequential) -> list[str]:

@@ -52,14 +52,11 @@ def rename_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {name: _BLOCK.fullmatch(name) for name in state}
     places = {name: (int(match[1]), int(match[2] or 0)) for name, match in found.items() if match}
     order = {place: number for number, place in enumerate(sorted(set(places.values())))}
+    state = {name: t.reshape(()) if name.endswith(".gain") and t.numel() == 1 else t for name, t in state.items()}
     return {
-        f"blocks.{order[places[name]]}.{match[3]}" if match else name: _scalar(name, tensor)
+        f"blocks.{order[places[name]]}.{match[3]}" if match else name: tensor
         for (name, match), tensor in zip(found.items(), state.values(), strict=True)
     }
-
-
-def _scalar(name: str, tensor: Tensor) -> Tensor:
-    return tensor.reshape(()) if name.endswith(".gain") and tensor.numel() == 1 else tensor
 
 
 def attention_place(state: Mapping[str, Tensor]) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
 
 from transfergen.networks.generators.base import Generator
 from transfergen.runs import artefacts
@@ -62,16 +62,13 @@ class DistillationReport(Callback):
 
 def _show(trainer: Trainer, report: dict[str, Any], images_seen: int) -> None:
     student, teacher = (_rows(report[name]) for name in ("student", "teacher"))
-    table = Table("", "student", "teacher", "ratio")
-    markdown = ["| | student | teacher | ratio |", "|---|---|---|---|"]
+    table = "| | student | teacher | ratio |\n|---|---|---|---|"
     for name, ours in student.items():
         theirs = teacher[name]
-        cells = [name, f"{ours:.5g}", f"{theirs:.5g}", f"{ours / theirs:.3f}" if theirs else "-"]
-        table.add_row(*cells)
-        markdown.append(f"| {' | '.join(cells)} |")
-    Console().print(table)
+        table += f"\n| {name} | {ours:.5g} | {theirs:.5g} | {f'{ours / theirs:.3f}' if theirs else '-'} |"
+    Console().print(Markdown(table))
     for logger in trainer.loggers:
-        log_text(logger, "distillation", "\n".join(markdown), images_seen)
+        log_text(logger, "distillation", table, images_seen)
 
 
 def _rows(network: dict[str, Any]) -> dict[str, float]:
