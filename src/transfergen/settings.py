@@ -25,7 +25,7 @@ TAKEN_BY = {
     "samples": ("transfergen.training.callbacks:SampleGrid",),
     "evaluation": ("transfergen.training.callbacks:Evaluation",),
 }
-"""Groups without a `_target_`, and whose arguments their settings become."""
+"""Groups of settings without a `_target_`, and the functions and classes that take these settings as arguments."""
 
 _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
@@ -84,7 +84,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("-1 or more", lambda value: value >= -1, "max_epochs max_steps trainer.devices"),
 ]
 RANGES = {name: (words, allows) for words, allows, names in _RANGES for name in names.split()}
-"""What a number may be: of a setting by its full key, or of all settings that have this last part of the key."""
+"""The range of a number, by the full key of one setting, or by the last part of the key of several."""
 
 _LISTS = (Sequence, list, tuple)
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}

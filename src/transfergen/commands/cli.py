@@ -160,7 +160,7 @@ def overrides() -> list[str]:
 
 
 def choices() -> dict[str, str | None]:
-    """The options chosen of the groups that set no values of their own but select those of other groups."""
+    """The chosen options of `model` and `experiment`, which select the options of other groups."""
     chosen = HydraConfig.get().runtime.choices
     return {group: chosen.get(group) for group in ("model", "experiment")}
 

@@ -16,7 +16,7 @@ def number_classes(
     names: Sequence[str] | None = None,
     known: Sequence[Any] | None = None,
 ) -> tuple[IntArray, tuple[Any, ...]]:
-    """The class numbers (N,) of a split's labels, and the classes. Without a class, as of the labels -1 and None, -1.
+    """The class number of each label of a split, (N,), and the classes. For the labels -1 and None, the number is -1.
 
     Args:
         values: N labels.

@@ -1,6 +1,7 @@
 """The evidence lower bound of a variational autoencoder."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ def gaussian_nll(images: Tensor, decoded: Tensor, *, sigma: float | None = None)
     return error / (2 * sigma**2) + math.log(sigma) + math.log(2 * math.pi) / 2
 
 
+@dataclass(frozen=True, kw_only=True)
 class Elbo:
     """The loss of a variational autoencoder, the negative evidence lower bound, and the weights of terms added to it.
 
@@ -57,21 +59,17 @@ class Elbo:
         ValueError: there is a weight for an adversarial loss and no `game`.
     """
 
-    def __init__(
-        self,
-        *,
-        beta: float = 1.0,
-        free_bits: float = 0.0,
-        warmup_images: int = 0,
-        sigma: float | None = None,
-        perceptual: float = 0.0,
-        adversarial: float = 0.0,
-        game: Objective | None = None,
-    ) -> None:
-        if adversarial and game is None:
-            raise ValueError(f"adversarial={adversarial}: must be 0 unless `game` has losses for a discriminator")
-        self.beta, self.free_bits, self.warmup_images, self.sigma = beta, free_bits, warmup_images, sigma
-        self.perceptual, self.adversarial, self.game = perceptual, adversarial, game
+    beta: float = 1.0
+    free_bits: float = 0.0
+    warmup_images: int = 0
+    sigma: float | None = None
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    game: Objective | None = None
+
+    def __post_init__(self) -> None:
+        if self.adversarial and self.game is None:
+            raise ValueError(f"adversarial={self.adversarial}: must be 0 unless `game` has losses for a discriminator")
 
     def kl_weight(self, images_seen: int) -> float:
         """Beta after `images_seen` real images, during or after the warm-up."""

@@ -15,6 +15,7 @@ discriminator's update, and what leads to their features is computed anew in the
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from transfergen.training.turn_losses import Turn, extrapolated, without_weight_
 from transfergen.transfer.strategy import Pairs, Strategy
 
 
+@dataclass(eq=False)
 class AdversarialStep:
     """One batch of the game: the discriminator's update and the generator's, in turns or from one pass.
 
@@ -63,32 +65,26 @@ class AdversarialStep:
             batch normalisation, spectral normalisation's iterations and terms that compare images of a batch.
     """
 
-    def __init__(
-        self,
-        generator: Generator,
-        discriminator: Discriminator,
-        objective: Objective,
-        augmentation: Augmentation,
-        strategy: Strategy,
-        optimizers: Sequence[Any],
-        *,
-        real_features: RealFeatures,
-        draw_fakes: Callable[[Batch, Tensor | None, Generate], Fakes],
-        updates: FiniteUpdates,
-        g_parameters: Sequence[nn.Parameter] = (),
-        adversarial_weight: float = 1.0,
-        d_steps: int = 1,
-        extrapolation: float = 0.0,
-        simultaneous: bool = False,
-        accumulate: int = 1,
-    ) -> None:
-        self.generator, self.discriminator, self.objective = generator, discriminator, objective
-        self.augmentation, self.strategy = augmentation, strategy
-        self.d_optimizer, self.g_optimizer = optimizers
-        self.real_features, self.draw_fakes, self.updates = real_features, draw_fakes, updates
-        self.g_parameters = list(g_parameters) or list(generator.parameters())
-        self.adversarial_weight, self.d_steps = adversarial_weight, d_steps
-        self.extrapolation, self.simultaneous, self.accumulate = extrapolation, simultaneous, accumulate
+    generator: Generator
+    discriminator: Discriminator
+    objective: Objective
+    augmentation: Augmentation
+    strategy: Strategy
+    optimizers: Sequence[Any]
+    _: KW_ONLY
+    real_features: RealFeatures
+    draw_fakes: Callable[[Batch, Tensor | None, Generate], Fakes]
+    updates: FiniteUpdates
+    g_parameters: Sequence[nn.Parameter] = ()
+    adversarial_weight: float = 1.0
+    d_steps: int = 1
+    extrapolation: float = 0.0
+    simultaneous: bool = False
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        self.d_optimizer, self.g_optimizer = self.optimizers
+        self.g_parameters = list(self.g_parameters) or list(self.generator.parameters())
         self.previous_weights: dict[nn.Parameter, Tensor] = {}
 
     def __call__(self, batch: Batch, images_seen: int, *, backward: Callable[..., None]) -> StepOutputs:

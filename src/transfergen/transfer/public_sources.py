@@ -37,9 +37,10 @@ def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | Non
 
 
 def follow_source(config: DictConfig, given: Collection[str]) -> None:
-    """Let networks that start from files of other projects, or of this package, be as the files say, and the images.
+    """Give networks that start from a file of another project, or of this package, the class and the sizes in the file.
 
-    A generator with classes beside a discriminator that is not told of them gets one class for all pictures.
+    The images get the generator's resolution. A generator with classes beside a discriminator that is not told of them
+    gets one class for all pictures.
 
     Args:
         config: as composed; its nodes `generator`, `discriminator` and `data` are changed.
@@ -72,7 +73,7 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
 
 
 def _follow(config: DictConfig, kind: Kind, network: Mapping[str, Any], given: Collection[str]) -> None:
-    """Make the node of a network that of `network`, a class as `_target_` and arguments, but for what no file tells."""
+    """Set a network's config to a file's, a class as `_target_` and its arguments. What the file does not say stays."""
     source, target = f"init_from.{kind}={config.init_from[kind]}", network["_target_"]
     settings = {f"{kind}.{name}": value for name, value in network.items() if name != "num_classes"}
     if kind == "generator":

@@ -30,7 +30,7 @@ _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/(.+)")
 
 @dataclass(frozen=True)
 class PublicSource:
-    """Where a published network is: in what layout, and the file, the name on the hub, or that of a published one."""
+    """A published network: its layout, and its place: a path, OWNER/MODEL/FILE on the hub, or a name in `PUBLISHED`."""
 
     layout: str
     place: str

@@ -1,6 +1,7 @@
 """Linear decay of the learning rates."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -8,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from transfergen.training.base_module import GenerativeModule
 
 
+@dataclass(eq=False, kw_only=True)
 class LinearLRDecay(Callback):
     """Lets all learning rates fall linearly with the number of real images seen.
 
@@ -23,27 +25,23 @@ class LinearLRDecay(Callback):
         ValueError: `end_images` is not after `start_images`, or nothing tells when the run ends.
     """
 
-    def __init__(
-        self,
-        *,
-        start_images: int,
-        end_images: int | None = None,
-        final_factor: float = 0.0,
-        max_images: int | None = None,
-        max_epochs: int | None = None,
-    ) -> None:
-        if end_images is not None and not 0 <= start_images < end_images:
+    start_images: int
+    end_images: int | None = None
+    final_factor: float = 0.0
+    max_images: int | None = None
+    max_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.end_images is not None and not 0 <= self.start_images < self.end_images:
             raise ValueError(
-                f"lr_decay.start_images={start_images}: the learning rates fall from there to {end_images} images; set "
-                "lr_decay.end_images to more than that"
+                f"lr_decay.start_images={self.start_images}: the learning rates fall from there to {self.end_images} "
+                "images; set lr_decay.end_images to more than that"
             )
-        if end_images is None and max_images is None and max_epochs in (None, -1):
+        if self.end_images is None and self.max_images is None and self.max_epochs in (None, -1):
             raise ValueError(
                 "lr_decay.end_images=null: the learning rates fall until the run ends, and nothing tells when; set "
                 "max_images, trainer.max_epochs or lr_decay.end_images"
             )
-        self.start_images, self.end_images, self.final_factor = start_images, end_images, final_factor
-        self.max_images, self.max_epochs = max_images, max_epochs
         self._end = 0.0
         self._configured: list[float] = []
 
