@@ -12,36 +12,45 @@ GROWTH_IMAGES = 512
 """Reals, and fakes, by which a growing discriminator chooses what it takes in."""
 
 
-def update_blocks(
-    images_seen: int,
-    generator: Generator,
-    discriminator: Discriminator,
-    transfer: Strategy,
-    reals: RealFeatures,
-    *,
-    ema_generator: Generator,
-    seed: int,
-) -> None:
-    """Freeze, thaw and grow what is due after `images_seen` images.
+class FreezeSchedule:
+    """Freezes and thaws blocks of a generator and of a discriminator, which it also grows.
 
     Args:
-        images_seen: real images, over all ranks.
-        generator: some of whose blocks may be frozen.
-        discriminator: likewise, and it may grow.
+        generator, discriminator: the networks.
         transfer: says how many of their blocks are frozen.
         reals: source of real images; its cache is cleared when the frozen blocks change.
-        ema_generator: makes the fakes that a growing discriminator looks at.
-        seed: of these fakes, and of the reals. So all ranks, and a resumed run, see the same images.
+        seed: of the reals and the fakes that a growing discriminator looks at.
     """
-    if transfer.generator == "gradual":
-        release_blocks(generator, images_seen // transfer.unfreeze_every_images)
-    frozen = transfer.frozen_blocks(discriminator.blocks, images_seen)
-    if frozen != discriminator.frozen_blocks:
-        discriminator.freeze(frozen)
-        reals.clear_cache()
-    while images_seen >= discriminator.grows_at:
-        device = next(ema_generator.parameters()).device
-        real = reals.sample_images(GROWTH_IMAGES, seed, device)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            discriminator.grow(real, sample(ema_generator, range(seed, seed + len(real)), device))
-        reals.clear_cache()
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        transfer: Strategy,
+        reals: RealFeatures,
+        *,
+        seed: int,
+    ) -> None:
+        self._generator, self._discriminator, self._transfer = generator, discriminator, transfer
+        self._reals, self._seed = reals, seed
+
+    def update(self, images_seen: int, ema_generator: Generator) -> None:
+        """Do what is due after `images_seen` images. A growing discriminator looks at fakes of `ema_generator`."""
+        if self._transfer.generator == "gradual":
+            release_blocks(self._generator, images_seen // self._transfer.unfreeze_every_images)
+        frozen = self._transfer.frozen_blocks(self._discriminator.blocks, images_seen)
+        if frozen != self._discriminator.frozen_blocks:
+            self._discriminator.freeze(frozen)
+            self._reals.clear_cache()
+        while images_seen >= self._discriminator.grows_at:
+            self._grow(ema_generator)
+
+    @torch.no_grad()
+    def _grow(self, generator: Generator) -> None:
+        """All ranks, and a resumed run, see the same images: their seeds are fixed, and nothing is autocast."""
+        device = next(generator.parameters()).device
+        real = self._reals.sample_images(GROWTH_IMAGES, self._seed, device)
+        with torch.autocast(device.type, enabled=False):
+            fake = sample(generator, range(self._seed, self._seed + len(real)), device)
+            self._discriminator.grow(real, fake)
+        self._reals.clear_cache()

@@ -1,7 +1,6 @@
 """The adversarial game as a LightningModule: it builds the step, then counts, logs and saves."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from transfergen.training.augmentation import Augmentation
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.training.finite_updates import FiniteUpdates
-from transfergen.training.freeze_schedule import update_blocks
+from transfergen.training.freeze_schedule import FreezeSchedule
 from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import Fakes, Generate, StepOutputs
 from transfergen.transfer.generator_weights import select_weights
@@ -91,16 +90,10 @@ class GAN(GenerativeModule):
         shape = data.image_shape
         cache_mib = 0 if shape.channels == 4 else self.transfer.cache_mib  # trunks see alpha on random colours
         real_features = RealFeatures(data.train_set, shape.size, self.discriminator, self.augment, cache_mib=cache_mib)
-        self._update_blocks = partial(
-            update_blocks,
-            generator=self.generator,
-            discriminator=self.discriminator,
-            transfer=self.transfer,
-            reals=real_features,
-            ema_generator=self.ema_generator,
-            seed=self.seed,
+        self._schedule = FreezeSchedule(
+            self.generator, self.discriminator, self.transfer, real_features, seed=self.seed
         )
-        self._update_blocks(self.images_seen)
+        self._schedule.update(self.images_seen, self.ema_generator)
         self._step = self.adversarial_step(cast(list[Optimizer], self.optimizers()), real_features, self.updates)
         if self.resumed:
             self._step.load_state_dict(self.resumed["extra"])
@@ -136,7 +129,7 @@ class GAN(GenerativeModule):
         """One batch of the game."""
         images = len(batch.pixels) * self.trainer.world_size
         update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
-        self._update_blocks(self.images_seen)
+        self._schedule.update(self.images_seen, self.ema_generator)
         outputs = self._step(batch, self.images_seen, backward=self.manual_backward)
         self.images_seen += images
         if outputs.g is None:
