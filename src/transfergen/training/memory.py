@@ -86,7 +86,7 @@ def measure_step(
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake:
-        shared: dict[int, Any] = {id(t): fake.from_tensor(t).to(device) for t in _tensors(module)}
+        shared: dict[int, Any] = {id(t): _on(device, fake.from_tensor(t)) for t in _tensors(module)}
         kept = {id(part): part for part in (module._trainer, module.resumed)}  # which hold the data and a checkpoint
         twin = copy.deepcopy(module, shared | kept)
     for network in _networks(twin):
@@ -102,6 +102,10 @@ def measure_step(
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             _take_step(twin, optimizers, batch_size, device)
     return StepMemory(weights, live.now - weights, live.peak - live.now)
+
+
+def _on(device: torch.device, tensor: Tensor) -> Tensor:
+    return tensor if tensor.device == device else tensor.to(device)  # which makes a copy, even to the same device
 
 
 def _make_state(optimizer: Optimizer) -> None:
