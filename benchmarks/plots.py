@@ -1,6 +1,6 @@
 """Plots of the benchmarks of quality."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from transfergen.runs import curves
+
+SCALES = {"seconds": 60, "kernel_distance": 0.001}
+"""What measurements are divided by where minutes are plotted."""
 
 
 def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Path) -> None:
@@ -38,6 +41,27 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         unique = dict(zip(labels, handles, strict=True))
         row[1].legend(unique.values(), unique, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=80)
+
+
+def plot_minutes(panels: Mapping[str, Mapping[str, Result]], file: Path) -> None:
+    """Kernel distance over minutes of training.
+
+    Args:
+        panels: by the title of each, its lines; those of one name have one colour.
+        file: of the plot.
+    """
+    figure = Figure(figsize=(4.5 * len(panels) + 3.5, 4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, result in lines.items():
+            minutes, distances = ([x / by for x in result["points"][key]] for key, by in SCALES.items())
+            axis.plot(minutes, distances, color=f"C{names.index(name)}", label=name)
+        axis.set(yscale="log", xlabel="minutes", ylabel="kernel distance, x1000", title=title, xlim=0)
+        axis.yaxis.set_major_formatter("{x:g}")
+    lines = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines, loc="outside right center", frameon=False)
+    figure.savefig(file, dpi=100)
 
 
 def plot_precision_recall(results: Sequence[Result], file: Path) -> None:

@@ -4,8 +4,10 @@ import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import Result, markdown
+from plots import plot_minutes
 from quality import Point, best, first_as_good
 
 NOT_RUN = "*These rows have not been run yet.*"
@@ -43,6 +45,22 @@ class Proof:
             texts += [f"{place[0]}, {place[1]}x{place[1]} pixels:", markdown(cells, TITLES)]
             texts += [f"With {size:,} training images, {' '.join(self._sentences(groups[size]))}" for size in sizes]
         return "\n\n".join(texts) or NOT_RUN
+
+    def plot(self, results: Sequence[Result], file: Path) -> None:
+        """Plot kernel distance over minutes, a panel for each number of training images and a line for each row.
+
+        Each line is the first seed of the variant that the table shows. Of several machines and resolutions, those of
+        the opponent's last result are shown.
+        """
+        ran = [r for r in results if r["model"] in self.rows[self.opponent]]
+        if not ran:
+            return
+        here = [r for r in results if all(r[key] == ran[-1][key] for key in ("machine", "resolution"))]
+        sizes = sorted({r["training_images"] for r in here if r in ran}, reverse=True)
+        groups = {f"{n:,} training images": self._choose([r for r in here if r["training_images"] == n]) for n in sizes}
+        plot_minutes(
+            {t: {row.replace("`", ""): v[min(v)] for row, v in rows.items()} for t, rows in groups.items()}, file
+        )
 
     def _choose(self, results: Sequence[Result]) -> dict[str, Seeds]:
         """The closest variant of each row that ran, with the seeds that the opponent has, too."""

@@ -29,6 +29,7 @@ def quality_command(
     rivals: Sequence[str] = (),
     precision_recall: bool = False,
     summary: Callable[[Sequence[Result]], str] = lambda _: "",
+    plot: Callable[[Sequence[Result], Path], None] | None = None,
     page: Path | None = None,
     **defaults: Any,
 ) -> None:
@@ -43,6 +44,7 @@ def quality_command(
         rivals: variants that others are compared with, in a table and in a plot of distances.
         precision_recall: without rivals, plot precision against recall.
         summary: of all results, in Markdown.
+        plot: the summary as a plot, in a file.
         page: of the documentation, whose section named as the benchmark has the summary of the kept results.
         defaults: of the options.
     """
@@ -77,6 +79,8 @@ def quality_command(
             plot_distances(everything, variants, picture)
         elif precision_recall:
             plot_precision_recall(everything, picture)
+        if plot:
+            plot(everything, results.kept / f"{results.benchmark}-summary.png")
         keep_grids(results, everything, variants)
 
     command(description, run=run, report=report, options=all_options)
@@ -216,9 +220,10 @@ def first_as_good(result: Result, goal: Point) -> Point:
 
 
 def keep_grids(results: Results, everything: Sequence[Result], models: Iterable[str]) -> None:
-    """Copy the last samples of each model, those of its first seed and most pictures, to the repository's folder."""
-    for r in sorted(everything, key=lambda r: (r["training_images"], -r["seed"])):  # the last one stays
+    """Copy the last samples of each model and number of pictures, of the first seed, to the repository's folder."""
+    for r in sorted(everything, key=lambda r: -r["seed"]):  # the last one stays
         grid = results.file(r["name"], ".jpg")
         if grid.exists() and r["model"] in models:
+            pictures = "" if ", all pictures," in r["name"] else f"-{r['training_images']}"
             (results.kept / "grids").mkdir(exist_ok=True)
-            (results.kept / "grids" / f"{results.benchmark}-{r['model']}.jpg").write_bytes(grid.read_bytes())
+            (results.kept / "grids" / f"{results.benchmark}-{r['model']}{pictures}.jpg").write_bytes(grid.read_bytes())

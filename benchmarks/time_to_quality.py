@@ -69,5 +69,6 @@ if __name__ == "__main__":
         rivals=RIVALS,
         moments=[(1800, "seconds")],
         summary=PROOF,
+        plot=PROOF.plot,
         page=ROOT / "docs/time-to-quality.md",
     )

@@ -16,7 +16,9 @@ VARIANTS: Variants = {
     "wgan_gp": ["model=wgan_gp", *NARROW],
     "sagan": ["model=sagan", *NARROW],
     "biggan": ["model=biggan", *NARROW],
-    "vgg_disc": ["model=vgg_disc", "backbone.cut=relu3_4", "backbone.weights={vgg}"],
+    "vgg_disc": [  # in batches as it is by default, and with rates that fall until the run ends
+        *["model=vgg_disc", "backbone.cut=relu3_4", "backbone.weights={vgg}", "data.batch_size=32", "max_images=50_000"]
+    ],
     "projected": [
         "model=projected",
         "generator=dcgan",

@@ -52,10 +52,13 @@ def row(model, distances, **more):
     return result
 
 
-def proof_of(**rows):
+def plan():
     titles = {"scratch": ["a", "a_fast"], "matched": ["b", "b_fast"], "trunk": ["d"]}
-    plan = import_module("proof").Proof(titles, plain="scratch", opponent="matched", full="trunk")
-    return plan([result for results in rows.values() for result in results])
+    return import_module("proof").Proof(titles, plain="scratch", opponent="matched", full="trunk")
+
+
+def proof_of(**rows):
+    return plan()([result for results in rows.values() for result in results])
 
 
 def kept(benchmark):
@@ -177,8 +180,21 @@ def test_a_recipe_that_is_worse_alone_has_no_share():
     assert "by 0.50, and the trunk divides the rest by 4.00." in table
 
 
-def test_without_the_opponent_there_is_no_proof():
-    assert proof_of(a=[row("a", [0.4])], d=[row("d", [0.2])]) == "*These rows have not been run yet.*"
+def test_without_the_opponent_there_is_no_proof(tmp_path):
+    results = [row("a", [0.4]), row("d", [0.2])]
+    assert plan()(results) == "*These rows have not been run yet.*"
+    plan().plot(results, tmp_path / "plot.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plot_of_the_proof_has_the_lines_of_the_table(tmp_path, monkeypatch):
+    proof, drawn = import_module("proof"), {}
+    draw = proof.plot_minutes
+    monkeypatch.setattr(proof, "plot_minutes", lambda panels, file: drawn.update(panels) or draw(panels, file))
+    b, b_fast, d = row("b", [0.8, 0.7]), row("b_fast", [0.6]), row("d", [0.2])
+    plan().plot([b, b_fast, d, row("d", [0.1], resolution=64)], tmp_path / "plot.png")
+    assert drawn == {"100 training images": {"matched": b_fast, "trunk": d}}
+    assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
 def test_the_page_has_the_proof_of_the_kept_results():
