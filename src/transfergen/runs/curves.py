@@ -75,10 +75,11 @@ def plot_precision_recall(paths: dict[str, PrecisionRecall]) -> "Figure":
     single = len(paths) == 1
     figure, axes = _empty(f"precision against recall{', at real images seen' if single else ''}", "recall")
     axes.set_ylabel("precision", fontsize=8)
-    for name, path in paths.items():
+    for number, (name, path) in enumerate(paths.items()):
         _, precision, recall = zip(*path, strict=True)
-        (line,) = axes.plot(recall, precision, label=name.replace("$", r"\$"), marker=".", linewidth=1)
-        axes.plot(recall[-1:], precision[-1:], color=line.get_color(), marker="o", markersize=7)
+        (line,) = axes.plot(recall, precision, marker=".", linewidth=1)
+        (end,) = axes.plot(recall[-1:], precision[-1:], color=line.get_color(), linestyle="", markersize=7)
+        end.set(marker="os^D"[number // 10 % 4], label=name.replace("$", r"\$"))  # since there are ten colours
     if single:
         _label_images_seen(axes, path)
     else:
