@@ -101,7 +101,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         """
         if self.standardize_features and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
             super().calibrate(images)
-            for mix, mean, std in zip(self.mix_channels, *self.feature_statistics(), strict=True):
+            for mix, (mean, std) in zip(self.mix_channels, self.feature_statistics(), strict=True):
                 weight, bias = cast(Tensor, mix.weight), cast(Tensor, mix.bias)
                 weight.div_(std[:, None, None])
                 bias.copy_(-(weight.flatten(1) @ mean))

@@ -62,10 +62,9 @@ class SingleHeadDiscriminator(TrunkDiscriminator):
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
         """The output of `features` -> logits (B, 1), float32. `y` is ignored."""
-        statistics = zip(*self.feature_statistics(), strict=True)
         maps = [
             ((m - mean.to(m.dtype)[:, None, None]) / std.to(m.dtype)[:, None, None]).flatten(1)
-            for m, (mean, std) in zip(self.trunk_maps(features), statistics, strict=True)
+            for m, (mean, std) in zip(self.trunk_maps(features), self.feature_statistics(), strict=True)
         ]
         logits: Tensor = self.head(self.scale * torch.cat(maps, dim=1))
         return logits.float()

@@ -89,10 +89,11 @@ class TrunkDiscriminator(Discriminator):
         """Images (B, C, H, W) -> the output of the frozen blocks; the images themselves if nothing is frozen."""
         return self.backbone.prefix(images, self.frozen_blocks)
 
-    def feature_statistics(self) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        """The means and the standard deviations (C,) of each tap's channels."""
+    def feature_statistics(self) -> list[Statistics]:
+        """The mean and the standard deviation of each channel, for each tap."""
         channels = list(self.backbone.channels)
-        return torch.split(self.feature_mean, channels), torch.split(self.feature_std, channels)
+        means, stds = (torch.split(moments, channels) for moments in (self.feature_mean, self.feature_std))
+        return list(zip(means, stds, strict=True))
 
     def trunk_maps(self, features: list[Tensor]) -> list[Tensor]:
         """The output of the frozen blocks -> the trunk's feature maps (B, C, h, w)."""
@@ -113,15 +114,15 @@ class MultiHeadDiscriminator(TrunkDiscriminator):
         return sum(cast(Head, head).num_logits for head in self.heads)
 
     def maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What `features` gave -> what each head looks at, (B, C, h, w)."""
+        """The output of `features` -> the maps (B, C, h, w) of each head."""
         return features
 
     def statistics(self) -> Sequence[Statistics | None]:
-        """By what each head standardises its maps; None: by nothing."""
+        """The statistics by which each head standardises its maps; None: it takes them as they are."""
         return [None] * len(self.heads)
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """What `features` gave -> logits (B, N), float32, those of all heads concatenated. `y` is ignored."""
+        """The output of `features` -> logits (B, N), float32, those of all heads concatenated. `y` is ignored."""
         scored = zip(self.heads, self.maps(features), self.statistics(), strict=True)
         return torch.cat([head(m, statistics=by).flatten(1).float() for head, m, by in scored], dim=1)
 
@@ -130,6 +131,6 @@ class MultiHeadDiscriminator(TrunkDiscriminator):
         if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
             return super().score_jointly(real, fake, y)
         scored = zip(self.heads, self.maps(fake), self.maps(real), self.statistics(), strict=True)
-        logits = torch.cat([head(theirs, ours, by).flatten(1).float() for head, theirs, ours, by in scored], dim=1)
+        logits = torch.cat([head(fakes, reals, by).flatten(1).float() for head, fakes, reals, by in scored], dim=1)
         real_logits, fake_logits = logits.chunk(2)
         return real_logits, fake_logits

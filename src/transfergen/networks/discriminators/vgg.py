@@ -64,14 +64,13 @@ class VGGDiscriminator(MultiHeadDiscriminator):
         return [images, *state] if self.pixels and self.frozen_blocks else state
 
     def maps(self, features: list[Tensor]) -> list[Tensor]:
-        """What `features` gave -> the images, if a head looks at them, and the trunk's maps."""
+        """The output of `features` -> the images, if a head looks at them, and the trunk's maps."""
         if not self.pixels:
             return self.trunk_maps(features)
         return [features[0], *self.trunk_maps(features[1:] if self.frozen_blocks else features)]
 
     def statistics(self) -> Sequence[Statistics | None]:
-        """By what each head standardises its maps; None: by nothing."""
+        """The statistics by which each head standardises its maps; None: it takes them as they are."""
         if not self.standardize_features:
             return super().statistics()
-        of_trunk = zip(*self.feature_statistics(), strict=True)
-        return [None, *of_trunk] if self.pixels else [*of_trunk]
+        return [None, *self.feature_statistics()] if self.pixels else self.feature_statistics()
