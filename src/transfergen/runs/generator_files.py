@@ -181,10 +181,10 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     if theirs["_target_"] != ours["_target_"]:
         return {}
     differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
-    unseen = {}
+    expected, unseen = shapes(ours), {}
     for name, value in differing.items():
-        with suppress(ValueError):  # one that does not fit our other settings changes tensors
-            if shapes({**ours, name: value}) == shapes(ours):
+        with suppress(ValueError):  # a value that our other settings do not allow changes tensors
+            if shapes({**ours, name: value}) == expected:
                 unseen[name] = value
     return unseen
 
