@@ -11,7 +11,7 @@
   release: the generator 2 times forward and 1 time backward, the trunk 3 and 1, the heads 3 and 3. As there, the
   generator enlarges before it convolves, and the trunk convolves before it normalises.
 - `vgg_disc`: the heads of `model=vgg_disc` beside those of `model=projected_small`, on the same trunk.
-- `memory`: the default, with freed memory as glibc treats it, and kept. Its own limits grow to what the first side has.
+- `memory`: the default, with freed memory given back from 64 MiB on, as glibc does after a while by itself, and kept.
 - `simultaneous`: both networks updated in turns, and both from one pass of the heads.
 
 Both sides have the same networks, batch, threads and float32. Weights are random, which take the time of trained ones.
