@@ -8,6 +8,7 @@ import pytest
 from runs import ROOT, called
 
 from transfergen.__main__ import COMMANDS, main
+from transfergen.config import CONF_DIR
 
 HELP = """
 import contextlib, sys
@@ -33,6 +34,8 @@ def test_overview_says_in_a_line_what_the_first_line_of_each_help_says(overview,
     code, out, err = called(main, name, "--help")
     assert code == 0, err
     assert f"  {name:10}{out.splitlines()[0]}\n" in overview
+    keys = (CONF_DIR / f"{name}.yaml").read_text().partition("  - _self_\n")[2].strip()
+    assert (keys in out) == (name not in ("train", "check"))  # these have groups, and the settings of a training
 
 
 def test_unknown_command_gets_one_line_with_the_nearest_name():

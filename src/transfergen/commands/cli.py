@@ -41,8 +41,14 @@ def _hydra_dir(resume: str | None) -> str:
     return ".hydra" if resume in (None, "auto") else ".hydra/resumed"
 
 
+def _keys(config_name: str) -> str:
+    """The keys of a command as its YAML has them, with their comments."""
+    return (CONF_DIR / f"{config_name}.yaml").read_text().partition("  - _self_\n")[2].strip()
+
+
 OmegaConf.register_new_resolver("run_dir", _run_dir)
 OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
+OmegaConf.register_new_resolver("keys", _keys)
 
 USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
