@@ -20,7 +20,7 @@ def start_python(*arguments, stdout=os.devnull, stderr=os.devnull):
         stderr: as for `stdout`.
 
     Returns:
-        The process, as of `multiprocessing`.
+        The process, started: a `multiprocessing.Process`.
     """
     process = FORKS.Process(target=_run, args=(arguments, stdout, stderr), daemon=True)
     process.start()
