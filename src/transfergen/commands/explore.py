@@ -231,7 +231,7 @@ def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any
     import gradio as gr
 
     names = [("by seed", BY_SEED), *((str(i), i) for i in range(generator.num_classes))]
-    return gr.Dropdown(names, value=BY_SEED, label=label, visible=generator.num_classes > 0, elem_id="label")
+    return gr.Dropdown(names, value=BY_SEED, label=label, visible=generator.num_classes > 0)
 
 
 def _text(words: str) -> Any:
