@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from transfergen.runs import curves
 
-TWENTY_COLOURS = colormaps["tab20"].colors
+COLOURS = [*colormaps["tab10"].colors, *colormaps["Dark2"].colors]
 SCALES = {"seconds": 60, "kernel_distance": 0.001}
 """Divisors of seconds and kernel distances, for plots over minutes and of distances times 1000."""
 
@@ -25,7 +25,7 @@ def plot_distances(results: Sequence[Result], coloured: Iterable[str], file: Pat
         file: of the plot.
     """
     measured = {r["model"].split()[0] for r in results}  # the rest are overrides
-    colours = dict(zip((model for model in coloured if model in measured), TWENTY_COLOURS, strict=False))
+    colours = dict(zip((model for model in coloured if model in measured), COLOURS, strict=False))
     groups = sorted({(r["training_images"], r["resolution"]) for r in results}, reverse=True)
     figure = Figure(figsize=(11, 3.2 * len(groups)), layout="tight")
     axes = figure.subplots(len(groups), 2, squeeze=False)
