@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from transfergen.commands.overrides import explain, quote_path
+from transfergen.config import CONF_DIR
 
 
 def read(argument):
@@ -70,6 +72,12 @@ def test_another_value_that_cannot_be_read_is_answered_with_the_quotes_that_work
     with pytest.raises(HydraException) as refused:
         OverridesParser.create().parse_overrides([override])
     assert re.fullmatch(line, explain(refused.value))
+
+
+def test_several_values_are_answered_with_the_list_and_the_sweep():
+    with pytest.raises(HydraException) as refused, initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        compose("generate", ["interpolate=1,5"])
+    assert explain(refused.value) == "interpolate=1,5: for a list give interpolate=[1,5], for a sweep add --multirun"
 
 
 def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):

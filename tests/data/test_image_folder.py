@@ -143,6 +143,11 @@ def test_a_class_called_train_is_a_class_if_others_lie_beside_it(folder):
     assert any("3 class folders" in note and "train would be splits if" in note for note in notes(root))
 
 
+def test_a_folder_without_subfolders_is_told_to_have_no_classes(folder):
+    root = folder("1.png", "2.png")
+    assert notes(root) == (f"data.path={root}: read as pictures without classes, a part of them for tests",)
+
+
 def notes(root, split="train"):
     return image_folder(str(root), split).notes
 

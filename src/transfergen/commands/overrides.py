@@ -65,6 +65,9 @@ def explain(error: Exception) -> str:
         why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
         near = "" if key[1] in known else nearest(key[1], known)
         return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
+    if several := re.match("Ambiguous value for argument '(.*)'\n", text):
+        name, _, values = several[1].partition("=")
+        return f"{several[1]}: for a list give {name}=[{values}], for a sweep add --multirun"
     if "Cannot merge" in str(error.__cause__):
         override = text.removeprefix("Error merging override ")
         text = f"{override}: give {'a list, as in [a,b]' if '={' in override else 'a mapping, as in {a: b}'}"

@@ -34,9 +34,9 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
     counts = Counter(_parts_below(top, files.names))
     splits = {name.lower(): name for name in counts}
     if "train" not in splits or not splits.keys() <= _SPLIT_NAMES or len(splits) < len(counts):
-        notes.append(
-            f"data.path={files.root}: read as {len(counts.keys() - {''})} class folders, a part of them for tests"
-        )
+        folders = len(counts.keys() - {""})
+        kind = f"{folders} class folders" if folders else "pictures without classes"
+        notes.append(f"data.path={files.root}: read as {kind}, a part of them for tests")
         if named := sorted(name for name in counts if name.lower() in _SPLIT_NAMES):
             notes[-1] += f"; {', '.join(named)} would be splits if a folder train, and only these, held pictures"
         return hold_out(_label(files, top, notes), split, holdout)
