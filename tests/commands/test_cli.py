@@ -74,6 +74,7 @@ def refusal(run_dir, *overrides, small=False):
             ["optimizer.simultaneous=true", "set optimizer.d_steps=1"],
         ),
         ([*SHAPES_ON_VGG, "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
+        ([*SHAPES_ON_VGG, "trainer.max_time=1h"], ["trainer.max_time: ", "DD:HH:MM:SS"]),
         ([*SHAPES_ON_VGG, "trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps=0", "1 or more"]),
         (
             [*SHAPES_ON_VGG, "lr_decay.start_images=8", "max_images=null", "trainer.max_epochs=-1"],

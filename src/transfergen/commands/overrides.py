@@ -67,8 +67,8 @@ def explain(error: Exception) -> str:
         return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
     if several := re.match("Ambiguous value for argument '(.*)'\n", text):
         name, _, values = several[1].partition("=")
-        return f"{several[1]}: for a list give {name}=[{values}], for a sweep add --multirun"
-    if "Cannot merge" in str(error.__cause__):
+        text = f"{several[1]}: for a list give {name}=[{values}], for a sweep add --multirun"
+    elif "Cannot merge" in str(error.__cause__):
         override = text.removeprefix("Error merging override ")
         text = f"{override}: give {'a list, as in [a,b]' if '={' in override else 'a mapping, as in {a: b}'}"
     return text.split("\nSet the environment", maxsplit=1)[0]
