@@ -21,7 +21,13 @@ from transfergen.training.trainer import build_trainer
 OPTIONS = {
     "feature_extraction": SMALL,
     "fine_tuning": [*SMALL, "transfer=fine_tuning"],
-    "gradual": [*SMALL, "transfer=fine_tuning", "transfer.trunk=gradual", "transfer.unfreeze_every_images=16"],
+    "gradual": [
+        *SMALL,
+        "transfer=fine_tuning",
+        "transfer.trunk=gradual",
+        "transfer.generator=gradual",
+        "transfer.unfreeze_every_images=16",
+    ],
     "vision_aided": [
         *ANY_MODEL,
         *SMALL_MODELS["vision_aided"],

@@ -180,6 +180,17 @@ def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 5e-5])
 
 
+def test_a_pretrained_generator_has_a_rate_of_its_own_and_its_classes_keep_theirs(tmp_path, monkeypatch):
+    groups = []
+    monkeypatch.setattr(GAN, "on_train_end", lambda self: groups.extend(self.trainer.optimizers[1].param_groups))
+    biggan = [*ANY_MODEL, *SMALL_MODELS["biggan"], "optimizer.d_steps=1", "optimizer.generator.lr=1e-4"]
+    run(tmp_path, *biggan, "transfer.generator_lr_scale=0.1", "max_images=8")
+    classes, others = groups
+    assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-5])
+    assert [tuple(p.shape) for p in classes["params"]] == [(10, 4)]
+    assert len(others["params"]) > 20
+
+
 @pytest.fixture
 def rates(monkeypatch):
     """The learning rates of discriminator and generator at each step from now on. They start at 2 and 1."""

@@ -6,6 +6,7 @@ import torch
 from runs import ANY_MODEL, SMALL_MODELS, train
 from torch import nn
 
+from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.fastgan import FastGAN
 from transfergen.networks.generators.resnet import ResNet
@@ -22,6 +23,7 @@ GENERATORS = {
     "resnet": lambda: ResNet(**SMALL),
     "sagan": lambda: ResNet(**SMALL, num_classes=3, attention=32),
     "biggan": lambda: ResNet(**BIGGAN),
+    "biggan_deep": lambda: BigGANDeep(z_dim=12, width=4, num_classes=3, class_dim=6),
 }
 
 
@@ -43,7 +45,10 @@ def parameters_of(generator, *kinds):
 def test_stages_lead_from_the_first_maps_to_the_pixels_and_leave_out_what_comes_before(build):
     generator = build()
     stages = generator.stages()
-    assert len(stages) == 4  # from 4x4 to 64x64
+    expected = [8, 16, 32, 64]
+    if isinstance(generator, BigGANDeep):  # two blocks a size
+        expected = [4, 8, 8, 16, 16, 32, 32, 64, 64, 128]
+    assert len(stages) == len(expected)
     inside = [id(p) for stage in stages for module in stage for p in module.parameters()]
     assert len(inside) == len(set(inside))
     before = {name.split(".")[0] for name, p in generator.named_parameters() if id(p) not in set(inside)}
@@ -53,7 +58,7 @@ def test_stages_lead_from_the_first_maps_to_the_pixels_and_leave_out_what_comes_
         stage[0].register_forward_hook(lambda module, args, maps: sizes.append(maps.shape[-1]))
     if not isinstance(generator, DCGAN):  # whose stages share its layers, and are called one by one
         generator.eval()(torch.randn(2, generator.z_dim), torch.tensor([0, 1]))
-        assert sizes == [8, 16, 32, 64]
+        assert sizes == expected
 
 
 @pytest.mark.parametrize("build", GENERATORS.values(), ids=GENERATORS)
@@ -79,12 +84,12 @@ def test_singular_values_train_alone_with_the_embeddings_of_classes(build):
 def test_the_last_blocks_train_with_what_makes_the_pixels(build):
     generator = build()
     select_weights(generator, "last_k", 2)
-    last = {id(p) for stage in generator.stages()[2:] for module in stage for p in module.parameters()}
+    last = {id(p) for stage in generator.stages()[-2:] for module in stage for p in module.parameters()}
     tables = parameters_of(generator, nn.Embedding)
     expected = {name for name, p in generator.named_parameters() if id(p) in last or name in tables}
     assert trained(generator) == expected
-    pixels = next(name for name, p in reversed(list(generator.named_parameters())) if 3 in p.shape[:2])
-    assert pixels in expected
+    pixels = [name for name, p in generator.named_parameters() if name.startswith("to_rgb") or 3 in p.shape[:2]]
+    assert set(pixels[-1:]) <= expected
 
 
 def test_all_of_a_generator_that_is_not_selected_from_trains():

@@ -1,0 +1,83 @@
+"""Measured figures on the pages are those that the benchmarks' results hold."""
+
+import json
+import re
+
+import pytest
+from runs import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
+TABLES = {
+    ("README.md", "| discriminator | real images"): ("", "images", "kernel_distance", "frechet_distance", "recall"),
+    ("README.md", "| discriminator, with"): ("", "kernel_distance", "frechet_distance", "recall"),
+    ("docs/vgg19.md", "| 64x64 | real images"): (
+        *("", "images", "kernel_distance", "frechet_distance", "precision", "recall"),
+        *("pixel_kernel_distance", "pixel_recall", "high_frequency_ratio"),
+    ),
+    ("docs/vgg19.md", "| real images"): (
+        *("images", "kernel_distance", "frechet_distance", "precision", "recall"),
+        *("pixel_kernel_distance", "pixel_recall", "high_frequency_ratio"),
+    ),
+    ("docs/time-to-quality.md", "| training images | machine"): (
+        *("training_images", "", "", "seed", "kernel_distance", "minutes", "images"),
+        *("frechet_distance", "precision", "recall"),
+    ),
+}
+"""By page and first words of a table: what its columns hold; "" if it is no figure."""
+CURVES = {
+    ("docs/public-generators.md", "| pictures | | 1,008"): "public_generator",
+    ("docs/transfer.md", "| | 1,008"): "fine_tuning",
+}
+"""Tables of `kernel distance (recall)`, with the number of images in the titles, and the benchmark they are from."""
+
+
+def points(benchmark):
+    """Every measurement: its figures by name, distances of kernels times 1000."""
+    for result in json.loads((RESULTS / f"{benchmark}.json").read_text()):
+        of_run = {key: result[key] for key in ("training_images", "seed")}
+        for values in zip(*result["points"].values(), strict=True):
+            point = of_run | dict(zip(result["points"], values, strict=True))
+            point["minutes"] = point["seconds"] / 60
+            yield {key: 1000 * value if "kernel" in key else value for key, value in point.items()}
+
+
+def rows(page, start):
+    """The rows of the table that starts so, as lists of cells, with the titles first and without the line below."""
+    lines = (ROOT / page).read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(start))
+    table = lines[first : lines.index("", first)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (table[0], *table[2:])]
+
+
+def says(text, value, name):
+    """Whether a number on a page is this value, rounded. Numbers of images may be rounded to a hundredth."""
+    digits = text.replace(",", "")
+    slack = 0.01 * value if name == "images" else 0.5 * 10.0 ** -len(digits.partition(".")[2])
+    return abs(float(digits) - value) <= slack + 1e-9
+
+
+def first_number(cell):
+    return re.search(r"[\d,]*\.?\d+", cell)[0]
+
+
+@pytest.mark.parametrize(("page", "start"), TABLES)
+def test_each_row_is_one_measurement(page, start):
+    names, measured = TABLES[page, start], list(points("time_to_quality"))
+    for row in rows(page, start)[1:]:
+        figures = {name: first_number(cell) for name, cell in zip(names, row, strict=True) if name}
+        assert any(
+            all(name in point and says(text, point[name], name) for name, text in figures.items()) for point in measured
+        ), row
+
+
+@pytest.mark.parametrize(("page", "start"), CURVES)
+def test_each_distance_with_its_recall_is_one_measurement(page, start):
+    titles, *lines = rows(page, start)
+    measured = list(points(CURVES[page, start]))
+    for row in lines:
+        pictures = {"training_images": first_number(row[0])} if titles[0] == "pictures" else {}
+        for title, cell in zip(titles, row, strict=True):
+            if title.replace(",", "").isdigit() and cell:
+                distance, recall = re.fullmatch(r"([\d.]+) \(([\d.]+)\)", cell).groups()
+                figures = {**pictures, "images": title, "kernel_distance": distance, "recall": recall}
+                assert any(all(says(text, p[name], name) for name, text in figures.items()) for p in measured), row
