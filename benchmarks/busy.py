@@ -98,7 +98,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Which training, and how long."""
+    """Options: which training, and how long it is measured."""
     parser.add_argument("--overrides", nargs="+", default=["experiment=quickstart"], help="of train.py")
     parser.add_argument("--rounds", type=int, default=2, help="trainings with each number of threads")
     parser.add_argument("--changes", type=int, default=2, help="times that the loops come, in each training")

@@ -1,4 +1,4 @@
-"""What the project computes in its own way on a CPU, beside torch's plain layers: milliseconds, and their ratio.
+"""The project's own ways to compute on a CPU, beside torch's plain layers: milliseconds, and their ratio.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/cpu_kernels.py run
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/cpu_kernels.py run frozen --rounds 30
@@ -6,7 +6,7 @@
 
 - `doubling`: gradients of a generator's transposed convolutions of stride 2, as matrix products where maps are small
   (transfergen.networks.layers.resampling).
-- `frozen`: a frozen trunk whose weights are laid out for the kernels once, and whose activations the kernels compute
+- `frozen`: a frozen trunk whose weights are reordered for the kernels once, and whose activations the kernels compute
   (transfergen.networks.acceleration): features, and features with the gradient to the images.
 - `extractors`: the networks of metrics, with folded normalisation and few images at a time
   (transfergen.evaluation.extractors).

@@ -1,4 +1,4 @@
-"""What a pretrained generator saves: five classes of CIFAR-10 from few pictures, from scratch and from a source.
+"""Five classes of CIFAR-10 from few pictures: a generator from scratch against one that starts pretrained.
 
     python benchmarks/fine_tuning.py run scratch fine_tuned
     python benchmarks/fine_tuning.py run fine_tuned --also transfer.freeze_d=2

@@ -1,4 +1,4 @@
-"""What a trained generator is used for, beside its bare network: the command that writes PNGs, and exports.
+"""Speed of a trained generator in use: the command that writes PNGs, and exports, beside the bare network.
 
     python benchmarks/generate.py run png --num 8192
     python benchmarks/generate.py run latency
@@ -68,7 +68,7 @@ def latency(run: Path) -> Iterator[Comparison]:
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
-    """What was asked for, of a run directory with random weights."""
+    """The comparisons that were asked for, of a run directory with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         config = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 64}
         save_generator(Path(folder), DCGAN(resolution=64), config, ema=True, images_seen=0)
@@ -79,7 +79,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What to measure."""
+    """Options: which comparisons, and how many images."""
     parser.add_argument("kinds", nargs="*", default=["png", "latency"], help="png, latency")
     parser.add_argument("--num", type=int, default=4096, help="PNGs")
 

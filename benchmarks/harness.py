@@ -1,4 +1,4 @@
-"""What all benchmarks share: the commands `run` and `report`, measuring in turns, and results in JSON.
+"""Shared by all benchmarks: the commands `run` and `report`, measuring in turns, and results in JSON.
 
 `run` stores each finished measurement as a file in outputs/benchmarks. `report` joins them with those that the
 repository keeps in benchmarks/results, prints them as a table, and keeps them there.
@@ -159,13 +159,13 @@ def in_turns(measurements: Sequence[Callable[[], float]], *, rounds: int) -> lis
 
 
 def markdown(rows: Iterable[Sequence[str]], titles: Sequence[str] = ()) -> str:
-    """A table; without titles, rows of one."""
+    """A Markdown table; without titles, its rows only."""
     lines = [titles, ["---"] * len(titles), *rows] if titles else rows
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def section(page: Path, name: str) -> tuple[str, str, str]:
-    """What a page has before, in and after the section between its comments `<!-- name -->` and `<!-- /name -->`.
+    """The text of a page before, in and after the section between `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
         ValueError: it has no such section.
@@ -179,7 +179,7 @@ def section(page: Path, name: str) -> tuple[str, str, str]:
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Replace what a page has in this section."""
+    """Replace the text of this section of a page."""
     before, _, after = section(page, name)
     page.write_text("\n\n".join(part for part in (before, text, after) if part))
 

@@ -36,7 +36,7 @@ Point = dict[str, float]
 
 
 class Measure:
-    """What a generator's samples are measured by.
+    """Measures a generator's samples against test images.
 
     Args:
         test: images (N, 3, R, R) in [-1, 1], of the generator's resolution.

@@ -1,4 +1,4 @@
-"""What the presets for one's own pictures make of few of them, beside the loss and the rates of Projected GAN.
+"""The presets for few pictures of one's own, beside the same networks with the loss and rates of Projected GAN.
 
     python benchmarks/presets.py run few_shot few_shot_published --minutes 8
     python benchmarks/presets.py report

@@ -109,7 +109,7 @@ class Proof:
 
 
 MEASURES = ("frechet_distance", "recall", "high_frequency_ratio")
-"""Of these, the oldest results have not all."""
+"""Measures that the oldest results do not all have."""
 GOALS = ("kernel_distance",), ("frechet_distance",), ("kernel_distance", "frechet_distance", "recall")
 TITLES = [
     *("training images", "discriminator", "variant", "seeds", "kernel distance, x1000", "Fréchet", "recall"),
@@ -119,14 +119,14 @@ TITLES = [
 
 
 def _closest(variants: Iterable[Seeds]) -> Seeds:
-    """The variant of the least mean kernel distance over the seeds that all have; over its own if there is none."""
+    """The variant of least mean kernel distance over the seeds that all have; if none is shared, over its own."""
     ran = [variant for variant in variants if variant]
     shared = set.intersection(*map(set, ran))
     return min(ran, key=lambda v: statistics.fmean(best(v[s])["kernel_distance"] for s in shared or v))
 
 
 def _goal(opponent: Result, *keys: str) -> Point:
-    """What the opponent has of these, at its least distance of the first."""
+    """The opponent's values of these measures, at the point where the first of them is least."""
     return {key: best(opponent, keys[0])[key] for key in keys}
 
 
@@ -137,7 +137,7 @@ def _part_of_time(result: Result, opponent: Result, *keys: str) -> float:
 
 
 def _mean(values: Iterable[float], form: str = ".2f") -> str:
-    """The mean; where some are infinite, how many are not; nothing where some were not measured."""
+    """The mean as text; if some are infinite, how many are not; empty if some were not measured."""
     values = list(values)
     if any(map(math.isnan, values)):
         return ""

@@ -1,4 +1,4 @@
-"""What a public generator saves: two classes of CIFAR-10 from few pictures, from scratch and from a BigGAN.
+"""Two classes of CIFAR-10 from few pictures: a generator from scratch against one that starts from a BigGAN.
 
     python benchmarks/public_generator.py run scratch --training-images 100 --images-seen 1e3 4e3 8e3 1.6e4 2.4e4 3.2e4
     python benchmarks/public_generator.py run all norms --training-images 100 --images-seen 1e3 4e3 8e3

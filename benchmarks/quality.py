@@ -50,8 +50,7 @@ def quality_command(
     """
 
     def all_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("models", nargs="*", default=list(variants), help=f"of {', '.join(variants)}")
-        add_options(parser)
+        add_options(parser, variants)
         options(parser)
         parser.set_defaults(**defaults)
 
@@ -64,14 +63,10 @@ def quality_command(
             for model in args.models:
                 judged_run(model, [*common, *variants[model]], seed, args, results, names)
 
-    def tables(everything: Sequence[Result]) -> str:
-        compared = [ratios(everything, rival) for rival in rivals if any(r["model"] == rival for r in everything)]
-        return "\n\n".join(text for text in (table(everything), *compared, summary(everything)) if text)
-
     def report(everything: list[Result], results: Results) -> None:
-        print(tables(everything))
+        print(tables(everything, rivals, summary))
         if trials := results.trials.load():
-            print(f"\nTrials, on held-out training images:\n\n{tables(trials)}")
+            print(f"\nTrials, on held-out training images:\n\n{tables(trials, rivals, summary)}")
         if page and results.kept == KEPT:
             fill(page, results.benchmark, summary(everything))
         picture = results.kept / f"{results.benchmark}.png"
@@ -86,8 +81,9 @@ def quality_command(
     command(description, run=run, report=report, options=all_options)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """When to measure, on which data, and on which device to train."""
+def add_options(parser: argparse.ArgumentParser, variants: Variants) -> None:
+    """Options: which variants to train, when to measure them, on which data and on which device."""
+    parser.add_argument("models", nargs="*", default=list(variants), help=f"of {', '.join(variants)}")
     shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
     moments = partial(parser.add_argument, dest="moments", nargs="+")
     moments("--minutes", type=lambda m: (60 * float(m), "seconds"), help="of training, without the measuring")
@@ -182,6 +178,12 @@ def table(results: Sequence[Result]) -> str:
         rows.append(row + [f"{p[key] * (1000 if 'kernel' in key else 1):.2f}" if key in p else "" for key in keys])
     titles = ["model", "pictures", "px", "seed", "machine", "parameters, millions", "images/s", "after, s", "images"]
     return markdown(rows, [*titles, *(measured[key] for key in keys)])
+
+
+def tables(everything: Sequence[Result], rivals: Iterable[str], summary: Callable[[Sequence[Result]], str]) -> str:
+    """The table of all results, those of ratios to each rival that ran, and the summary, in Markdown."""
+    compared = [ratios(everything, rival) for rival in rivals if any(r["model"] == rival for r in everything)]
+    return "\n\n".join(text for text in (table(everything), *compared, summary(everything)) if text)
 
 
 def ratios(results: Sequence[Result], rival: str) -> str:

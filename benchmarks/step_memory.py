@@ -76,7 +76,7 @@ def table(results: Iterable[Result]) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """The networks, and the batch."""
+    """Options: the networks, and the batch."""
     parser.add_argument("--networks", choices=NETWORKS, default="biggan")
     parser.add_argument("--resolution", type=int, default=128, help="pixels")
     parser.add_argument(

@@ -44,7 +44,7 @@ from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import Fakes, Generate
 
 BATCHES = 4
-"""In an epoch of the pictures that the steps are taken on."""
+"""Batches in an epoch of the drawn pictures."""
 TUTORIAL = ["experiment=tutorial", "backbone.weights=random", "ema.halflife_images=10000"]
 FROZEN = [*TUTORIAL, "transfer=feature_extraction"]
 SMALL_HEADS = [
@@ -173,7 +173,7 @@ def _split_upsampling(network: nn.Module) -> None:
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
-    """What was asked for."""
+    """The comparisons that were asked for."""
     batch, resolution = args.batch, args.resolution
     project = partial(project_step, batch=batch, resolution=resolution)
     size = f"batch {batch}, {resolution} px"
@@ -211,7 +211,7 @@ KINDS = ["tutorial", "projected", "vgg_disc", "memory", "simultaneous"]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What to measure, and its size."""
+    """Options: which comparisons, and their size."""
     parser.add_argument("kinds", nargs="*", default=KINDS, help=f"of {', '.join(KINDS)}")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--resolution", type=int, default=64, help="pixels")

@@ -15,7 +15,7 @@ from transfergen.runs.artefacts import LAST_CHECKPOINT
 from transfergen.runs.checkpoint import SafeCheckpointIO
 
 NETWORKS = {"G": "generator.", "G_ema": "ema.network.", "D": "discriminator.ordinary."}
-"""What begins the names of each network's tensors in a checkpoint of `model=vision_aided`."""
+"""The prefix of each network's tensors in a checkpoint of `model=vision_aided`."""
 BOTH = (
     (r"(.+)\.parametrizations\.weight\.original", r"\1.weight_orig"),
     (r"(.+)\.parametrizations\.weight\.0\._([uv])", r"\1.weight_\2"),

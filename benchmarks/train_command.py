@@ -48,7 +48,7 @@ class Training:
         )
 
     def errors(self) -> str:
-        """Wait for its end."""
+        """Wait for its end: what it wrote to stderr."""
         return self.process.communicate()[1].strip()
 
 
@@ -80,12 +80,12 @@ def step(checkout: Path, args: argparse.Namespace, *own: str, checkpoint_every: 
 
 
 def checkpoint(args: argparse.Namespace, interval: int) -> float:
-    """Seconds of a checkpoint: what the rows take longer if each has one."""
+    """Seconds of a checkpoint: how much longer the rows take if each has one."""
     return interval * (step(ROOT, args, checkpoint_every=interval) - step(ROOT, args))
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
-    """What was asked for."""
+    """The comparisons that were asked for."""
     name, other = " ".join(args.overrides), args.beside and args.beside.resolve()
     here = partial(step, ROOT, args)
     if "start" in args.kinds:
@@ -106,7 +106,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What to measure, of which training."""
+    """Options: what is measured, and of which training."""
     parser.add_argument("kinds", nargs="*", default=["start", "step"], help="start, step, checkpoint, option")
     parser.add_argument("--beside", type=Path, help="another checkout of the project")
     parser.add_argument("--overrides", nargs="+", default=["experiment=quickstart"], help="of train.py")

@@ -24,7 +24,7 @@ D_WIDTHS = {32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
 
 
 class BatchNorm(nn.Module):
-    """BigGAN-PyTorch's, in eval mode."""
+    """BigGAN-PyTorch's batch normalisation, in eval mode."""
 
     def __init__(self, channels, *, conditions=0):
         super().__init__()
@@ -83,7 +83,7 @@ class SNEmbedding(nn.Embedding, SN):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """StudioGAN's."""
+    """StudioGAN's conditional batch normalisation."""
 
     def __init__(self, channels, *, conditions):
         super().__init__()
@@ -103,7 +103,7 @@ def per_channel(normed, gain, bias):
 
 
 class StudioGAN:
-    """Its names, and what they stand for."""
+    """StudioGAN's names of layers, and its own kinds of layers."""
 
     first, second, shortcut, attention, gain = "conv2d1", "conv2d2", "conv2d0", "conv1x1_{}", "sigma"
     query, key, value, out = "theta", "phi", "g", "attn"
@@ -122,7 +122,7 @@ class StudioGAN:
 
     @staticmethod
     def place(blocks):
-        """All in one row, each in a list of its own."""
+        """Each block, and the self-attention, in a list of its own."""
         return nn.ModuleList(nn.ModuleList([block]) for block in blocks)
 
 

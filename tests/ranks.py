@@ -12,7 +12,7 @@ from forks import FORKS
 
 
 def on_two_ranks(folder, work, *arguments, joined=True):
-    """What `work(rank, *arguments)` returns on each rank.
+    """Run `work(rank, *arguments)` on two ranks, and return both results.
 
     Args:
         folder: for the results.

@@ -159,7 +159,7 @@ def trained(rank, folder, configs):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """What every model's training gives on each of two ranks, and the folder of the runs."""
+    """The results of every model's training on each of two ranks, and the folder of the runs."""
     folder = tmp_path_factory.mktemp("ranks")
     source = folder / "source"
     code, _, err = train(source, *ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", small=False)

@@ -72,7 +72,7 @@ def weights_from_here(overrides, vgg_weights):
 
 @pytest.fixture(scope="module")
 def source_run(tmp_path_factory):
-    """What RUN_DIR stands for: a run of a small DCGAN, at the resolution of the others."""
+    """The folder that RUN_DIR stands for: a run of a small DCGAN, at the resolution of the others."""
     folder = tmp_path_factory.mktemp("source")
     small = [
         *TINY,
@@ -100,7 +100,7 @@ def few_cifar10(cifar10_parquet, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """What pictures/ and FOLDER stand for."""
+    """The folder that pictures/ and FOLDER stand for."""
     folder = tmp_path_factory.mktemp("pictures")
     drawn = shapes(None, "train", size=40, train=20)
     for i in range(20):
@@ -110,7 +110,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def archives(pictures, tmp_path_factory):
-    """What archives of pictures stand for."""
+    """The files that archives of pictures stand for."""
     base = str(tmp_path_factory.mktemp("archives") / "pictures")
     made = {kind: shutil.make_archive(base, kind, pictures) for kind in ("zip", "gztar", "tar")}
     shards = dict.fromkeys(("shards/train-{0000..0009}.tar", "shards/val-*.tar"), made["tar"])
@@ -145,7 +145,7 @@ OTHERWISE_TESTED = ("resume=", "devices=2", "launcher=slurm", "logger=")
 def test_training_command_runs(
     line, tmp_path, monkeypatch, few_cifar10, vgg_weights, source_run, pictures, archives, public_files
 ):
-    """With data and weights from here where the documentation's are on the network or the reader's own."""
+    """Data and weights from here replace those on the network and the reader's own."""
     for theirs, ours in {
         "RUN_DIR": str(source_run),
         "pictures/": str(pictures),
@@ -185,7 +185,7 @@ def test_training_command_runs(
 
 @pytest.mark.parametrize("line", OTHERS)
 def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pictures, archives, public_files):
-    """With fewer images, random weights for those on the network, and without the server of the page."""
+    """There are fewer images, random weights instead of those on the network, and no server of the page."""
     name, *arguments = shlex.split(line)
     if name == "explore":
         monkeypatch.setattr(pytest.importorskip("gradio").Blocks, "launch", lambda *_, **__: None)

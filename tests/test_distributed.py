@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 def trained(rank, folder, configs):
-    """What this rank has seen and become after an epoch with each of the configs, one after the other."""
+    """The images that this rank has seen in an epoch with each of the configs, and its weights after it."""
     return {name: epoch(folder / name / "run", config) for name, config in configs.items()}
 
 
@@ -65,7 +65,7 @@ def epoch(run_dir, config):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """What each of two ranks has seen and become, and the folder of their runs."""
+    """What `trained` gives on each of two ranks, and the folder of their runs."""
     folder = tmp_path_factory.mktemp("ranks")
     one_epoch = ["trainer.max_epochs=1", "trainer.devices=2"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -78,7 +78,7 @@ def both(tmp_path_factory):
 
 @pytest.fixture(params=OPTIONS)
 def ranks(request, both):
-    """What each of two ranks has seen and become after an epoch, and the run directory."""
+    """What `trained` gives of one config on each of two ranks, and the run directory."""
     found, folder = both
     return [rank[request.param] for rank in found], folder / request.param / "run"
 

@@ -1,5 +1,6 @@
 """The docs are true: commands compose, names exist, links lead somewhere, tables match the code, the site builds."""
 
+import ast
 import json
 import re
 import shlex
@@ -49,7 +50,7 @@ def test_chinese_readme_says_the_same():
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_each_command_composes(page):
-    """Those that test_commands.py does not run, or runs without some of their settings."""
+    """Commands that test_commands.py does not run, or runs without some of their settings."""
     for name, overrides in commands(page):
         if page in OTHERS or any(word in " ".join(overrides) for word in (*OTHERWISE_TESTED, "backbone.weights=")):
             compose_command(name, tuple(overrides))
@@ -112,6 +113,18 @@ def test_each_test_that_is_named_is_there():
     assert len(named) > 20
     assert [name for name in named if f"def {name}(" not in tests] == []
     assert [path for path in re.findall(r"`(tests/[\w/]+\.py)`", page) if not (ROOT / path).exists()] == []
+
+
+def test_modules_and_functions_are_no_longer_than_contributing_says():
+    said = re.search(r"at most (\d+) lines; functions have at most (\d+)", (ROOT / "CONTRIBUTING.md").read_text())
+    most_lines, most_in_function = map(int, said.groups())
+    too_long = []
+    for file in (*(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+        text = file.read_text()
+        too_long += [file.name] if len(text.splitlines()) > most_lines else []
+        functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+        too_long += [f.name for f in functions if f.end_lineno - f.lineno >= most_in_function]
+    assert too_long == []
 
 
 def test_table_of_rooms_matches_the_code():

@@ -40,7 +40,6 @@ def images_saved(run_dir):
 
 
 def test_two_runs_started_at_once_have_two_folders_and_one_cache(tmp_path):
-    """Fault 14."""
     folder, cache = pictures(tmp_path / "pictures"), tmp_path / "cache"
     arguments = [sys.executable, str(ROOT / "train.py"), *own(folder, cache), "data.max_memory_mib=0", "max_images=8"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -56,7 +55,6 @@ def test_two_runs_started_at_once_have_two_folders_and_one_cache(tmp_path):
 
 
 def test_read_only_folder_of_pictures_works(tmp_path):
-    """Fault 15."""
     folder = pictures(tmp_path / "pictures")
     bind = ["mount", "--bind", str(folder), str(folder)]
     if shutil.which("mount") is None or subprocess.run(bind, capture_output=True, check=False).returncode:
@@ -72,7 +70,6 @@ def test_read_only_folder_of_pictures_works(tmp_path):
 
 
 def test_too_few_pictures_and_an_empty_class_end_before_training(tmp_path):
-    """Fault 6."""
     few = own(pictures(tmp_path / "few", count=6), tmp_path / "cache")
     code, _, err = train(tmp_path / "run", *few, small=False)
     assert code == 2
@@ -84,7 +81,6 @@ def test_too_few_pictures_and_an_empty_class_end_before_training(tmp_path):
 
 
 def test_damaged_pictures_stop_a_run_or_are_left_out(tmp_path):
-    """Fault 3."""
     folder = pictures(tmp_path / "pictures")
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:500])
     settings = own(folder, tmp_path / "cache")
@@ -136,7 +132,6 @@ def train_on_two_ranks(run_dir, *overrides):
 
 
 def test_divergence_stops_both_ranks_before_the_update(tmp_path):
-    """Fault 7."""
     code, err = train_on_two_ranks(tmp_path, f"hydra.run.dir={tmp_path}", *SMALL, "optimizer.generator.lr=1e30")
     assert code == 3, err
     assert "not finite" in err
@@ -144,7 +139,6 @@ def test_divergence_stops_both_ranks_before_the_update(tmp_path):
 
 
 def test_run_goes_on_with_another_number_of_devices(tmp_path):
-    """Fault 13."""
     code, _, err = train(tmp_path, *SMALL, "max_images=24", small=False)
     assert code == 0, err
     code, err = train_on_two_ranks(tmp_path, f"resume={tmp_path}", "max_images=48")
@@ -154,7 +148,7 @@ def test_run_goes_on_with_another_number_of_devices(tmp_path):
 
 @pytest.mark.faults
 def test_memory_does_not_grow_over_2000_steps_and_event_files_stay_small(tmp_path):
-    """Fault-free, but long: what leaks shows in the slope of the second half."""
+    """A long run without a fault: a leak would show in the slope of the second half."""
     watched = tmp_path / "watch.py"
     watched.write_text(
         "import resource, sys\n"

@@ -25,7 +25,7 @@ for arguments in [[], *([name] for name in COMMANDS)]:
 
 @pytest.fixture(scope="module")
 def overview():
-    """What `transfergen --help` prints, and after it the help of each command; all of it without torch."""
+    """The output of `transfergen --help`, and after it the help of each command; all of it without torch."""
     return subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True, text=True).stdout
 
 

@@ -49,11 +49,11 @@ class Running:
         return self
 
     def wait_for_steps(self):
-        """Until the first curve is written."""
+        """Wait until the first curve is written."""
         return self.wait_for(lambda: any(f.stat().st_size > 500 for f in self.run_dir.glob("csv/*/metrics.csv")))
 
     def end(self, timeout=60):
-        """Exit code and what was on stderr; nobody is left behind."""
+        """Wait for the end: exit code and stderr. No process may be left behind."""
         family = children(self.process.pid)
         self.process.join(timeout)
         deadline = time.monotonic() + 10

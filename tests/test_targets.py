@@ -1,4 +1,4 @@
-"""What a `_target_` may name: the list is that of conf/, and nothing else is called."""
+"""The names that a `_target_` may have: the list is that of conf/, and nothing else is called."""
 
 import inspect
 from pathlib import Path

@@ -21,7 +21,7 @@ def usable_cores() -> set[int]:
 def seconds_of_others(stat: Path = Path("/proc/stat")) -> float:
     """Seconds that other processes have run on the cores that this process may use, from an unknown start on.
 
-    A difference of two values counts. Time in which a virtual machine's host took a core away is part of it.
+    Only differences of two values mean something. They include time in which a virtual machine's host took a core away.
 
     Args:
         stat: the times of all cores, as Linux shows them; without this file, nothing is known of other processes.
@@ -50,7 +50,7 @@ def choose_kind(name: str, *, setting: str = "device") -> str:
 
 
 def choose_devices(name: str, count: int) -> list[torch.device]:
-    """As many devices of one kind as asked for; the CPU may be used any number of times.
+    """Choose devices of one kind, as many as asked for; the CPU may be used any number of times.
 
     Raises:
         ValueError: there is no such kind, or there are fewer devices of it.

@@ -1,4 +1,4 @@
-"""What a process needs to know of the other processes of a distributed run."""
+"""The processes of a distributed run: their number, and values that are gathered or summed over them."""
 
 from typing import Any, cast
 

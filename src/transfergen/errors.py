@@ -13,7 +13,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "S
 
 
 class SignalError(BaseException):
-    """A signal ends the command. No Exception, like KeyboardInterrupt: nobody shall take it for an error of the work.
+    """A signal ends the command. Like KeyboardInterrupt it is no Exception, so `except Exception` does not catch it.
 
     Args:
         number: of the signal.
@@ -45,7 +45,7 @@ class SignalHandler:
         self.previous: dict[int, Any] = {}
 
     def install(self, *more: int) -> None:
-        """Take `SIGNALS` and `more`, but not what is ignored, as SIGHUP is under `nohup`.
+        """Handle `SIGNALS` and `more`, but no signal that is ignored, as SIGHUP is under `nohup`.
 
         SIGINT is taken even then: a shell ignores it for whatever runs in the background.
         """
@@ -54,7 +54,7 @@ class SignalHandler:
             self.previous = {number: signal.signal(number, self) for number in {*SIGNALS, *more} - ignored}
 
     def restore(self) -> None:
-        """Signals do what they did before."""
+        """Put the handlers from before `install` back."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
@@ -83,7 +83,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def exit_by_signal(error: SignalError) -> NoReturn:
-    """Print the line and exit. Rank 0 does it for all; with another exit code than 0, a rank would get it killed."""
+    """Print the line and exit. Other ranks than 0 exit silently with 0: any other code would get rank 0 killed."""
     if int(os.environ.get("LOCAL_RANK", "0")):
         sys.exit(0)
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
@@ -96,5 +96,5 @@ def printable(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, short enough to be part of another line; its class, if it says nothing."""
+    """The first line of an error's message, short enough for a part of another line; its class if it has none."""
     return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__

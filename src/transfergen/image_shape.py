@@ -48,7 +48,7 @@ class ImageShape(NamedTuple):
         return _MODES[self.channels]
 
     def __str__(self) -> str:
-        """In words, such as "64x64 px", "96x64 px" (the width first) or "64x64 px, RGBA"."""
+        """The shape in words, such as "64x64 px", "96x64 px" (the width first) or "64x64 px, RGBA"."""
         return f"{self.width}x{self.height} px" + {1: ", grey", 3: "", 4: ", RGBA"}[self.channels]
 
 
@@ -77,7 +77,7 @@ def image_shape(resolution: int, aspect: Sequence[int] = (1, 1), channels: int =
 
 
 def overrides(theirs: ImageShape, ours: ImageShape) -> str:
-    """The settings of the data that make images of our shape ones of theirs, as a command line has them."""
+    """The overrides that change images of the shape `ours` to the shape `theirs`, as a command line has them."""
     width, height = theirs.aspect
     settings = {
         f"data.resolution={theirs.resolution}": theirs.resolution != ours.resolution,

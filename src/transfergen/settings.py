@@ -94,7 +94,8 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 def hints(target: Any) -> Mapping[str, Any]:
     """The type hints of what a function or a class takes, by name, with `**` among the names if it takes any.
 
-    A class of ours hands what it does not know on to its base. Hints that cannot be evaluated stay text.
+    A class of this package with `**` hands unknown arguments on to its base, whose hints are then among these. Hints
+    that cannot be evaluated stay text.
     """
     try:
         parameters = inspect.signature(target, eval_str=True).parameters.values()

@@ -1,4 +1,4 @@
-"""What a `_target_` may name: exactly the functions and classes that the shipped configs name.
+"""The functions and classes that a `_target_` may name: exactly those that the shipped configs name.
 
 A config can be somebody else's file, and a function of a library that is harmless in itself may call another one by
 name, read a pickle or write anywhere. So neither a package nor a module is trusted, only each name of this list.
@@ -24,7 +24,7 @@ def shipped_targets() -> frozenset[str]:
 
 
 def trust(names: Iterable[str]) -> None:
-    """From now on, these names are exactly what a `_target_` may name besides the shipped ones.
+    """Let a `_target_` name these, besides the shipped ones, from now on. Names that were trusted before no longer are.
 
     They are the user's own word, from the command line, and never that of a file.
     """

@@ -47,7 +47,7 @@ def test_command_whose_result_finds_no_space_says_so(monkeypatch):
 
 
 def test_a_training_outlives_a_lost_stdout_and_stderr(tmp_path, closed_pipe):
-    """As under `| head`, with stdout closed from the start."""
+    """Its stdout is closed from the start, as under `| head`."""
     arguments = [str(ROOT / "train.py"), f"hydra.run.dir={tmp_path}", *ANY_MODEL, *SMALL_MODELS["dcgan"]]
     arguments += ["max_images=8", "evaluation.every_images=8", "evaluation.count=16"]
     done = subprocess.run(

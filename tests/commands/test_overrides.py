@@ -1,4 +1,4 @@
-"""What stands on a command line: paths as they are typed, and one line for what cannot be read."""
+"""Overrides on a command line: paths as they are typed, and one line for what cannot be read."""
 
 import re
 

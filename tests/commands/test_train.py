@@ -1,4 +1,4 @@
-"""What the command does before a training starts."""
+"""The command `train`, before a training starts."""
 
 from pathlib import Path
 

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def pack(root, suffix, base="."):
-    """An archive of a folder, or of a folder in it, called pictures beside it."""
+    """Pack a folder, or the folder `base` in it, as pictures.SUFFIX beside it."""
     kinds = {".zip": "zip", ".tar": "tar", ".tar.gz": "gztar", ".tgz": "gztar", ".tar.bz2": "bztar"}
     made = shutil.make_archive(str(root.parent / "made"), kinds[suffix], root, base)
     return Path(made).rename(root.parent / f"pictures{suffix}")
@@ -138,7 +138,7 @@ def test_an_empty_class_folder_is_refused_as_in_a_folder(folder, suffix):
 
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_names_are_only_names(tmp_path, monkeypatch, make):
-    """An absolute one, or one that leads out of the archive, neither reads nor writes what is there."""
+    """An absolute name, or one that leads out of the archive, neither reads nor writes the file of that name."""
     there = tmp_path / "there.png"
     there.write_bytes(png("blue"))
     outside = tmp_path / "inner" / "pictures"

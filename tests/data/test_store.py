@@ -368,7 +368,7 @@ def chunks_of_two(monkeypatch):
 
 
 def interrupted(built, pictures, at):
-    """A store whose writing ends at the picture `at`, as by a key."""
+    """Begin to write a store, which is interrupted at the picture `at` as by Ctrl+C."""
 
     def open_until(i):
         if i == at:
@@ -446,7 +446,7 @@ def test_a_store_that_the_disk_has_no_space_for_is_refused_before_decoding_and_l
 
 
 class Odd(Exception):
-    """No error that Pillow documents."""
+    """An error of a kind that Pillow does not document."""
 
 
 @pytest.mark.parametrize("error", [Odd, struct.error, IndexError, KeyError, EOFError, MemoryError, RecursionError])

@@ -18,7 +18,7 @@ def _small_chunks(monkeypatch):
 
 
 def write_parquet(folder, **splits):
-    """Parquet files, two a split, of pictures whose red value is given; the class is its rest by three, or -1 of 99."""
+    """Parquet files, two a split, of pictures of these red values; classes are the values modulo 3, but -1 for 99."""
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
     for split, reds in splits.items():
         for i, part in enumerate((reds[: len(reds) // 2], reds[len(reds) // 2 :])):

@@ -14,7 +14,7 @@ from transfergen.images import to_float, to_uint8
 
 @pytest.fixture
 def openai(tmp_path, narrow_clip):
-    """OpenAI's own image tower, as narrow, of random weights, and a file of these by open_clip's names."""
+    """OpenAI's image tower, equally narrow, with random weights, and a file of these by open_clip's names."""
     theirs = VisionTransformer(336, 14, width=128, layers=2, heads=2, output_dim=768)
     for parameter in theirs.parameters():
         if parameter.dim() == 1:  # those that a forgotten one would not show

@@ -135,7 +135,7 @@ def unequal():
 
 
 def test_a_perfect_generator_of_unequal_classes_is_at_no_distance(tmp_path):
-    """Classes drawn evenly made it many times as far away as it is."""
+    """With classes drawn equally often, its distance would be many times as large."""
     reals, extractor = unequal(), PixelFeatures()
     real = kept(extractor, tmp_path, reals, count=200)
     labels = reals.labels[chosen(reals, 200)].tolist()

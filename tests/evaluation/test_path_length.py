@@ -44,7 +44,7 @@ class Squared(nn.Module):
 
 
 def test_the_path_of_a_linear_generator_is_that_of_its_latents():
-    """Latents are about the root of Z from 0, and any two at right angles: their way is pi / 2 times as long."""
+    """Latents have a length of about sqrt(Z), and two are nearly orthogonal: the arc is pi / 2 times as long."""
     expected = 0.05**2 * 192 * (math.pi / 2) ** 2
     found = path_length(Linear(0.05), Squared(), count=300).item()
     assert found == pytest.approx(expected, rel=0.05)

@@ -93,7 +93,7 @@ def save_forever(path, i, tmp, begun):
 
 
 def test_killed_while_saving_the_last_checkpoint_always_loads(tmp_path):
-    """At 50 moments, half of them with TMPDIR on another file system."""
+    """Processes are killed at 50 moments, half of them with TMPDIR on another file system."""
     path = tmp_path / LAST
     start = time.perf_counter()
     save(state(0), path)

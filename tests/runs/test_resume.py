@@ -14,7 +14,7 @@ def state():
 
 
 def checkpoint():
-    """One that leaves the trunk out."""
+    """A checkpoint that leaves the frozen trunk out."""
     saved = {"state_dict": state(), KEY: {"format": FORMAT, "config": CONFIG, "images_seen": 8}}
     leave_out(saved, ["trunk", "not there"])
     return saved

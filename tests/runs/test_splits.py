@@ -1,4 +1,4 @@
-"""What a run says about the data that it was begun with."""
+"""Warnings of a run whose data are not those that it was begun with."""
 
 import json
 from functools import partial

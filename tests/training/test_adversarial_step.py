@@ -264,7 +264,7 @@ def test_a_step_that_is_saved_and_loaded_goes_on_as_if_it_had_not_stopped():
         assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_previous_weights_keep_their_places_where_a_block_thaws_before_they_are_loaded():
+def test_previous_weights_keep_their_places_where_a_block_is_unfrozen_before_they_are_loaded():
     discriminator = DISCRIMINATORS["single_head"][0]()
     discriminator.freeze(discriminator.blocks)
     step, generator = game(discriminator, extrapolation=1.0, simultaneous=True)

@@ -77,7 +77,7 @@ def test_a_plain_vae_refuses_what_it_would_ignore(remedy, given):
 
 
 class Squares(DCGAN):
-    """As a generator of one's own may be, which knows of neither aspects nor channels."""
+    """A generator of a user's own, which knows of neither aspects nor channels."""
 
     def __init__(self, *, resolution: int = 32) -> None:
         super().__init__(resolution=resolution, width=4)

@@ -1,4 +1,4 @@
-"""What a training does with its discriminator and its augmentation."""
+"""The discriminator and the augmentation in a training."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What each logger gets from a training and goes on with when it is resumed; nothing needs a network."""
+"""Each logger in a training and when it is resumed; nothing needs a network."""
 
 import sqlite3
 import sys

@@ -111,7 +111,7 @@ def results(rank, ranks):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """What each of two ranks became."""
+    """The results of each of two ranks."""
     return on_two_ranks(tmp_path_factory.mktemp("ranks"), results, 2)
 
 

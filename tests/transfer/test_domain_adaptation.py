@@ -80,7 +80,7 @@ def test_the_weight_of_consistency_is_the_releases():
 
 
 def test_a_collapse_costs_more_than_an_adversarial_loss_is():
-    """At weight 1 it cost 0.004."""
+    """At weight 1 a collapse would cost 0.004."""
     strategy = DomainAdaptation(source="x", backbone=trunk())
     source = torch.randn(128, 64)
     collapsed = source[:1] + 0.01 * torch.randn(128, 64)

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report_step(config: DictConfig, class_count: int) -> "StepReport":
-    """What a step of the training takes. Weights from files are not needed for that.
+    """Report the size of the networks and the memory of a training step, without reading files of weights.
 
     Raises:
         ValueError: settings that do not go together.

@@ -1,4 +1,4 @@
-"""What all commands share: arguments become a config, and an error becomes one line and an exit code."""
+"""Shared by all commands: arguments become a config, and an error becomes one line and an exit code."""
 
 import logging
 import os
@@ -116,7 +116,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
 
 
 def die_with_parent() -> None:
-    """In a rank that Lightning started: watch the process that started it, and exit when that ends."""
+    """Watch the process that started this rank, and exit when that process ends."""
     if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
         os.environ[_PARENT] = str(os.getpid())  # for the ranks that are started here
         return

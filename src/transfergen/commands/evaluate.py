@@ -62,7 +62,7 @@ def _check(config: DictConfig) -> None:
     Raises:
         ValueError: names one of them.
     """
-    missing = (config.run, config.fake).count(None)  # both: nothing is compared
+    missing = (config.run, config.fake).count(None)  # 2: nothing is compared
     unmeasured = missing == 2 and config.save_stats is None
     if missing == 0 or unmeasured or (config.run is None and config.real is None):
         raise ValueError(
@@ -123,9 +123,9 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
 
 
 def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The results in the file to keep beside the new one, as `earlier`: of another extractor, count or split, say.
+    """The results in the output file that are kept as `earlier`, such as those of another extractor or split.
 
-    Left out are those that the new one repeats, and those of a generator that was trained further since.
+    Results that the new one repeats are dropped, and those from before the generator was trained further.
     """
     try:
         previous = json.loads(artefacts.read(out.parent, out.name))

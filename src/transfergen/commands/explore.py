@@ -235,7 +235,7 @@ def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any
 
 
 def _text(words: str) -> Any:
-    """Words that may come from a file: as they are, while Markdown could have an image fetched from elsewhere."""
+    """Plain text for words that may come from a file; as Markdown, they could fetch an image from elsewhere."""
     import gradio as gr
 
     return gr.Textbox(words, show_label=False, interactive=False, container=False, lines=1, max_lines=20)

@@ -1,4 +1,4 @@
-"""What the config files of other folders may say, and what only the command line may."""
+"""Checks of config files from other folders: they may say settings, and nothing that runs code."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 STEPS = 3
 """Images to each side of a seed's own that are shown along a direction, a standard deviation of the latents apart."""
 KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
-"""The settings that ask for something else than images, one kind of output each."""
+"""Settings that ask for another output than single images: a tuple for each kind of output."""
 SETTINGS = "generate.json"
-"""In the folder of images: the settings that they were made with. An archive has them as its comment."""
+"""File beside the images with the settings that they were made with; an archive has them as its comment."""
 
 
 def generate(config: DictConfig) -> None:
@@ -93,7 +93,7 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
 
 
 def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
-    """Refuse a folder or an archive that holds images of other settings, or of nobody knows which.
+    """Refuse a folder or an archive that holds images of other or of unknown settings.
 
     Raises:
         ValueError: names the settings that differ.

@@ -1,4 +1,4 @@
-"""What a command prints is not worth its work: standard streams that drop what nobody takes any more."""
+"""Standard streams that drop what nobody reads any more, so that a command still finishes its work."""
 
 import errno
 import io

@@ -75,7 +75,7 @@ def explain(error: Exception) -> str:
 
 
 def _unreadable(override: str) -> str:
-    """The message for an override that Hydra's grammar does not have, with the quotes that it takes."""
+    """The message for an override that Hydra cannot parse, with the quotes that it needs."""
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override}: give KEY=VALUE"

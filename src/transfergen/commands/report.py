@@ -26,7 +26,7 @@ _RECORD: dict[str, type] = {"name": str, "value": float, "extractor": str, "gene
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory holds. A missing or damaged file leaves its field empty, and is named in `problems`.
+    """The content of a run directory. A missing or damaged file leaves its field empty, and is named in `problems`.
 
     Attributes:
         folder: the run directory.
@@ -130,7 +130,7 @@ def _checked(result: dict[str, Any]) -> dict[str, Any]:
     """The results of a JSON file, in the types that a page needs.
 
     Raises:
-        Exception: of some kind, if they have others.
+        Exception: they have other types; its class depends on what is wrong.
     """
     for record in result.get("metrics", []):
         record |= {key: kind(record[key]) for key, kind in _RECORD.items()}

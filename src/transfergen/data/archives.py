@@ -58,8 +58,8 @@ class Archive(PictureFiles):
 
     Args:
         root: the archive.
-        members: by the name of each file, what `_read` takes and the size in bytes; None: it is no file. The name of a
-            folder ends in `/`.
+        members: for the name of each member, the argument of `_read` and the size in bytes; None for what is no file.
+            The name of a folder ends in `/`.
     """
 
     def __init__(self, root: Path, members: dict[str, tuple[Any, int] | None]) -> None:
@@ -154,11 +154,11 @@ class _Tar(Archive):
             super().__init__(root, {m.name + "/" * m.isdir(): self._locate(tar, m) for m in tar})
 
     def _locate(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[int, int] | None:
-        """Where in `_file` the content of a member begins, and its size; None if it is no file."""
+        """The place in `_file` where a member's content begins, and its size; None if the member is no file."""
         return (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
 
     def _opened(self) -> AbstractContextManager[BinaryIO]:
-        """The file that `_locate` speaks of: closed after each use, as there may be thousands of archives."""
+        """The file in which `_locate` finds members: closed after each use, as there may be thousands of archives."""
         return self.root.open("rb", buffering=0)
 
     def _read(self, where: int, size: int) -> bytes:
@@ -170,7 +170,7 @@ class _Tar(Archive):
 
 
 class _CompressedTar(_Tar):
-    """Is unpacked once, in order: its files, one after another, to a temporary file that has no name."""
+    """A compressed tar archive: its files are unpacked once, in order, into a temporary file without a name."""
 
     SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -196,7 +196,7 @@ class _CompressedTar(_Tar):
 
 
 class _Header(tarfile.TarInfo):
-    """A header that raises where it is damaged, which tarfile takes for the end of the archive."""
+    """A header that raises an error if it is damaged, where tarfile would see the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":

@@ -81,7 +81,7 @@ def huggingface(
 
 
 class _Choice(NamedTuple):
-    """Which splits of a data set are for training and for tests, and where their classes are."""
+    """The splits of a data set for training and for tests, and where their classes are."""
 
     path: str
     split: Split

@@ -17,11 +17,11 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
     """A split of the pictures in a folder. Its subfolders are the classes; without subfolders there are no classes.
 
     Args:
-        path: the folder, or a zip or tar archive. If its pictures are in folders `train` and `test` (or `val`, `valid`,
-            `validation`; upper and lower case do not matter) and nowhere else, these are the splits. They are so, too,
-            if all are in `train`. One other folder that holds all of an archive is not taken for a class.
+        path: the folder, or a zip or tar archive. Folders `train` and `test` (or `val`, `valid`, `validation`; upper
+            and lower case do not matter) are the splits if no picture is outside them, also if all are in `train`. A
+            single folder around everything in an archive is not taken for a class.
         split: train or test.
-        holdout: otherwise, the fraction of the pictures that is the test split.
+        holdout: fraction of the pictures that is the test split, if there is no folder for it.
 
     Raises:
         ValueError: there is no such folder, there is no picture in it, its subfolders cannot be taken as classes, or an
@@ -74,7 +74,7 @@ def _label(files: PictureFiles, above: str, notes: list[str], known: tuple[str, 
 
 
 def _outer_folders(files: PictureFiles) -> str:
-    """The folders that all of an archive is in, as archives are often made of a folder and not of what is in it."""
+    """The folders around everything in an archive: many are made of a folder, and not of what is in it."""
     above = ""
     while isinstance(files, Archive):
         inner = set(_parts_below(above, files.names))

@@ -20,7 +20,7 @@ def number_classes(
 
     Args:
         values: N labels.
-        setting: of where labels are, as key=value, for messages.
+        setting: the setting that says where the labels are, as key=value, for messages.
         split: the name of the split, for messages.
         names: of the classes, if the labels are their numbers.
         known: the classes of the training split; None: this is the training split. Without classes, all labels are 0.

@@ -57,7 +57,7 @@ class PictureFiles:
         self.names.sort(key=lambda name: name.split("/"))
 
     def pictures(self, names: Sequence[str], identity: str, **others: Any) -> Pictures:
-        """The pictures of these names; `identity` is put before theirs, and `others` are arguments of `Pictures`."""
+        """The pictures of these names. Their identity begins with `identity`; `others` are arguments of `Pictures`."""
 
         def about(name: str) -> tuple[str, int, bytes]:
             return str(self._path(name).absolute()), self._modified(name), self.digest(name)
@@ -76,14 +76,14 @@ class PictureFiles:
         return f"left out are {kinds}" if kinds else ""
 
     def digest(self, name: str) -> bytes:
-        """16 bytes that tell pictures of other content apart, those of folders and of archives; see `file_digest`."""
+        """16 bytes that differ between pictures of different content, see `file_digest`."""
         return file_digest(self._path(name))
 
     def _path(self, name: str) -> Path:
         return Path(f"{self.root}/{name}")
 
     def _walk(self) -> Walk:
-        """Each folder's name, and those of what is in it. The folders that are left in its list are visited next."""
+        """Yield each folder with the names in it, as `os.walk` does: folders removed from the list are not visited."""
 
         def fail(error: OSError) -> None:
             raise error
@@ -93,7 +93,7 @@ class PictureFiles:
             yield "/".join(below.parts), folders, names
 
     def _identity(self, folder: str) -> Hashable:
-        """Tells two names of one folder from those of two."""
+        """A value that all names of one folder share, such as those of links to it, and no other folder has."""
         status = self._path(folder).stat()
         return status.st_dev, status.st_ino
 
@@ -109,7 +109,7 @@ class PictureFiles:
 
 
 def join_name(folder: str, name: str) -> str:
-    """The name, from the root, of what is called `name` in a folder, which is "" for the root itself."""
+    """The name, relative to the root, of `name` in a folder; the folder is "" for the root itself."""
     return f"{folder}/{name}" if folder else name
 
 

@@ -30,7 +30,7 @@ class Pictures:
         classes: the names of the classes; empty without classes.
         pixels: (M, S, S, C) uint8 if the source holds decoded pictures, which are then used instead of `open`; or None.
         rows: (N,), the row of `pixels` that holds each picture; None: they are in order, and M is N.
-        digest: bytes that tell the i-th picture from those of other content; None: of its name.
+        digest: bytes that differ between pictures of different content; None: the digest of their names.
         notes: lines that a user should read before a training, such as how the source was understood.
     """
 
@@ -48,7 +48,7 @@ class Pictures:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int] | IntArray, identity: str) -> "Pictures":
-        """The pictures at these indices, in this order. `identity` is what their identity adds to that of the whole."""
+        """The pictures at these indices, in this order. `identity` is appended to the identity of the whole."""
         index = np.asarray(indices)
         return replace(
             self,
@@ -61,7 +61,7 @@ class Pictures:
         )
 
     def content_digest(self, i: int) -> bytes:
-        """Bytes that are the same for the i-th picture wherever it is, and others for pictures of other content."""
+        """Bytes that depend on the content of the i-th picture, and not on where the picture is."""
         return self.digest(i) if self.digest else bytes_digest(self.name(i).encode())
 
 
@@ -87,8 +87,8 @@ def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     """The training or the test part of pictures that have no splits of their own.
 
     The test part is a fraction of the pictures, at least one: those whose digests are smallest. So it is a random
-    choice that depends on what a picture shows and not on where it is. When pictures come or go, no more than as many
-    others change sides.
+    choice that depends on what a picture shows and not on where it is. When n pictures come or go, at most n others
+    change sides.
 
     Raises:
         ValueError: nothing is left to train on.
@@ -163,7 +163,7 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
 
 
 def to_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """Convert a picture to L, RGB or RGBA: to RGBA with its alpha, all else as `to_rgb` has it.
+    """Convert a picture to L or RGB as `to_rgb` does, or to RGBA with its own alpha.
 
     What is fully transparent becomes black, whatever colour a file has there.
     """

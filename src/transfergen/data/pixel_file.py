@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 KEPT_S = 7 * 24 * 3600
 """Seconds after which an unfinished file that nobody has gone on with is removed."""
 Record = dict[str, Any]
-"""JSON that is kept of a chunk: what its `decode` returns, with its number of `rows`, and their `sha256`."""
+"""The record of a chunk, for JSON: the result of its `decode`, its number of `rows`, and their `sha256`."""
 
 
 class Chunk(NamedTuple):
@@ -50,13 +50,13 @@ def read_or_write(
 ) -> tuple[ByteArray, list[Record]]:
     """Map the pictures in a `.npy` file into memory, and give the record of each chunk; write the file if need be.
 
-    Of processes that want the same file at once, one writes it and the others wait. What one that was interrupted has
-    written is compared with its SHA-256 and kept.
+    If several processes want the same file at once, one writes it and the others wait. Chunks from an interrupted
+    process are kept, once they are compared with their SHA-256.
 
     Args:
         path: the file, whose name stands for its content.
         row: shape of a picture (H, W, C).
-        chunks: gives the chunks that follow those of which it gets the records.
+        chunks: records of the chunks that are written -> the chunks that follow.
         count: the largest number of pictures, for which space is set aside first; None: unknown.
 
     Raises:
@@ -128,7 +128,7 @@ def _write(
 def _finished(partial: Path, journal: Path, start: int, size: int) -> tuple[list[Record], int]:
     """The records of the chunks that an interrupted writing has finished, and their length in the journal in bytes.
 
-    From the first on whose pixels are not those that were written, none counts.
+    A chunk whose pixels are not those that were written does not count, and neither do those after it.
     """
     records: list[Record] = []
     kept = 0

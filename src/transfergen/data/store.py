@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     """(B,), int64: the indices of the images in their set. An array and not a tensor, so that it stays on the CPU."""
 
     def split(self, parts: int) -> list["Batch"]:
-        """As many equally large parts, in their order."""
+        """The batch in this number of equally large parts, in order."""
         size = len(self.pixels) // parts
         shares = [slice(i, i + size) for i in range(0, len(self.pixels), size)]
         return [Batch(self.pixels[share], self.labels[share], self.indices[share]) for share in shares]
@@ -87,8 +87,8 @@ def build_store(
 ) -> Store:
     """Decode all pictures to a shape, with a progress bar.
 
-    If the shape and all pictures are squares, and the pictures have one smaller size, they keep it and are enlarged on
-    the device; not those with alpha, where the black of what is transparent would bleed into the colours beside it. A
+    If the shape is a square and all pictures are squares of one smaller size, they keep that size and are enlarged on
+    the device. Pictures with alpha are enlarged here, before the black of transparent pixels can mix with colours. A
     store of more than `max_memory_mib` goes to a file in `cache_dir`, where later runs find it by the pictures'
     identity, and compare it with its SHA-256. If a run is interrupted while it writes the file, the next one goes on.
 

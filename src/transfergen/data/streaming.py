@@ -54,7 +54,7 @@ class Filled(NamedTuple):
 
 Fill = Callable[[Stream], Filled]
 Streamed = Callable[[Fill], Pictures]
-"""A split of a data source before it was read; it is given what reads a stream."""
+"""A split that is read later: a function that takes the reader of streams and returns the pictures."""
 
 
 def fill(
@@ -68,9 +68,7 @@ def fill(
     max_damaged: float,
     max_megapixels: float,
 ) -> Filled:
-    """Read a stream once, into a file in `cache_dir`. Later runs read the file; an interrupted one is gone on with.
-
-    The next chunk is read while one is decoded.
+    """Read a stream once, into a file in `cache_dir`. Later runs read the file, and complete one that was interrupted.
 
     Args:
         stream: what to read.
@@ -96,7 +94,7 @@ def fill(
             decode_part = partial(decode, fit=fit, damaged=damaged, max_megapixels=max_megapixels, advance=advance)
             following = ahead.submit(next, parts, None)
             while (count is None or done < count) and (part := following.result()) is not None:
-                following = ahead.submit(next, parts, None)
+                following = ahead.submit(next, parts, None)  # is read while this one is decoded
                 examples, state = part[0] if count is None else part[0][: count - done], part[1]
                 yield Chunk(len(examples), partial(_decode, decode_part, stream.name, done, examples, state))
                 done += len(examples)

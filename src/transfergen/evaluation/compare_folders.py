@@ -40,7 +40,7 @@ def compare_folders(config: DictConfig, extractor: Extractor, device: torch.devi
 
 
 def read_set(setting: str, config: DictConfig, extractor: Extractor) -> Pictures | Tensor | Gaussian:
-    """What a setting, `fake` or `real`, names: pictures of a folder, an archive or an array, or features of them.
+    """Read what a setting, `fake` or `real`, names: pictures of a folder, an archive or an array, or their features.
 
     At most `config.count` pictures or features are read: a random choice that is always the same.
 
@@ -73,7 +73,7 @@ def image_set(
     *,
     shape: ImageShape | None = None,
 ) -> ImageSet:
-    """What `read_set` has read of a setting, `fake` or `real`, with the features of pictures.
+    """The images that `read_set` has read of a setting, `fake` or `real`, with their features.
 
     Pictures get the `shape`; None: as `config.data` says, or their most common one, see `_most_common_shape`.
 

@@ -89,7 +89,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
 def _named_by_real(
     config: DictConfig, extractor: Extractor, generator: Generator, *, device: torch.device, track: Track
 ) -> _Reals:
-    """The images that `config.real` names, in the shape of the generator's, which are their own references."""
+    """The images that `config.real` names, in the shape of the generator's; they are also the references."""
     data, shape = config.data, generator.image_shape
     if data.path is not None:
         raise ValueError(f"data.path={data.path}: real={config.real} takes the place of the run's data; leave one out")
@@ -150,7 +150,7 @@ def _of_the_run(
 
 
 def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:
-    """The config of a run and its data, decoded, from where the overrides say if they say so.
+    """The config of a run, and its data, decoded. Overrides may say where the data are now.
 
     Raises:
         ValueError: the config or the data cannot be read, or the overrides say more than where the data are.
@@ -167,7 +167,7 @@ def read_data(run_dir: Path, overrides: DictConfig) -> tuple[DictConfig, Any]:
 
 
 def _choice(folder: Path, metric: str | None) -> dict[str, str]:
-    """What the best generator in a folder was chosen by, for JSON, as `chosen_by`; empty if its metrics are damaged."""
+    """The metric that chose the best generator in a folder, for JSON, as `chosen_by`; empty if it is damaged."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         records = json.loads(artefacts.read(folder, artefacts.METRICS))["metrics"]
         r = next((r for r in records if r["name"] == metric), records[0])

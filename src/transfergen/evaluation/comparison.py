@@ -171,7 +171,7 @@ class Comparison:
 
 
 _Extra = tuple[Tensor, dict[str, Any]]
-"""A metric's value, and what its record says otherwise than those of `Comparison.metrics`, or besides."""
+"""A metric's value, and the entries that its record has in place of those of `Comparison.metrics`, or besides."""
 
 
 def _frechet_infinity(comparison: Comparison) -> _Extra:

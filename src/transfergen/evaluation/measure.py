@@ -18,7 +18,7 @@ LARGER_IS_BETTER = {name: m.higher_is_better for m in metrics.ALL for name in m.
     "nearest_distance_ratio": True,
     "path_length": False,
 }
-"""By the names of all reported metrics, in the order of the report; None: neither larger nor smaller is."""
+"""For each reported metric by name, in the order of the report; None: neither larger nor smaller is better."""
 
 
 def measurable(extractor: Extractor, real: int, fake: int) -> list[str]:

@@ -76,7 +76,7 @@ class FeatureMetric(Metric):
 
 
 class FrechetDistance(FeatureMetric):
-    """See `distances.frechet`.
+    """Fréchet distance, see `distances.frechet`.
 
     Args:
         extractor, settings: see `FeatureMetric`.
@@ -102,7 +102,7 @@ class FrechetDistance(FeatureMetric):
 
 
 class KernelDistance(FeatureMetric):
-    """See `distances.kernel`."""
+    """Kernel distance, see `distances.kernel`."""
 
     names = ("kernel_distance",)
     higher_is_better = False
@@ -110,7 +110,10 @@ class KernelDistance(FeatureMetric):
 
 
 class SlicedWasserstein(FeatureMetric):
-    """See `distances.sliced_wasserstein`. The larger set is cut to the size of the smaller one."""
+    """Sliced Wasserstein distance, see `distances.sliced_wasserstein`.
+
+    The larger set is cut to the size of the smaller one.
+    """
 
     names = ("sliced_wasserstein",)
     higher_is_better = False
@@ -121,7 +124,7 @@ class SlicedWasserstein(FeatureMetric):
 
 
 class InceptionScore(FeatureMetric):
-    """See `distances.inception_score`; the mean over the splits. Real images are not needed.
+    """Inception score, the mean over the splits, see `distances.inception_score`. Real images are not needed.
 
     Args:
         extractor, settings: see `FeatureMetric`.
@@ -150,7 +153,7 @@ class InceptionScore(FeatureMetric):
 
 
 class PrecisionRecall(FeatureMetric):
-    """See `neighbours.precision_recall`."""
+    """Improved precision and recall, see `neighbours.precision_recall`."""
 
     names = ("precision", "recall")
     higher_is_better = True
@@ -161,7 +164,7 @@ class PrecisionRecall(FeatureMetric):
 
 
 class DensityCoverage(FeatureMetric):
-    """See `neighbours.density_coverage`."""
+    """Density and coverage, see `neighbours.density_coverage`."""
 
     names = ("density", "coverage")
     higher_is_better = True
@@ -172,7 +175,7 @@ class DensityCoverage(FeatureMetric):
 
 
 class Diversity(FeatureMetric):
-    """See `distances.diversity`."""
+    """Spread of generated features relative to real ones, see `distances.diversity`."""
 
     names = ("diversity",)
     higher_is_better = True
@@ -180,14 +183,14 @@ class Diversity(FeatureMetric):
 
 
 class FrechetInfinity(FrechetDistance):
-    """See `distances.frechet_infinity`."""
+    """Fréchet distance extrapolated to infinitely many samples, see `distances.frechet_infinity`."""
 
     names = ("frechet_infinity",)
     _measure = staticmethod(frechet_infinity)
 
 
 class ClassFrechetDistance(FeatureMetric):
-    """See `distances.class_frechet`. Batches come with the classes of their images."""
+    """Mean Fréchet distance within classes, see `distances.class_frechet`. Batches come with classes."""
 
     names = ("class_frechet",)
     higher_is_better = False
@@ -211,7 +214,7 @@ class ClassFrechetDistance(FeatureMetric):
 
 
 class MongeInceptionDistance(FeatureMetric):
-    """See `distances.mind`."""
+    """Monge Inception Distance, see `distances.mind`."""
 
     names = ("mind",)
     higher_is_better = False
@@ -219,7 +222,7 @@ class MongeInceptionDistance(FeatureMetric):
 
 
 class CMMD(FeatureMetric):
-    """See `distances.cmmd`."""
+    """CMMD, the maximum mean discrepancy of CLIP's features, see `distances.cmmd`."""
 
     names = ("cmmd",)
     higher_is_better = False
@@ -227,7 +230,7 @@ class CMMD(FeatureMetric):
 
 
 class Authenticity(FeatureMetric):
-    """See `neighbours.authenticity`. The real images are those that the generator was trained on."""
+    """Fraction of samples that are no copies, see `neighbours.authenticity`. Real images are the training images."""
 
     names = ("authenticity",)
     higher_is_better = None  # noise has 1, and a perfect generator what unseen images have

@@ -121,7 +121,7 @@ def verify_cached(path: Path) -> Path:
     """A file of weights in the hub's cache, compared with the SHA-256 under which it is kept there.
 
     Raises:
-        WeightsError: it has another one, or is kept under none; without links, as on Windows, that is the rule.
+        WeightsError: it has another one; or, but on Windows, where caches have no links, it is kept under none.
     """
     sha256 = path.resolve().name
     if re.fullmatch("[0-9a-f]{64}", sha256):

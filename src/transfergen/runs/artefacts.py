@@ -36,7 +36,7 @@ BEST = "best"
 METRICS = "metrics.json"
 """The metrics at the end of the training."""
 EVALUATION, NEIGHBOURS = "evaluation.json", "neighbours.png"
-"""What `transfergen evaluate` measured, and its picture of samples beside their nearest training images."""
+"""The results of `transfergen evaluate`, and its picture of samples beside their nearest training images."""
 DISTILLATION = "distillation.json"
 CURVES = "csv/version_*/metrics.csv"
 """Scalars over images seen; every resumption begins a new version."""
@@ -124,7 +124,7 @@ def read(folder: Path, name: str) -> bytes:
 
 @contextmanager
 def partial(path: Path) -> Iterator[Path]:
-    """A file beside `path`, to be written, which then takes its place; removed if an error comes between.
+    """A context with a file to write beside `path`, which then replaces `path`, or is removed after an error.
 
     Raises:
         OSError: it cannot be written. The message names `path`.
@@ -166,7 +166,7 @@ def write_picture(path: Path, picture: "Image.Image") -> None:
 def claim(path: Path, override: str) -> Iterator[None]:
     """A context in which no other process works in a folder, or on a file that is to be.
 
-    What a killed process has left there in part is removed.
+    Unfinished files that a killed process has left there are removed.
 
     Raises:
         ValueError: another process does. The message names it, and the `override`.

@@ -33,26 +33,17 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """The checkpoint, verified and read by the unpickler that builds nothing but tensors and plain containers.
-
-        Raises:
-            ValueError: it is damaged, or holds something else.
-        """
-        verify(Path(path))
-        try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:  # pickle.UnpicklingError and what else a hostile or broken file provokes
-            raise ValueError(f"resume: {path} is damaged or holds more than tensors ({first_line(error)})") from error
-        return checkpoint
+        """See `load`."""
+        return load(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
-        """The file and its checksum."""
+        """Remove the file and its checksum."""
         for file in (Path(path), _sidecar(Path(path))):
             file.unlink(missing_ok=True)
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; of the last one before, `PREVIOUS` is left beside it.
+    """Write a checkpoint. The one that `LAST` replaces is kept as `PREVIOUS`.
 
     At every moment each file's sidecar holds its digest: it names both the old and the new one while the file changes.
 
@@ -83,14 +74,33 @@ def save(state: dict[str, Any], path: Path) -> None:
         raise
 
 
-def verify(path: Path) -> None:
+def load(path: Path, device: Any = "cpu", setting: str = "resume") -> dict[str, Any]:
+    """The checkpoint, verified and read by the unpickler that builds nothing but tensors and plain containers.
+
+    Args:
+        path: of the file.
+        device: where its tensors go.
+        setting: what asks for the file, which error messages begin with.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged, or holds something else.
+    """
+    verify(path, setting)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # pickle.UnpicklingError and what else a hostile or broken file provokes
+        raise ValueError(f"{setting}: {path} is damaged or holds more than tensors ({first_line(error)})") from error
+    return checkpoint
+
+
+def verify(path: Path, setting: str = "resume") -> None:
     """Compare a checkpoint with the digest beside it.
 
     Raises:
-        ValueError: there is no such file, or it is not what was written.
+        ValueError: there is no such file, or it is not what was written. The message begins with the `setting`.
     """
     if not path.is_file():
-        raise ValueError(f"resume: there is no {path}")
+        raise ValueError(f"{setting}: there is no {path}")
     known = _digests(path)
     if not known:
         log.warning(f"{path} has no checksum beside it: it cannot be told whether it is damaged")
@@ -98,11 +108,11 @@ def verify(path: Path) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found not in known:
-        raise ValueError(f"resume: {path} is damaged: its SHA-256 is {found}, expected {known[-1]}")
+        raise ValueError(f"{setting}: {path} is damaged: its SHA-256 is {found}, expected {known[-1]}")
 
 
 def last_good(folder: Path) -> Path | None:
-    """The newest checkpoint of a folder that is what was written; None if there was none yet.
+    """The newest checkpoint in a folder that is not damaged; None if there is none yet.
 
     Raises:
         ValueError: there are checkpoints, and all are damaged.

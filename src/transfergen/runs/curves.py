@@ -79,7 +79,7 @@ def plot_precision_recall(paths: dict[str, PrecisionRecall]) -> "Figure":
         _, precision, recall = zip(*path, strict=True)
         (line,) = axes.plot(recall, precision, marker=".", linewidth=1)
         (end,) = axes.plot(recall[-1:], precision[-1:], color=line.get_color(), linestyle="", markersize=7)
-        end.set(marker="os^D"[number // 10 % 4], label=name.replace("$", r"\$"))  # since there are ten colours
+        end.set(marker="os^D"[number // 10 % 4], label=name.replace("$", r"\$"))  # there are only ten colours
     if single:
         _label_images_seen(axes, path)
     else:

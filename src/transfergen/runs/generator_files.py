@@ -61,7 +61,7 @@ def save_generator(
 
 
 def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
-    """What `save_generator` wrote beside the weights: transfergen, generator, ema, images_seen, sha256 and any origin.
+    """The metadata that `save_generator` wrote: transfergen, generator, ema, images_seen, sha256 and any origin.
 
     Raises:
         ValueError: there is none, or it is damaged. The message names the `override`.
@@ -134,7 +134,7 @@ def _load_public(source: PublicSource, override: str) -> tuple[Generator, dict[s
     metadata = {
         "transfergen": version("transfergen"),
         "generator": public.config,
-        "ema": False,  # that the files do not say
+        "ema": False,  # the files do not say
         "images_seen": 0,
         "sha256": source.digest(override),
         "origin": source.origin(override),
@@ -183,7 +183,7 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
     expected, unseen = shapes(ours), {}
     for name, value in differing.items():
-        with suppress(ValueError):  # a value that our other settings do not allow changes tensors
+        with suppress(ValueError):  # with our other settings this value builds no network
             if shapes({**ours, name: value}) == expected:
                 unseen[name] = value
     return unseen

@@ -23,7 +23,7 @@ _KEY = r"\w+(?:\.\w+)*"
 
 
 def parse_yaml(folder: Path, name: str) -> Any:
-    """What a YAML file of a run directory holds. An interpolation is text like any other.
+    """The content of a YAML file in a run directory. An interpolation is text like any other.
 
     Raises:
         FileNotFoundError: there is none.
@@ -71,11 +71,11 @@ def read_config(run_dir: Path, override: str = "run", given: Collection[str] = (
 
 
 def dump_composed(config: DictConfig, choices: DictConfig) -> str:
-    """What a resumed run starts from, as YAML.
+    """The config that a resumed run starts from, as YAML.
 
     Args:
-        config: as composed. Its values are written plain, and beside them which of its keys refer to which others: if
-            one of those is overridden, they follow.
+        config: as composed. Values are written plain, and separately which keys refer to which others, so that these
+            follow when those are overridden.
         choices: the model and the experiment.
     """
     written = flatten(OmegaConf.to_container(config))

@@ -1,4 +1,4 @@
-"""What data a run was trained on, and whether they are still split in the same way."""
+"""A record of the data that a run was trained on, and a warning if their splits are others now."""
 
 import json
 import logging

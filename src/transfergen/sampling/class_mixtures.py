@@ -43,5 +43,5 @@ def to_labels(labels: Iterable[Label], num_classes: int) -> Tensor:
 
 
 def to_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """What `to_labels` gives -> weights (N, `num_classes`) float, or (N, 1) of an unconditional generator."""
+    """The output of `to_labels` -> weights (N, `num_classes`) float, or (N, 1) of an unconditional generator."""
     return labels if labels.is_floating_point() else F.one_hot(labels, num_classes or 1).float()

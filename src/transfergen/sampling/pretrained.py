@@ -72,7 +72,7 @@ class PretrainedGenerator(ModelHubMixin):
         Args:
             seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
             classes: those of a conditional generator to make, or mixtures of them, such as `{3: 0.7, 5: 0.3}`; seed s
-                gets `classes[s % len(classes)]`. None are given: all that it has.
+                gets `classes[s % len(classes)]`. Empty: all that it has.
             truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety;
                 a BigGAN-deep has latents and statistics of its own for it, see `BigGANDeep`.
             batch_size: images computed at once.
@@ -117,7 +117,7 @@ class PretrainedGenerator(ModelHubMixin):
             frames: their number from one seed to the next, so that S = frames * (N - 1) + 1; or the places of S frames,
                 where 0 is the first seed, 1 the second, and 0.5 halfway between the two.
             classes: of a conditional generator, or mixtures as in `pixels`: the first is that of the first seed, and so
-                on, over again if the seeds are more. None are given: each seed has its own, as in `pixels`.
+                on, over again if the seeds are more. Empty: each seed has its own, as in `pixels`.
             truncation: see `pixels`.
 
         Raises:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 ONE_LEVEL = 2 / 255
-"""From one level of a pixel to the next, for images in [-1, 1]."""
+"""The difference between two neighbouring levels of 8 bits, for images in [-1, 1]."""
 RUNTIME = "onnxruntime-web@1.30.0"
 """The npm package that runs ONNX in a browser."""
 SHA256 = {

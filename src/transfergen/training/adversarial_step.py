@@ -57,12 +57,12 @@ class AdversarialStep:
         g_parameters: what the generator's optimizer trains, if that is more than the generator.
         adversarial_weight: of the adversarial loss in the generator's.
         d_steps: the discriminator is updated on every batch and the generator on every `d_steps`-th.
-        extrapolation: the generator plays against the discriminator moved on by so much of its last update; 0: not.
+        extrapolation: the generator plays against the discriminator moved on by this fraction of its last update.
             Yadav 2018, arXiv:1705.07364.
         simultaneous: both are updated from one pass of the discriminator, extrapolated or not. Gidel 2019,
             arXiv:1802.10551, extrapolates the generator, too.
-        accumulate: a batch is computed in so many parts, one after the other: less memory for the same update, but for
-            batch normalisation, spectral normalisation's iterations and terms that compare images of a batch.
+        accumulate: number of parts that a batch is computed in, one after the other. It takes less memory, and gives
+            the same update unless there are batch normalisation, spectral normalisation or terms that compare images.
     """
 
     generator: Generator
@@ -208,7 +208,7 @@ class AdversarialStep:
         return terms | inputs.fakes.terms
 
     def d_parameters(self) -> list[nn.Parameter]:
-        """What the discriminator's optimizer trains at present."""
+        """The parameters that the discriminator's optimizer trains at present."""
         return [p for p in self.discriminator.trainable_parameters() if p.requires_grad] + [*self.strategy.parameters()]
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -216,7 +216,7 @@ class AdversarialStep:
         return {str(i): w for i, p in self._numbered() if (w := self.previous_weights.get(p)) is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the output of `state_dict`."""
         self.previous_weights = {p: state[str(i)].to(p.device) for i, p in self._numbered() if str(i) in state}
 
     def _numbered(self) -> Iterator[tuple[int, nn.Parameter]]:

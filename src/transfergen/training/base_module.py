@@ -1,4 +1,4 @@
-"""What every training has: a count of images, a moving average, random state, curves and checkpoints."""
+"""The base of all trainings: a count of images, a moving average, random state, curves and checkpoints."""
 
 import time
 from collections.abc import Callable
@@ -47,9 +47,9 @@ class GenerativeModule(LightningModule):
         self.images_seen = 0
         self.last_scalars: dict[str, float] = {}
         self.config: dict[str, Any] = {}
-        """What the networks were built from, for the message where a checkpoint is of others."""
+        """The config that the networks were built from, for the message if a checkpoint is of other networks."""
         self.resumed: dict[str, Any] | None = None
-        """What the checkpoint held that this training goes on from."""
+        """Our own part of the checkpoint that this training goes on from; None for a new training."""
 
     @property
     def ema_generator(self) -> Generator:
@@ -82,7 +82,7 @@ class GenerativeModule(LightningModule):
             super().manual_backward(loss, *args, **kwargs)
 
     def update_average(self, images: int) -> None:
-        """Move the average on, after an update of the generator `images` real images since the last one."""
+        """Update the moving average, when the generator was updated. `images` were seen since its last update."""
         if self.ema:
             self.ema.update(self.generator, images=images, images_seen=self.images_seen)
 
@@ -92,8 +92,8 @@ class GenerativeModule(LightningModule):
 
         Args:
             curves: scalars by name, averaged over ranks; reading them is where a step waits for the device.
-            here: scalars that are the same on all ranks.
-            shown: names on the progress bar, each with the curve that stands there.
+            here: further scalars, which are the same on all ranks.
+            shown: names on the progress bar, each with the name of the curve that it shows.
         """
         self.updates.raise_if_not_finite()
         values = torch.stack([value.detach().float() for value in curves.values()])
@@ -119,7 +119,7 @@ class GenerativeModule(LightningModule):
         return []
 
     def extra_state(self) -> dict[str, Any]:
-        """What else a checkpoint must hold; `resumed["extra"]` gives it back."""
+        """Further state for a checkpoint. A resumed training finds it in `resumed["extra"]`."""
         return {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ class GenerativeModule(LightningModule):
         leave_out(checkpoint, self.from_files())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back, and go on where `images_seen` says.
+        """Restore a checkpoint, and go on after its number of images.
 
         Raises:
             ValueError: the checkpoint is of another program, of a newer version, of other networks or optimizers. Of

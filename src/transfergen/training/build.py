@@ -1,4 +1,4 @@
-"""From a config to the networks, the module that trains them, and the callbacks around it."""
+"""Builds the networks of a config, the module that trains them, and the callbacks around it."""
 
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
 def build_callbacks(
     config: dict[str, Any], run_dir: Path, module: GenerativeModule, files: Checkpointing, evaluation: Evaluation
 ) -> list[Callback]:
-    """What happens around the training steps, in this order after each of them."""
+    """The callbacks of a training, in the order in which they act after each step."""
     callbacks: list[Callback] = [
         SampleGrid(run_dir, **config["samples"]),
         files,

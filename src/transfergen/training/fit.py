@@ -44,7 +44,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     check_installed(config.logger)
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
-    data.prepare_data()  # before the networks, whose weights take longer to download than a wrong path to find
+    data.prepare_data()  # first, since a wrong path is found sooner than weights are downloaded
 
     set_num_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
@@ -59,7 +59,7 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
 
     @cache
     def write_config() -> None:
-        """At the first batch, when nothing more can refuse to train by this config: a refused run keeps its own."""
+        """Write the config at the first batch, when nothing can refuse it any more; a refused run keeps its own."""
         if trainer.is_global_zero:
             resolved = OmegaConf.to_yaml(config, resolve=True)
             artefacts.write(run_dir / artefacts.CONFIG, resolved.encode())

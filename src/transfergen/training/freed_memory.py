@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training step frees."""
+"""Settings of the C library for the memory that a training step frees."""
 
 import ctypes
 import sys

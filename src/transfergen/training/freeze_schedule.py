@@ -1,4 +1,4 @@
-"""When blocks of the two networks freeze or thaw, and when a discriminator grows, by the number of images seen."""
+"""When blocks of the two networks are frozen, and when a discriminator grows, by the number of images seen."""
 
 import torch
 
@@ -13,7 +13,7 @@ GROWTH_IMAGES = 512
 
 
 class FreezeSchedule:
-    """Freezes and thaws blocks of a generator and of a discriminator, which it also grows.
+    """Freezes and unfreezes blocks of a generator and of a discriminator, which it also grows.
 
     Args:
         generator, discriminator: the networks.
@@ -47,7 +47,7 @@ class FreezeSchedule:
 
     @torch.no_grad()
     def _grow(self, generator: Generator) -> None:
-        """All ranks, and a resumed run, see the same images: their seeds are fixed, and nothing is autocast."""
+        """Let the discriminator grow. Seeds are fixed and autocast is off, so all ranks and a resumed run agree."""
         device = next(generator.parameters()).device
         real = self._reals.sample_images(GROWTH_IMAGES, self._seed, device)
         with torch.autocast(device.type, enabled=False):

@@ -65,13 +65,13 @@ class GAN(GenerativeModule):
         self.d_optimizer, self.g_optimizer = d_optimizer, g_optimizer
         self.d_steps, self.extrapolation = d_steps, extrapolation
         self.simultaneous, self.accumulate = simultaneous, accumulate
-        # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that thaw
-        # later start as trainable, and the schedule freezes them once the module is wrapped.
+        # DistributedDataParallel never learns of a weight that is frozen when it wraps the module, so those that are
+        # released later start as trainable, and the schedule freezes them once the module is wrapped.
         discriminator.freeze(0 if transfer.trunk == "gradual" else transfer.frozen_blocks(discriminator.blocks, 0))
         transfer.freeze_lowest(discriminator)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The discriminator's and the generator's, with learning rates of their own for what is pretrained of each."""
+        """The discriminator's optimizer and the generator's; pretrained weights have a learning rate of their own."""
         trainable = [p for p in self.discriminator.trainable_parameters() if p.requires_grad]
         trainable += self.transfer.parameters()
         trunk = [p for backbone in self.discriminator.backbones for p in backbone.parameters()]
@@ -143,7 +143,7 @@ class GAN(GenerativeModule):
             self._log_curves(curves, here, {"d": "loss/discriminator", "g": "loss/generator"})
 
     def g_parameters(self) -> list[nn.Parameter]:
-        """What the generator's optimizer trains."""
+        """The parameters that the generator's optimizer trains."""
         return list(self.generator.parameters())
 
     @property
@@ -152,7 +152,7 @@ class GAN(GenerativeModule):
         return self.transfer.adversarial
 
     def draw_fakes(self, batch: Batch, labels: Tensor | None, generate: Generate) -> Fakes:
-        """As many images as there are reals, each from a latent of its own."""
+        """Generate as many images as there are reals, each from a latent of its own."""
         z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
         return Fakes(z, generate(z, labels))
 
@@ -162,11 +162,11 @@ class GAN(GenerativeModule):
         return [f"discriminator.{name}" for backbone in backbones for name in self.discriminator.frozen_names(backbone)]
 
     def extra_state(self) -> dict[str, Any]:
-        """What the step remembers from batch to batch."""
+        """The state that the step keeps from batch to batch."""
         return self._step.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take a checkpoint back.
+        """Restore a checkpoint.
 
         A trunk whose blocks the checkpoint holds was trained in an earlier run: no file has its weights, so later
         checkpoints hold them too. Mixtures of a source's classes take as many as it holds.
@@ -196,7 +196,7 @@ def _optimizer(
 
 
 def scalars(outputs: StepOutputs, columns: slice, boundary: float | None) -> dict[str, Tensor]:
-    """What to log of a step, by name.
+    """Scalars of a step to log, by name.
 
     Args:
         outputs: of the step.

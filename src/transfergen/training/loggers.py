@@ -70,7 +70,7 @@ class WeightsAndBiases(WandbLogger):
         super().log_metrics({**metrics, "images_seen": step or 0}, step)
 
     def finalize(self, status: str) -> None:
-        """End the run, so that another of this process is another."""
+        """End the run, so that the next training in this process begins a run of its own."""
         super().finalize(status)
         self.experiment.finish(exit_code=0 if status == "success" else 1)
 

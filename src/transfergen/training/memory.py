@@ -28,15 +28,15 @@ class StepMemory(NamedTuple):
     """Bytes that a training step takes on a device."""
 
     weights: int
-    """Those of all networks, with frozen ones and averages."""
+    """Weights of all networks, including frozen ones and moving averages."""
     updates: int
     """Gradients, and the optimizers' state."""
     activations: int
-    """All others at the step's peak, most of them kept for gradients."""
+    """All other tensors at the step's peak, most of them kept for gradients."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all three."""
         return sum(self)
 
 
@@ -73,7 +73,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def measure_step(
     module: GenerativeModule, *, batch_size: int, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> StepMemory:
-    """Take a step on tensors that have shapes and no values, which needs neither the memory nor the device.
+    """Measure a step on tensors that have shapes and no values, which needs neither the memory nor the device.
 
     Every tensor counts from the operation that makes it until nothing holds it. Not counted are what kernels need for
     themselves, what an allocator sets aside, and the reordered copies of frozen weights on a CPU.
@@ -142,7 +142,7 @@ def _take_step(module: Any, optimizers: Sequence[Optimizer], batch_size: int, de
 
 
 class _Updates(FiniteUpdates):
-    """Updates without a look at the values."""
+    """`FiniteUpdates` that never look at values, since there are none."""
 
     def __init__(self) -> None:
         pass

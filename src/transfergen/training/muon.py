@@ -25,12 +25,12 @@ class Muon(Optimizer):
     Args:
         params: tensors, or groups of them.
         lr: rate of the matrices; their updates have the root mean square of Adam's.
-        momentum: part of the past in the average of gradients, and of that average in the update (Nesterov).
-        fallback_lr_scale: rate of what has one dimension, as a multiple of `lr`.
+        momentum: decay of the average of gradients, and weight of that average in the update (Nesterov).
+        fallback_lr_scale: learning rate of biases and normalisations, as a multiple of `lr`.
         fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Muon
             moves such a kernel by as much in all directions, those that make a dither included.
-        beta2: part of the past in its second moment.
-        eps: added to the root of that.
+        beta2: decay of Adam's second moment.
+        eps: is added to the root of the second moment.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ def _gram(matrices: Tensor) -> Tensor:
         return torch.bmm(matrices.double(), matrices.double().mT)
     settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision
-    settings.fp32_precision = "bf16"  # the matrices are rounded, and what they are then is multiplied without loss
+    settings.fp32_precision = "bf16"  # rounds the matrices, whose products are then exact
     try:
         return torch.bmm(matrices.float(), matrices.float().mT)
     finally:

@@ -71,7 +71,7 @@ class FeatureCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all: the prefix has changed."""
+        """Drop all features: the prefix has changed."""
         self._store: Features | None = None
         self._known = torch.zeros(self.size, dtype=torch.bool)
 

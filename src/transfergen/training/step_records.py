@@ -15,7 +15,7 @@ Generate = Callable[[Tensor, Tensor | None], Tensor]
 
 
 class Fakes(NamedTuple):
-    """A batch of generated images, and what else the generator is trained by on it."""
+    """A batch of generated images, and further terms of the generator's loss on it."""
 
     z: Tensor
     """Latents (B, Z)."""
@@ -74,7 +74,7 @@ class Play(NamedTuple):
 
 
 def joined(parts: Sequence[Play]) -> Play:
-    """The turn on a whole batch, from those on its equally large parts; without graphs."""
+    """One player's turn on a whole batch, from its turns on equally large parts; without graphs."""
     turns = [part.turn for part in parts]
     real = [turn.real_logits for turn in turns if turn.real_logits is not None]
     loss = torch.stack([turn.loss.detach() for turn in turns]).mean()

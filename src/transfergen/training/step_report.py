@@ -18,12 +18,12 @@ class Size(NamedTuple):
     """How many of them are not trained."""
 
     def __str__(self) -> str:
-        """In millions."""
+        """The numbers of parameters, in millions."""
         return f"{self.parameters / 1e6:.1f} M" + (f" ({self.frozen / 1e6:.1f} M frozen)" if self.frozen else "")
 
 
 class StepReport(NamedTuple):
-    """What a training step needs on a device."""
+    """The size of the networks, and the memory that a training step needs on a device."""
 
     networks: dict[str, Size]
     memory: StepMemory | None
@@ -32,7 +32,7 @@ class StepReport(NamedTuple):
     """Overrides with which a step takes less memory."""
 
     def __str__(self) -> str:
-        """In one line."""
+        """The report in one line."""
         networks = ", ".join(f"{name} {size}" for name, size in self.networks.items())
         if self.memory is None:
             return f"{networks}; the memory of a step is not known"
@@ -47,7 +47,7 @@ class StepReport(NamedTuple):
         return " or ".join(self.less_with)
 
     def to_json(self) -> dict[str, Any]:
-        """As dictionaries, lists and numbers."""
+        """The report as dictionaries, lists and numbers."""
         memory = self.memory and self.memory._asdict() | {"total": self.memory.total}
         networks = {name: size._asdict() for name, size in self.networks.items()}
         return {"networks": networks, "bytes": memory, "less_with": self.less_with}

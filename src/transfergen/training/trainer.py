@@ -35,14 +35,14 @@ for _expected in (
 
 
 class Hardware(NamedTuple):
-    """What a training computes on."""
+    """The devices that a training computes on, and its precision."""
 
     accelerator: str
     """Its name in Lightning: cpu, cuda, mps."""
     devices: int | str | list[int]
-    """As Lightning takes them."""
+    """Their number or indices, as Lightning takes them."""
     device_count: int
-    """In each machine."""
+    """How many devices are used in each machine."""
     precision: str | int
 
 
@@ -108,7 +108,7 @@ def build_trainer(
 def choose_hardware(
     accelerator: str = "auto", devices: int | str | list[int] = "auto", precision: str | int = "auto", **_others: Any
 ) -> Hardware:
-    """What `auto` stands for on this machine, and the rest as it is.
+    """Replace `auto` by what suits this machine; other values stay.
 
     Raises:
         ValueError: an accelerator or a device that is not there, or a precision that is not supported.
@@ -126,7 +126,7 @@ def choose_hardware(
 
 
 def _precision(precision: str | int, accelerator: str) -> str | int:
-    """What `auto` stands for on this accelerator; anything else as it is, if it is supported."""
+    """Replace `auto` by what suits this accelerator; another value stays, if it is supported."""
     if precision == "auto":
         has_bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16-mixed" if has_bf16 else "32-true"

@@ -12,7 +12,7 @@ from transfergen.losses.penalties import Score
 from transfergen.networks.discriminators.base import Discriminator
 
 Features = list[Tensor]
-"""What a discriminator's frozen prefix gives: one tensor (B, ...) a scale, or the images themselves."""
+"""The output of a discriminator's frozen prefix: one tensor (B, ...) a scale, or the images themselves."""
 
 
 class Turn(NamedTuple):
@@ -64,9 +64,9 @@ def both_turns(
 ) -> tuple[Turn, Turn]:
     """The discriminator's loss and the generator's, from one pass of the suffix.
 
-    The discriminator's loss has gradients with respect to the suffix's weights alone, the generator's with respect to
-    what the fakes' features were computed from alone. So one backward pass of their sum serves both, if its `inputs`
-    are the weights of the suffix and of the generator.
+    Gradients of the discriminator's loss reach the suffix's weights alone. Those of the generator's loss reach the
+    fakes' features, and through them the generator, but no weight of the suffix. So one backward pass of their sum
+    serves both, if its `inputs` are the weights of the suffix and of the generator.
     """
     leaves = [feature.detach().requires_grad_() for feature in fake]
     real_logits, fake_logits = _score(d, real, leaves, y)

@@ -32,7 +32,7 @@ class Coding(NamedTuple):
 
 
 class Autoencoding(UnregisteredModules, GenerativeModule):
-    """What VAE and VAE-GAN share: an encoder in front of the generator, which decodes, and the terms of the bound."""
+    """The base of VAE and VAEGAN: an encoder before the generator, which decodes, and the terms of the bound."""
 
     encoder: nn.Module
     encoder_ema: EMA[nn.Module] | None
@@ -86,18 +86,18 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         return self.elbo.curves(coding.images, coding.decoded, coding.posterior, self.images_seen)
 
     def update_average(self, images: int) -> None:
-        """Move the averages of both networks on."""
+        """Update the moving averages of both networks."""
         super().update_average(images)
         if self.encoder_ema:
             self.encoder_ema.update(self.encoder, images=images, images_seen=self.images_seen)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] -> the means of their latents (B, Z), by the encoder for `decode`."""
+        """Images (B, C, H, W) in [-1, 1] -> means of their latents (B, Z), by the encoder's average if it has one."""
         encoder = self.encoder_ema.network if self.encoder_ema else self.encoder
         return cast(Tensor, _in_eval_mode(encoder, images.to(self.device))[0])
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, Z), and classes (B,) -> images (B, C, H, W) of the generator that samples are taken of."""
+        """Latents (B, Z), and classes (B,) -> images (B, C, H, W), by the generator's average if it has one."""
         return cast(Tensor, _in_eval_mode(self.ema_generator, z, y))
 
 
@@ -139,7 +139,7 @@ class VAE(Autoencoding):
         self.g_optimizer = g_optimizer
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """One, of both networks."""
+        """One optimizer for both networks."""
         return [self.g_optimizer([*self.generator.parameters(), *self.encoder.parameters()])]
 
     def loss(self, batch: Batch) -> tuple[Coding, dict[str, Tensor], Tensor]:
@@ -173,9 +173,9 @@ class VAE(Autoencoding):
 class VAEGAN(Autoencoding, GAN):
     """A variational autoencoder whose generator also plays against a discriminator. Larsen 2016, arXiv:1512.09300.
 
-    The fakes are, one half each, decoded from a batch's own latents and from N(0, 1). Unlike in the paper, the
-    adversarial gradient reaches the encoder too, and what replaces the error of pixels by one of features is a
-    pretrained network, beside the error of pixels.
+    Half of the fakes are decoded from latents of the batch's images, half from N(0, 1). Two deviations from the paper:
+    the adversarial gradient reaches the encoder, too; and images are compared both by their pixels and in the features
+    of a pretrained network, where the paper has the discriminator's features alone.
 
     Args:
         encoder: images -> mean and log-variance of their latents.
@@ -216,5 +216,5 @@ class VAEGAN(Autoencoding, GAN):
         return self.elbo.adversarial
 
     def g_parameters(self) -> list[nn.Parameter]:
-        """The generator's and the encoder's."""
+        """The parameters of the generator and of the encoder."""
         return [*self.generator.parameters(), *self.encoder.parameters()]

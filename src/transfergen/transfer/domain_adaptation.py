@@ -31,8 +31,8 @@ class DomainAdaptation(Strategy):
       2016, arXiv:1505.07818). As the trunk is frozen, the reversed gradient trains the generator;
     - `consistency` keeps the distances between the fakes of a batch as they are between the source's fakes of the same
       latents, and so the source's diversity (Ojha 2021, arXiv:2104.06820, on the trunk's features instead of the
-      generator's activations). The default weight is that of the authors' code, 1,000 times the mean over all entries
-      of 4 rows of 3, for a mean over rows. Their divergence is the reverse of the paper's, which is taken here;
+      generator's activations). The authors' code has 1,000 times the mean over rows and over the 3 entries of each,
+      to which the default of 333 is equal. Its divergence is the reverse of the paper's, which is taken here;
     - `ewc` keeps the weights that matter for the source's images (Li 2020, arXiv:2012.02780).
 
     Args:

@@ -1,4 +1,4 @@
-"""Which weights of a pretrained generator train."""
+"""The choice of a pretrained generator's weights that train."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal

@@ -18,8 +18,9 @@ from transfergen.networks.generators.base import Generator
 from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
-from transfergen.runs.checkpoint import SafeCheckpointIO, tensors_digest
+from transfergen.runs.checkpoint import load, tensors_digest
 from transfergen.runs.generator_files import locate, read_metadata, unseen_settings
+from transfergen.runs.resume import KEY
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, read_public
 
@@ -44,8 +45,8 @@ def initialise(
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
             rules that rename their tensors; and in `layout` the project that has published them, or None.
-        settings: the generator's class and arguments; those that its source has otherwise, though the tensors do not
-            show it, are logged. None: they are not compared.
+        settings: the generator's class and arguments. Arguments in which its source differs, although all tensors
+            have the same shapes, are logged. None: they are not compared.
         mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
 
     Raises:
@@ -195,13 +196,13 @@ def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
 
 
 def _read_discriminator(checkpoint: Path, setting: str) -> _Source:
-    prefix = "discriminator."
+    prefix, given = "discriminator.", f"{setting}={checkpoint.parents[1]}"
+    content = load(checkpoint, setting=given)
     try:
-        content = SafeCheckpointIO().load_checkpoint(checkpoint)
-        state, own = content["state_dict"], content["transfergen"]
+        state, own = content["state_dict"], content[KEY]
         left_out, config = own["left_out"]["names"], own.get("config", {}).get("discriminator", {})
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{setting}={checkpoint.parents[1]}: {str(error).removeprefix('resume: ')}") from error
+    except KeyError as error:
+        raise ValueError(f"{given}: {checkpoint} was not written by transfergen: it has no {error}") from error
     tensors = {
         name.removeprefix(prefix): value
         for name, value in state.items()

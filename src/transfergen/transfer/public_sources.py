@@ -14,7 +14,7 @@ KINDS: tuple[Kind, ...] = ("generator", "discriminator")
 
 
 def public_source(kind: Kind, init_from: Mapping[str, Any]) -> PublicSource | None:
-    """Where another project has published the network that `init_from` names; None: it names none of one.
+    """The other project's file of a network that `init_from` names; None if it names no such file.
 
     Raises:
         ValueError: there is no such layout.

@@ -22,7 +22,7 @@ MODELS = {  # taps, number of blocks
 
 
 def as_timm_sees(images, name):
-    """Images in [-1, 1] -> what the model was trained on, by timm's own account."""
+    """Images in [-1, 1] -> the input that the model was trained on, by timm's own normalisation."""
     published = timm.get_pretrained_cfg(name)
     if published.fixed_input_size:
         images = resize(images, published.input_size[-1])

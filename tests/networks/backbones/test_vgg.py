@@ -56,7 +56,7 @@ def test_the_reference_cut_gives_512x4x4_at_64_pixels():
 
 @pytest.fixture(scope="module")
 def networks():
-    """The layers of two of torchvision's own, their batch norm with statistics that a forgotten buffer would show."""
+    """The layers of two VGGs of torchvision, with batch statistics that would reveal a forgotten buffer."""
     found = {f"vgg11{norm}": make_layers(cfgs["A"], batch_norm=bool(norm)).eval() for norm in ("", "_bn")}
     for layer in [*found["vgg11"], *found["vgg11_bn"]]:
         if isinstance(layer, nn.Conv2d):

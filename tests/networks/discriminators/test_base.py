@@ -1,4 +1,4 @@
-"""What all discriminators have in common, on one toy trunk."""
+"""The contract of all discriminators, on one toy trunk."""
 
 import pytest
 import torch

@@ -92,7 +92,7 @@ def test_no_discriminator_of_biggan_deep_was_published(tmp_path):
 
 
 class Persistent:
-    """As the files of StyleGAN hold them."""
+    """A class of its own in a pickle, as the files of StyleGAN hold them."""
 
 
 def test_pickled_classes_are_refused_with_the_reason(tmp_path, recwarn):

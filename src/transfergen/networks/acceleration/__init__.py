@@ -1,4 +1,4 @@
-"""What makes frozen networks fast on a CPU. Results stay the same but for rounding.
+"""Faster frozen networks on a CPU. Results are the same up to rounding.
 
 `TRANSFERGEN_ACCELERATION=0` in the environment turns all of it off. It is read when a network is built and in each
 forward pass.

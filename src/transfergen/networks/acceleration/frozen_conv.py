@@ -106,7 +106,7 @@ class FrozenConv2d(nn.Module):
         return activate(maps, inplace=True)
 
     def _padding_of_gradient(self) -> tuple[int, int] | None:
-        """Padding of the convolution of stride 1 that computes the gradient; None if no such convolution does."""
+        """Padding of the convolution of stride 1 that computes the gradient; None if there is no such convolution."""
         h, w = self.weight.shape[2:]
         if self.inserts_zeros:
             return (h - 1) // 2, (w - 1) // 2

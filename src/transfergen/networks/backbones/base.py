@@ -100,7 +100,7 @@ class Backbone(nn.Module):
         return tapped if blocks.stop == len(self.blocks) else [*tapped, x]
 
     def _input_size(self, size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of what the first block gets of images of this height and width."""
+        """Height and width of the first block's input, for images of this height and width."""
         height, width = size
         if self.input_size is None:
             return height, width

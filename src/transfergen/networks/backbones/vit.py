@@ -142,8 +142,8 @@ def with_weights(net: Any, name: str, weights: str) -> Any:
 def interpolate_positions(positions: Tensor, side: int) -> Tensor:
     """Position embeddings of a class token and n x n patches (1, 1 + n n, C) -> (1, 1 + side side, C).
 
-    They are interpolated as DINO's and DINOv2's code does it, on which published features depend: bicubic, without
-    antialiasing, and for patch i at (i + 1/2) n / (side + 0.1) - 1/2, where others have no 0.1.
+    Interpolation is that of DINO's and DINOv2's code, on which published features depend: bicubic, without
+    antialiasing. Patch i gets the value at (i + 1/2) n / (side + 0.1) - 1/2; the 0.1 is a peculiarity of that code.
     """
     n = math.isqrt(positions.shape[1] - 1)
     if side == n or 1 + n * n != positions.shape[1]:  # nothing to do, or of another architecture

@@ -54,8 +54,8 @@ class ScaleHead(Head):
     Args:
         c_in: C.
         size: H and W.
-        width: channels after the first convolution. None, as in the authors' code: 512 after the last, and half of the
-            next one's, but at least 64, after each before it; and no bias in the convolution to one channel.
+        width: channels of the convolutions of stride 2. None, as in the authors' code: the last of them has 512, each
+            before it half as many as the next, but at least 64; and the convolution to one channel has no bias.
     """
 
     def __init__(self, c_in: int, size: Size, *, width: int | None) -> None:
@@ -103,7 +103,7 @@ class TokenHead(Head):
     A convolution of width 1, and one of width 9 along the tokens, to whose output its input is added, the sum divided
     by the root of 2; each is followed by `GhostBatchNorm` and LeakyReLU 0.2. Then a convolution of width 1 to one
     channel. The last token is the first one's neighbour. The convolutions before the normalisations have no biases,
-    which these remove.
+    which normalisation would remove.
 
     Args:
         channels: C.
@@ -157,7 +157,7 @@ def _ghost_normalised(convolution: nn.Conv1d) -> list[nn.Module]:
 
 
 def _halvings(c_in: int, size: tuple[int, int], widths: Sequence[int]) -> tuple[list[nn.Module], tuple[int, int]]:
-    """Layers that halve maps of this size, to one number of channels after the other, and the size that is left."""
+    """Layers that halve maps of this size once for each number of channels, and the size that is left."""
     pairs = pairwise([c_in, *widths])
     layers = [layer for c_in, c_out in pairs for layer in _normalised(nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False))]
     return layers, (size[0] >> len(widths), size[1] >> len(widths))

@@ -34,7 +34,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
     - The random convolutions have no biases. Before batch normalisation they would change the maps' borders alone.
     - Before any batch normalisation, convolutions have no bias, which it removes.
     - Sizes of maps need not be powers of two: an enlarged map gets the size of the one that it is added to.
-    - Images and augmentation are chosen elsewhere: `backbone.input_size`, `augment`.
+    - The size of images is the trunk's `input_size`, and the augmentation is not part of the discriminator.
 
     Small heads suit a CPU, and few pictures: `width=64 enlarge=False standardize_features=True`. There the heads take
     the sums as they are, divided by the root of 2 so that all scales keep about unit variance, and enlarging does not
@@ -96,8 +96,8 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
     def calibrate(self, images: Tensor) -> None:
         """Standardise the trunk's channels by their statistics on real images (B, C, H, W) in [-1, 1].
 
-        The cross-channel mixing takes it over. A mixing that was loaded from another run, with weights for the heads,
-        and was calibrated there stays as it is.
+        The statistics become part of the cross-channel mixing. A mixing that was calibrated in another run, and loaded
+        with that run's heads, stays as it is.
         """
         if self.standardize_features and not any(cast(Tensor, mix.bias).any() for mix in self.mix_channels):
             super().calibrate(images)
@@ -121,7 +121,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         return mixed
 
     def _enlarged(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps (B, C, h, w) of all scales -> the enlarged sums of each and of what the deeper ones gave."""
+        """Add to each scale's map (B, C, h, w) the result of the next deeper scale, mix and enlarge the sum."""
         for i, mix in reversed(list(enumerate(self.mix_scales))):
             total = maps[i] if i == len(maps) - 1 else maps[i] + maps[i + 1]
             size = maps[i - 1].shape[-2:] if i else [2 * side for side in total.shape[-2:]]

@@ -1,4 +1,4 @@
-"""A pretrained trunk with one fully connected head: the discriminator of experiment=tutorial."""
+"""A pretrained trunk with one fully connected head, as a textbook has it."""
 
 from collections.abc import Sequence
 

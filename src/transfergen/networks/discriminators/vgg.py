@@ -1,4 +1,4 @@
-"""The discriminator of `model=vgg_disc`: a pretrained trunk, seen at several depths, and fully connected heads."""
+"""A pretrained trunk such as VGG19, with fully connected heads at several depths."""
 
 from collections.abc import Sequence
 

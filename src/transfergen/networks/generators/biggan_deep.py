@@ -107,7 +107,7 @@ class BigGANDeep(StyledGenerator):
         return [torch.cat([z, embedded], dim=1)] * (1 + len(self.blocks))
 
     def synthesize(self, conditions: Sequence[Tensor | None]) -> Tensor:
-        """What `conditions` gives -> images (B, C, H, W) in [-1, 1]."""
+        """The output of `conditions` -> images (B, C, H, W) in [-1, 1]."""
         maps = self.linear(conditions[0]).unflatten(1, (*self.first, -1)).permute(0, 3, 1, 2)
         for i, (block, condition) in enumerate(zip(self.blocks, conditions[1:], strict=True)):
             if i == ATTENTION:
@@ -182,7 +182,7 @@ class BottleneckBlock(nn.Module):
 class LeadingConv2d(nn.Conv2d):
     """A convolution 3x3 from maps (B, W, h, w) to as many channels, of which only the first C are computed.
 
-    The others are weights that spectral normalisation sees: it divides by the largest singular value of all.
+    The weights of the others only count in spectral normalisation, which divides by the largest singular value of all.
     """
 
     def __init__(self, width: int, computed: int) -> None:

@@ -137,7 +137,7 @@ class ResNet(StyledGenerator):
         return [start, *(chunk if condition is None else torch.cat([condition, chunk], dim=1) for chunk in chunks)]
 
     def synthesize(self, conditions: Sequence[Tensor | None]) -> Tensor:
-        """What `conditions` gives -> images (B, C, H, W) in [-1, 1]."""
+        """The output of `conditions` -> images (B, C, H, W) in [-1, 1]."""
         maps = self.linear(conditions[0]).unflatten(1, (-1, *self.first))
         for i, (block, condition) in enumerate(zip(self.blocks, conditions[1:], strict=True)):
             maps = self.apply_block(block, maps, condition)
@@ -212,7 +212,7 @@ def orthogonality(weight: Tensor) -> Tensor:
 
 
 def _normalization(num_classes: int, condition_dim: int, eps: float) -> Callable[[int], nn.Module]:
-    """From a number of channels to a batch normalisation: conditional on vectors, on classes, or plain."""
+    """A function that builds the batch normalisation of some channels: conditional on vectors or classes, or plain."""
     if condition_dim:
         return partial(ConditionalBatchNorm2d, condition_dim=condition_dim, eps=eps)
     if num_classes:

@@ -35,8 +35,8 @@ def mix_styles(
 ) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] with the coarse forms of some latents and classes, and the details of others.
 
-    Karras 2019, arXiv:1812.04948, section 3.1, where the training mixes styles, too. That of BigGAN does not, and still
-    its blocks may take different latents: Härkönen 2020, arXiv:2004.02546.
+    Karras 2019, arXiv:1812.04948, section 3.1, where the training mixes styles, too. BigGAN's training does not, but
+    its blocks can take different latents all the same: Härkönen 2020, arXiv:2004.02546.
 
     Args:
         generator: in eval mode.

@@ -1,4 +1,4 @@
-"""Less memory for gradients: what a layer computes is computed anew where it is needed. Chen 2016, arXiv:1604.06174."""
+"""Gradient checkpointing: less memory, since the backward pass computes a layer anew. Chen 2016, arXiv:1604.06174."""
 
 from itertools import count
 from typing import cast
@@ -10,11 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(network: nn.Module, *inputs: Tensor | None) -> Tensor:
-    """`network(*inputs)`, of which no more than the inputs is kept for the backward pass, which computes it anew.
+    """`network(*inputs)`. The backward pass computes it anew, so only the inputs are kept until then.
 
-    Outputs, gradients and buffers have the same bits as without. The second pass has the random state of the first, and
-    starts from copies of the buffers that the first one started from: so running statistics and power iterations move
-    on once, and a spectral norm is that of the first pass.
+    Outputs, gradients and buffers have the same bits as without checkpointing. The second pass has the random state of
+    the first, and starts from copies of the buffers that the first one started from: so running statistics and power
+    iterations move on once, and a spectral norm is that of the first pass.
     """
     if not torch.is_grad_enabled():
         return cast(Tensor, network(*inputs))

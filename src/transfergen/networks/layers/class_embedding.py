@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ClassEmbedding(nn.Embedding):
-    """Classes (B,) int64 -> their vectors (B, D); weights (B, N) float of all N classes -> (B, D), sums so weighted."""
+    """Classes (B,) int64 -> their vectors (B, D); weights (B, N) float of the N classes -> weighted sums (B, D)."""
 
     def forward(self, y: Tensor) -> Tensor:
         """Classes (B,) or weights (B, N) -> vectors (B, D)."""

@@ -58,9 +58,9 @@ def class_tables(network: nn.Module) -> dict[str, nn.Embedding]:
 
 
 def train_singular_values(network: nn.Module) -> None:
-    """Let the singular values of all matrices and kernels train in their place, but for embeddings of classes.
+    """Let the singular values of all matrices and kernels train instead of these; embeddings of classes stay.
 
-    Of a weight with spectral normalisation, they are those from before it.
+    With spectral normalisation, they are those of the weight before it.
     """
     tables = {id(p) for table in class_tables(network).values() for p in table.parameters()}
     for module in list(network.modules()):

@@ -62,7 +62,7 @@ class _ConvTranspose2x(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Made of differentiable operations, so that there are second derivatives."""
+        """Both gradients, from differentiable operations, so that there are second derivatives."""
         (gradient,), (maps, kernel) = gradients, ctx.saved_tensors
         (b, c, h, w), c_out = maps.shape, kernel.shape[1]
         padded = F.pad(gradient.contiguous(memory_format=torch.channels_last), (1, 1, 1, 1)).permute(0, 2, 3, 1)

@@ -43,7 +43,7 @@ class PublicNetwork:
 
 
 def rename_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name what has the same structure in all layouts as it is here.
+    """Give the layers that have the same structure in all layouts our names.
 
     These are spectral normalisation and self-attention, whose gain becomes a scalar. Blocks, and the self-attention
     between them, become `blocks.K`, counted in their order.

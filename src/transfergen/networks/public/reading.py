@@ -99,7 +99,7 @@ class PublicSource:
 
 
 def find_source(given: str, layout: str | None = None) -> PublicSource | None:
-    """A source given as LAYOUT:PLACE, or as PLACE where the layout is known; None: it is of no other project.
+    """A source given as LAYOUT:PLACE, or as PLACE where the layout is known; None: it names no other project's file.
 
     Raises:
         ValueError: there is no such layout.

@@ -160,7 +160,7 @@ class Evaluation(IntervalCallback):
             print(f"{images_seen:,} images: {shown}", flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the last generator be the best, too; then measure it on latents that have chosen nothing."""
+        """Compare the last generator with the best one, too; then measure it on latents that had no part in that."""
         super().on_train_end(trainer, pl_module)
         if self.every_images is not None:
             assert isinstance(pl_module, GenerativeModule)

@@ -54,5 +54,5 @@ class IntervalCallback(BatchCallback):
             self.act(trainer, pl_module)
 
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
-        """What subclasses do at each interval. Called on all ranks."""
+        """Act at the end of an interval, as the subclass says. Called on all ranks."""
         raise NotImplementedError

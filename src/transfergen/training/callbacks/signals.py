@@ -18,8 +18,8 @@ _REQUEUE = getattr(signal, "SIGUSR2", None)
 class Signals(BatchCallback):
     """After the step in which a signal came, on any rank, all ranks save together and raise SignalError.
 
-    A second SIGINT ends the process at once. A handler that stands for SIGUSR2, as submitit's does in the jobs of a
-    cluster, is called once all is saved: it queues the job again and ends it.
+    A second SIGINT ends the process at once. If SIGUSR2 has a handler, as submitit's in the jobs of a cluster, that is
+    called once all is saved: it queues the job again and ends it.
 
     Args:
         files: saves.
@@ -31,7 +31,7 @@ class Signals(BatchCallback):
         self._group: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on signals wait for the end of a step, on all ranks: the new group is made when all are here."""
+        """Let signals wait for the end of a step from now on. All ranks make the process group for it together."""
         if trainer.world_size > 1:
             self._group = dist.new_group(backend="gloo")  # flags are on the CPU: no step waits for a GPU
         self._handler.install(*([_REQUEUE] if _REQUEUE and callable(signal.getsignal(_REQUEUE)) else []))
@@ -50,12 +50,12 @@ class Signals(BatchCallback):
             raise SignalError(number, module.images_seen)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All is saved: signals do what they did before."""
+        """Put the earlier handlers back, now that all is saved. A signal that came meanwhile ends the run here."""
         self._handler.restore()
         if self._handler.received:
             assert isinstance(pl_module, GenerativeModule)
             raise SignalError(self._handler.received, pl_module.images_seen)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Signals do what they did before."""
+        """Put the earlier handlers back."""
         self._handler.restore()
