@@ -11,7 +11,7 @@ import torch
 from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 
 from transfergen.runs import artefacts
-from transfergen.runs.checkpoint import LAST, PREVIOUS, SafeCheckpointIO, last_good, save, verify
+from transfergen.runs.checkpoint import LAST, PREVIOUS, SafeCheckpointIO, last_good, load, save, verify
 
 
 def state(number):
@@ -50,6 +50,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(ValueError, match=r"last\.ckpt is damaged.*no older one is whole"):
         last_good(tmp_path)
+    with pytest.raises(ValueError, match=r"^init_from\.discriminator=run: .*previous\.ckpt is damaged"):
+        load(tmp_path / PREVIOUS, setting="init_from.discriminator=run")
 
 
 def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_a_good_one(tmp_path):
