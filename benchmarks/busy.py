@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 
 import torch
-from harness import ROOT, Result, Results, command, markdown, processor
+from harness import ROOT, Result, Results, command, markdown, positive, processor
 from train_command import NEVER, Training
 
 from transfergen.devices import usable_cores
@@ -100,9 +100,9 @@ def table(results: Iterable[Result]) -> str:
 def options(parser: argparse.ArgumentParser) -> None:
     """Options: which training, and how long it is measured."""
     parser.add_argument("--overrides", nargs="+", default=["experiment=quickstart"], help="of train.py")
-    parser.add_argument("--rounds", type=int, default=2, help="trainings with each number of threads")
-    parser.add_argument("--changes", type=int, default=2, help="times that the loops come, in each training")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of a measurement")
+    parser.add_argument("--rounds", type=positive(int), default=2, help="trainings with each number of threads")
+    parser.add_argument("--changes", type=positive(int), default=2, help="times that the loops come, in each training")
+    parser.add_argument("--seconds", type=positive(float), default=8.0, help="of a measurement")
     parser.add_argument("--settle", type=float, default=4.0, help="seconds after a change that do not count")
 
 

@@ -11,6 +11,7 @@ with the teacher's settings and seed.
 import argparse
 
 from fine_tuning import train_once
+from harness import positive
 from quality import Variants, common_overrides, quality_command
 
 TEACHER = ["model=dcgan", "data.batch_size=64"]
@@ -34,7 +35,9 @@ if __name__ == "__main__":
     quality_command(
         __doc__,
         VARIANTS,
-        options=lambda parser: parser.add_argument("--teacher-images", type=float, default=3e5, help="that it sees"),
+        options=lambda parser: parser.add_argument(
+            "--teacher-images", type=positive(float), default=3e5, help="that it sees"
+        ),
         prepare=prepare,
         moments=[(3e5, "images")],
         points=6,

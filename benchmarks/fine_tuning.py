@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import ROOT
+from harness import ROOT, positive
 from quality import Variants, common_overrides, quality_command
 
 SOURCE_CLASSES, TARGET_CLASSES = "[0,1,2,3,4]", "[5,6,7,8,9]"
@@ -71,7 +71,9 @@ if __name__ == "__main__":
     quality_command(
         __doc__,
         VARIANTS,
-        options=lambda parser: parser.add_argument("--source-images", type=float, default=4e5, help="that it sees"),
+        options=lambda parser: parser.add_argument(
+            "--source-images", type=positive(float), default=4e5, help="that it sees"
+        ),
         prepare=prepare,
         common=COMMON,
         rivals=["scratch", "few_shot"],

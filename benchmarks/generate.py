@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from harness import Comparison, speed_command, timed
+from harness import Comparison, positive, speed_command, timed
 from torch import Tensor
 
 from transfergen.commands.generate import main as generate
@@ -81,7 +81,7 @@ def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
 def options(parser: argparse.ArgumentParser) -> None:
     """Options: which comparisons, and how many images."""
     parser.add_argument("kinds", nargs="*", default=["png", "latency"], help="png, latency")
-    parser.add_argument("--num", type=int, default=4096, help="PNGs")
+    parser.add_argument("--num", type=positive(int), default=4096, help="PNGs")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks/results"
 Options = Callable[[argparse.ArgumentParser], object]
+Number = TypeVar("Number", int, float)
 Result = dict[str, Any]
 """One measurement. Its `name` says what was measured, and `machine` where."""
 
@@ -85,6 +86,20 @@ def command(
         raise SystemExit(f"no result yet: python benchmarks/{results.benchmark}.py run")
 
 
+def positive(kind: type[Number]) -> Callable[[str], Number]:
+    """The `type` of an option for numbers above 0, `int` or `float`."""
+
+    def parse(text: str) -> Number:
+        try:
+            if (number := kind(text)) > 0:
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+
+    return parse
+
+
 class Comparison(NamedTuple):
     """Two ways to do the same work, each a function that does it and returns the seconds that it took; see `timed`."""
 
@@ -105,8 +120,8 @@ def speed_command(
     """The command of a benchmark of speed: milliseconds of each comparison, and their ratio."""
 
     def all_options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each; default: {rounds}")
-        parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+        parser.add_argument("--rounds", type=positive(int), default=rounds, help=f"turns of each; default: {rounds}")
+        parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="of torch")
         if options:
             options(parser)
 

@@ -14,6 +14,7 @@ training images of the two classes are left out of all trainings, and are what t
 import argparse
 
 from fine_tuning import train_once
+from harness import positive
 from quality import Variants, common_overrides, quality_command
 from studiogan_files import save_networks
 
@@ -78,7 +79,9 @@ if __name__ == "__main__":
     quality_command(
         __doc__,
         VARIANTS,
-        options=lambda parser: parser.add_argument("--source-images", type=float, default=5e4, help="that it sees"),
+        options=lambda parser: parser.add_argument(
+            "--source-images", type=positive(float), default=5e4, help="that it sees"
+        ),
         prepare=prepare,
         common=COMMON,
         rivals=["scratch"],

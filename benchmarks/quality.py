@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import KEPT, Result, Results, command, fill, markdown, processor
+from harness import KEPT, Result, Results, command, fill, markdown, positive, processor
 from judgement import Point, Unit, judged_training
 from plots import plot_distances, plot_precision_recall
 
@@ -86,12 +86,18 @@ def add_options(parser: argparse.ArgumentParser, variants: Variants) -> None:
     parser.add_argument("models", nargs="*", default=list(variants), help=f"of {', '.join(variants)}")
     shared = os.environ.get("TRANSFERGEN_SHARED", "../shared")
     moments = partial(parser.add_argument, dest="moments", nargs="+")
-    moments("--minutes", type=lambda m: (60 * float(m), "seconds"), help="of training, without the measuring")
-    moments("--images-seen", type=lambda i: (float(i), "images"), help="real images that it sees, instead of minutes")
-    parser.add_argument("--points", type=int, default=20, help="measurements, where minutes or images are one number")
+    moments("--minutes", type=lambda m: (60 * positive(float)(m), "seconds"), help="of training, without the measuring")
+    moments(
+        "--images-seen",
+        type=lambda i: (positive(float)(i), "images"),
+        help="real images that it sees, instead of minutes",
+    )
+    parser.add_argument(
+        "--points", type=positive(int), default=20, help="measurements, where minutes or images are one number"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--resolution", type=int, default=32, help="pixels; the judge sees 32")
-    parser.add_argument("--training-images", type=int, help="pictures to learn from; all if not given")
+    parser.add_argument("--resolution", type=positive(int), default=32, help="pixels; the judge sees 32")
+    parser.add_argument("--training-images", type=positive(int), help="pictures to learn from; all if not given")
     parser.add_argument(
         "--trial", action="store_true", help="hold a tenth of the training images out, and measure on these"
     )

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from harness import Result, Results, command, markdown, processor
+from harness import Result, Results, command, markdown, positive, processor
 from step_time import project_step
 
 STEPS = 2
@@ -78,13 +78,16 @@ def table(results: Iterable[Result]) -> str:
 def options(parser: argparse.ArgumentParser) -> None:
     """Options: the networks, and the batch."""
     parser.add_argument("--networks", choices=NETWORKS, default="biggan")
-    parser.add_argument("--resolution", type=int, default=128, help="pixels")
+    parser.add_argument("--resolution", type=positive(int), default=128, help="pixels")
     parser.add_argument(
-        "--width", type=int, default=24, help="of the networks: BigGAN's own is 96, BigGAN-deep's 128, FastGAN's 64"
+        "--width",
+        type=positive(int),
+        default=24,
+        help="of the networks: BigGAN has 96, BigGAN-deep 128, FastGAN 64",
     )
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--parts", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--batch", type=positive(int), default=16)
+    parser.add_argument("--parts", type=positive(int), default=4)
+    parser.add_argument("--threads", type=positive(int), default=torch.get_num_threads(), help="of torch")
 
 
 if __name__ == "__main__":

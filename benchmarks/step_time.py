@@ -24,7 +24,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from harness import Comparison, speed_command, timed
+from harness import Comparison, positive, speed_command, timed
 from judgement import compose_config
 from torch import Tensor, nn
 from torchvision.models import vgg19
@@ -213,8 +213,8 @@ KINDS = ["tutorial", "projected", "vgg_disc", "memory", "simultaneous"]
 def options(parser: argparse.ArgumentParser) -> None:
     """Options: which comparisons, and their size."""
     parser.add_argument("kinds", nargs="*", default=KINDS, help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--resolution", type=int, default=64, help="pixels")
+    parser.add_argument("--batch", type=positive(int), default=32)
+    parser.add_argument("--resolution", type=positive(int), default=64, help="pixels")
 
 
 if __name__ == "__main__":

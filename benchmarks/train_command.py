@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from harness import ROOT, Comparison, speed_command, timed
+from harness import ROOT, Comparison, positive, speed_command, timed
 from judgement import compose_config
 
 LIBRARIES = "import datasets, hydra, lightning, rich, timm, torch, torchvision"
@@ -111,8 +111,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beside", type=Path, help="another checkout of the project")
     parser.add_argument("--overrides", nargs="+", default=["experiment=quickstart"], help="of train.py")
     parser.add_argument("--option", help="an override that the baseline has, too")
-    parser.add_argument("--images", type=int, default=5_000, help="real images of the training that times the steps")
-    parser.add_argument("--log-every", type=int, default=5, help="steps in a row of the curves")
+    parser.add_argument(
+        "--images", type=positive(int), default=5_000, help="real images of the training that times the steps"
+    )
+    parser.add_argument("--log-every", type=positive(int), default=5, help="steps in a row of the curves")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from importlib import import_module
 from unittest.mock import MagicMock
@@ -121,6 +121,16 @@ def test_each_variant_composes(benchmark):
         assert (config.seed, config.data.path) == (3, "data")
         decay = config.lr_decay
         assert decay.start_images is None or decay.end_images or config.max_images  # benchmarks' epochs have no end
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--images-seen", "--points", "--training-images"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "many"])
+def test_options_that_would_measure_nothing_are_refused(option, value, capsys):
+    parser = ArgumentParser()
+    import_module("quality").add_options(parser)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args([f"{option}={value}"])
+    assert f"argument {option}: {value}: give a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("benchmark", QUALITY)

@@ -1,11 +1,11 @@
-"""Signals to a command: a line, and an exit code that names them."""
+"""Signals to a command: a line, and an exit code that names them; and counts in words."""
 
 import os
 import signal
 
 import pytest
 
-from transfergen.errors import SIGNALS, SignalError, SignalHandler, ended_by_signals
+from transfergen.errors import SIGNALS, SignalError, SignalHandler, counted, ended_by_signals
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -54,3 +54,8 @@ def test_sighup_stays_ignored_under_nohup():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_counts_have_their_noun_in_the_singular_or_plural():
+    assert [counted(n, "picture") for n in (0, 1, 2_000)] == ["0 pictures", "1 picture", "2,000 pictures"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

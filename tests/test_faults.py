@@ -73,7 +73,7 @@ def test_too_few_pictures_and_an_empty_class_end_before_training(tmp_path):
     few = own(pictures(tmp_path / "few", count=6), tmp_path / "cache")
     code, _, err = train(tmp_path / "run", *few, small=False)
     assert code == 2
-    assert "data.batch_size=8: there are only 5 training images; set at most that many" in err
+    assert "data.batch_size=8: the training split has 5 images; set at most that many" in err
     (pictures(tmp_path / "classes" / "cat").parent / "dog").mkdir()
     code, _, err = train(tmp_path / "run", *own(tmp_path / "classes", tmp_path / "cache"), small=False)
     assert code == 2
@@ -117,7 +117,7 @@ def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused_by_name(tmp_pa
     settings = own(pictures(tmp_path / "pictures", count=12), tmp_path / "cache")
     code, _, err = train(tmp_path / "run", *settings, small=False)
     assert code == 2
-    assert "not measured on 1 test image(s) with pixels, 16x16; have more, as by a larger data.source.holdout" in err
+    assert "not measured on 1 test image with pixels, 16x16; have more, as by a larger data.source.holdout" in err
     code, _, err = train(tmp_path / "run", *settings, "trainer.limit_train_batches=0.01", small=False)
     assert code == 2
     assert "trainer.limit_train_batches=0.01: leaves no batch of an epoch; set more" in err

@@ -1,4 +1,4 @@
-"""Signals that end a command, raised as an error and told in a line; and how errors and names are shown."""
+"""Signals that end a command, raised as an error and told in a line; and how errors, names and counts are shown."""
 
 import os
 import signal
@@ -93,6 +93,11 @@ def exit_by_signal(error: SignalError) -> NoReturn:
 def printable(text: str) -> str:
     """A text in which control characters are spelled out, as file names may hold them; line ends and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count and its noun, such as "1 picture" and "2,000 pictures"; `many` is the plural if it is not `one` + s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def first_line(error: Exception) -> str:

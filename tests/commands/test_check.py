@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from runs import called
 
-from transfergen.commands.check import main
+from transfergen.commands.check import main, preset_warnings
 
 
 def check(*overrides):
@@ -66,7 +66,7 @@ def test_damaged_pictures_are_an_error_unless_they_are_skipped_and_json_names_al
 def test_too_few_pictures_are_an_error_and_other_sources_are_read(folder):
     code, out, _ = check(f"data.path={folder}")
     assert code == 2
-    assert "36 training pictures are fewer than data.batch_size=128: set at most that" in out
+    assert "data.batch_size=128: the training split has 36 pictures; set at most that many" in out
     code, out, err = check("data=shapes", "data.source.train=20", "data.source.test=5", "data.batch_size=8")
     assert code == 0, err
     code, _, err = check(f"data.path={folder / 'nowhere'}")
@@ -126,3 +126,28 @@ def test_it_takes_the_settings_of_a_training_without_its_weights_and_refuses_wha
         code, _, err = check(f"data.path={folder}", setting)
         assert (code, err.count("\n")) == (2, 1)
         assert line in err
+
+
+@pytest.mark.parametrize(
+    ("experiment", "pictures", "line"),
+    [
+        ("large", 60, "experiment=large: is for 20,000 pictures or more, and these are 60; set experiment=few_shot"),
+        (
+            "small",
+            60_000,
+            "experiment=small: is for 20,000 pictures or fewer, and these are 60,000; set experiment=large",
+        ),
+        ("few_shot", 10, "experiment=few_shot: is for 50 pictures or more, and these are 10; have more"),
+        ("small", 600, None),
+        ("large", 20_000, None),
+        ("None", 10, None),
+    ],
+)
+def test_a_preset_for_another_number_of_pictures_is_told(experiment, pictures, line):
+    assert preset_warnings(experiment, pictures) == ([line] if line else [])
+
+
+def test_the_preset_is_that_of_the_command_line(folder):
+    code, out, err = check(f"data.path={folder}", "experiment=large", "data.batch_size=8")
+    assert code == 0, err
+    assert "warning: experiment=large: is for 20,000 pictures or more, and these are 40; set experiment=few_shot" in out

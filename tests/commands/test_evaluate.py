@@ -74,6 +74,25 @@ def test_run_gets_a_table_a_file_and_a_picture(run_dir):
     assert all(2_000_000 <= row["sample"] < 2_000_016 for row in found)
 
 
+def test_a_generator_without_its_training_is_compared_with_pictures(run_dir, folders, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    for name in ("generator.json", "generator.safetensors"):
+        shutil.copy(run_dir / name, tmp_path / "other" / name)
+    settings = [f"real={folders / 'shapes'}", "count=12", "neighbours=2", "data.fit=stretch", "out=evaluation.json"]
+    for run in ("other", "builtin:cifar10"):
+        code, _, err = evaluate(f"run={run}", *settings, "metrics=pixels")
+        assert code == 0, err
+        assert "was trained with" not in caplog.text
+    result = json.loads(Path("evaluation.json").read_text())
+    assert (result["run"], result["images_seen"]) == ("builtin:cifar10", 50_016)
+    assert by_name(result)["frechet_distance"] != by_name(result["earlier"][0])["frechet_distance"]
+    assert result["earlier"][0]["run"] == "other"
+    code, _, err = evaluate("run=builtin:cifar10", *settings[:2], "neighbours=0")
+    assert code == 0, err
+    assert "run=builtin:cifar10: no config.yaml tells which pretrained weights it was trained with" in caplog.text
+
+
 def test_metrics_equal_those_at_the_end_of_the_training(run_dir):
     code, out, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=0", "format=json", "data.cache_dir=null")
     assert code == 0, err
@@ -364,7 +383,9 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["run=RUN", "fake=FOLDERS/noise"], ["either"]),
         (["fake=FOLDERS/noise"], ["real=FOLDER"]),
         (["run=nowhere"], ["run=nowhere", "no such folder"]),
-        (["run=RUN/best"], ["config.yaml"]),
+        (["run=RUN/best"], ["no config.yaml in it", "add real=FOLDER"]),
+        (["run=builtin:cifar10"], ["run=builtin:cifar10: no config.yaml", "add real=FOLDER"]),
+        (["run=builtin:cifar10", "checkpoint=best"], ["checkpoint=best: run=builtin:cifar10 is no folder of a run"]),
         (["run=RUN", "checkpoint=worst"], ["checkpoint=worst", "best"]),
         (["run=RUN", "split=holdout"], ["split=holdout"]),
         (["run=RUN", "format=xml"], ["format=xml", "json"]),
@@ -381,7 +402,7 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["fake=FOLDERS/empty", "real=FOLDERS/noise"], ["fake=", "no picture"]),
         (["fake=FOLDERS/mixed", "real=FOLDERS/noise"], ["subfolders", "mixed/images"]),
         (["fake=FOLDERS/broken", "real=FOLDERS/noise"], ["0.png"]),
-        (["fake=FOLDERS/single", "real=FOLDERS/noise"], ["1 samples"]),
+        (["fake=FOLDERS/single", "real=FOLDERS/noise"], ["1 sample, 12 real images"]),
         (["real=FOLDERS/noise"], ["save_stats=FILE.npz"]),
         (["real=FOLDERS/noise", "save_stats=stats"], ["save_stats=stats", ".npz"]),
         (["real=FOLDERS/noise", "save_stats=FOLDERS/folder.npz"], ["save_stats=", "is a folder"]),

@@ -83,6 +83,8 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ({"directions": 2, "fine": "[2]"}, "directions= and coarse= ask for two kinds of output; leave one out"),
         ({"block": 2}, "coarse=[], fine=[]: give at least one seed of each"),
         ({"out": "many.zip", "directions": 2}, "out=many.zip: an archive is for images; give a folder for directions="),
+        ({"out": "many.tar.gz"}, "out=many.tar.gz: an archive is written as .zip only"),
+        ({"out": "many.ZIP"}, "out=many.ZIP: an archive is written as .zip only"),
     ],
 )
 def test_no_setting_is_ignored_for_another_kind_of_output(conditional_run, tmp_path, settings, words):
@@ -189,7 +191,7 @@ def test_directions_are_strips_with_the_image_of_the_seed_in_the_middle(run_dir,
     assert np.abs(strips[:, :, 3] - expected).max() <= 1
     last = generator.vary(7, -3 * generator.directions(2)[1:])[0].permute(1, 2, 0).numpy()
     assert np.abs(strips[1, :, 0] - last).max() <= 1
-    assert "101 directions: choose 1 to 100" in refusal(tmp_path, run=run_dir, directions=101)
+    assert "directions=101: choose 1 to 100" in refusal(tmp_path, run=run_dir, directions=101)
 
 
 def test_classes_may_be_mixed_and_a_folder_keeps_to_its_mixture(conditional_run, tmp_path):
@@ -242,7 +244,7 @@ def test_weights_file_is_a_source_and_a_missing_best_generator_is_refused(run_di
     a = generate(tmp_path / "a", run=run_dir, num=2)
     b = generate(tmp_path / "b", run=run_dir / "generator.safetensors", num=2)
     assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert "best: there is no such folder" in refusal(tmp_path / "c", run=run_dir, checkpoint="best")
+    assert "kept none; train with evaluation.every_images=N" in refusal(tmp_path / "c", run=run_dir, checkpoint="best")
 
 
 def test_a_flipped_bit_in_the_weights_is_refused(run_dir, tmp_path):

@@ -130,7 +130,9 @@ def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
     for words, line in (
         ([], "give one of run="),
         ([f"run={tmp_path}"], "no config.yaml"),
+        ([f"run={tmp_path}/nope"], f"run={tmp_path}/nope: there is no such folder"),
         ([f"sweep={broken}"], "no run in it"),
+        ([f"sweep={tmp_path}/nope"], f"sweep={tmp_path}/nope: there is no such folder"),
         ([f"runs={broken}"], f"runs={broken}: choose a list, as in [a,b]"),
     ):
         code, _, err = called(main, *words)

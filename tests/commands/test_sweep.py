@@ -33,7 +33,7 @@ def test_a_diverging_trial_does_not_end_the_sweep_and_is_in_the_table(tmp_path):
 def test_a_sweep_whose_trials_all_fail_says_why_and_ends_with_an_error(tmp_path):
     code, _, err = sweep(tmp_path, "generator.width=8,16", "data.batch_size=1000")
     assert code == 2
-    assert "all 2 trials failed, the first with: data.batch_size=1000: there are only 64 training images" in err
+    assert "no trial succeeded, and the first failed with: data.batch_size=1000: the training split has 64" in err
 
 
 def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_path, monkeypatch):

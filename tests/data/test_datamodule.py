@@ -53,7 +53,7 @@ def test_source_without_pictures_is_refused():
 
 def test_fewer_images_than_a_batch_are_refused_with_the_batch_size_to_set():
     module(labelled(8), batch_size=8)
-    with pytest.raises(ValueError, match=r"data\.batch_size=8: there are only 7 training images; set at most"):
+    with pytest.raises(ValueError, match=r"data\.batch_size=8: the training split has 7 images; set at most"):
         module(labelled(7), batch_size=8)
 
 

@@ -187,7 +187,7 @@ def test_hidden_labels_are_passed_over_and_single_ones_left_out_and_told(tmp_pat
     assert (reds(train), train.labels.tolist()) == ([0, 1, 3], [0, 1, 1])
     assert test.labels.tolist() == [1, 0, 0, 1]
     assert "validation" in test.name(0)
-    assert any("1 pictures of split train have no class and are left out" in note for note in train.notes)
+    assert any("left out: 1 picture of split train without a class" in note for note in train.notes)
     assert any("split test is passed over, since its classes are hidden" in note for note in train.notes)
 
 

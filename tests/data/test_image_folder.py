@@ -164,7 +164,7 @@ def test_folders_without_pictures_beside_the_splits_do_not_matter_and_a_second_t
     root = folder("train/1.png", "test/2.png", "val/3.png", "val/4.png")
     (root / "annotations").mkdir()
     assert labelled(root, "test") == {"test/2.png": ""}
-    assert f"data.path={root}: the 2 pictures in val are not used" in notes(root)
+    assert f"data.path={root}: not used: 2 pictures in val" in notes(root)
 
 
 def test_an_empty_test_folder_is_no_half_split(folder):

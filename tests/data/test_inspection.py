@@ -70,8 +70,8 @@ def test_pictures_of_the_same_pixels_are_found_whatever_their_files(tmp_path):
         {"train": summarize(pictures, train, SHAPE), "test": summarize(pictures, test, SHAPE)}, 1, shape=SHAPE
     )
     assert [line.split(",")[0] for line in lines] == [
-        "1 test pictures are training pictures too",
-        "1 training pictures are exact copies of others and are seen more often",
+        "1 test picture among the training pictures",
+        "1 exact copy of other training pictures",
         "half of the pictures are smaller than data.resolution=64 and are enlarged; set a smaller one",
     ]
 

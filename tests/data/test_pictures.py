@@ -157,7 +157,7 @@ def test_hold_out_keeps_pictures_pixels_and_labels_together():
 
 
 def test_hold_out_that_leaves_nothing_to_train_on_is_refused():
-    with pytest.raises(ValueError, match=r"1 picture\(s\) are too few"):
+    with pytest.raises(ValueError, match=r"1 picture is too few"):
         hold_out(numbered(1), "train", 0.1)
 
 

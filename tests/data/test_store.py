@@ -238,7 +238,7 @@ def test_first_frame_of_an_animation_is_taken_with_a_warning(built, folder, capl
     frames[0].save(path / "4.gif", save_all=True, append_images=frames[1:])
     store = built(image_folder(str(path.parent), "train"))
     assert (store.pixels[4] == (255, 0, 0)).all()
-    assert "1 of 5 pictures are animations: only their first frames are used" in caplog.text
+    assert "1 animation among 5 pictures, of which only the first frame is used" in caplog.text
     assert "4.gif" in caplog.text
 
 

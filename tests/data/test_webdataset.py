@@ -83,7 +83,7 @@ def test_one_picture_of_each_sample_is_taken_and_those_without_a_class_are_left_
     path, options = str(tmp_path), {"test_path": str(tmp_path / name)}
     assert reds(webdataset(path, "train", **options)) == [0, 1, 2, 3]
     assert reds(webdataset(path, "train", image="output.png", **options)) == [100, 101, 102, 103]
-    assert any("1 pictures have no class" in note for note in webdataset(path, "train", **options).notes)
+    assert any("left out: 1 picture without a class" in note for note in webdataset(path, "train", **options).notes)
     cls, kind = (webdataset(path, "train", label=label, **options) for label in ("cls", "kind"))
     assert cls.identity() != kind.identity()  # a stored file of the one is not the other's
     with pytest.raises(ValueError, match=r"data\.source\.image=jpg: .* choose input\.png, output\.png"):

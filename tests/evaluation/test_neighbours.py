@@ -96,7 +96,7 @@ def test_authentic_is_what_lies_further_from_a_training_image_than_that_from_the
     for value, authentic in ((0.5, 0), (2.0, 0), (2.1, 1), (-2.0, 1), (10.0, 0), (18.0, 0), (20.0, 1)):
         assert authenticity(training, torch.tensor([[value]])) == authentic
     assert authenticity(training, torch.tensor([[0.5], [-2.0], [20.0], [1.0]])) == 0.5
-    with pytest.raises(ValueError, match="1 training images"):
+    with pytest.raises(ValueError, match="1 training image: too few for 1 nearest neighbour of each"):
         authenticity(training[:1], training)
 
 
@@ -127,7 +127,7 @@ def test_reals_that_are_all_one_picture_are_matched_by_that_picture_alone():
         (lambda a, b: precision_recall(a, b, k=3), "3 real images"),
         (lambda a, b: precision_recall(b, a, k=3), "3 generated images"),
         (lambda a, b: density_coverage(a, b, k=3), "3 real images"),
-        (lambda a, b: nearest(b, a, k=4), "3 images: they do not have 4"),
+        (lambda a, b: nearest(b, a, k=4), "3 images: too few for 4"),
     ],
 )
 def test_too_few_images_for_k_neighbours_are_refused(measure, message):

@@ -178,5 +178,8 @@ def test_a_config_without_data_or_none_at_all_gets_one_line(saved, tmp_path):
     (saved / artefacts.CONFIG).write_text("data: 3\n")
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
         read_config(saved)
+    with pytest.raises(ValueError, match=r"^run=.*none: there is no such folder$"):
+        read_config(tmp_path / "none")
+    (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"^run=.*: no config\.yaml in it"):
         read_config(tmp_path / "none")

@@ -166,7 +166,7 @@ def test_directions_lead_from_the_image_of_a_seed_to_others(folder):
     moved = generator.vary(5, 3 * torch.cat([torch.zeros_like(directions[:1]), directions, -directions]))
     assert (moved[0].int() - generator.pixels([5])[0].int()).abs().max() <= 1
     assert len({image.numpy().tobytes() for image in moved}) == 7
-    with pytest.raises(ValueError, match="directions: choose 1 to"):
+    with pytest.raises(ValueError, match="directions=0: choose 1 to"):
         generator.directions(0)
 
 

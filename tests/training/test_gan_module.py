@@ -240,7 +240,7 @@ def test_the_lowest_layers_of_an_ordinary_discriminator_can_stay_as_they_are(tmp
     }
     code, _, err = train(tmp_path / "too-many", *small, "transfer.freeze_d=4", small=False)
     assert code == 2
-    assert "transfer.freeze_d=4: this discriminator has 3 layer(s)" in err
+    assert "transfer.freeze_d=4: this discriminator has 3 layers" in err
 
 
 def test_a_trunks_setting_without_a_trunk_is_told_of(tmp_path):

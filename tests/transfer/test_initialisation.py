@@ -106,6 +106,9 @@ def test_settings_are_unseen_if_all_tensors_have_the_shapes_that_they_would_have
     ours = DCGAN_CONFIG | {**SMALL_DCGAN, "aspect": [1, 1], "low_pass": False}
     theirs = DCGAN_CONFIG | {"resolution": 48, "width": 8, "aspect": [2, 1], "low_pass": True}  # 48 px are for 4:3
     assert unseen_settings(theirs, ours) == {"low_pass": True}
+    older = DCGAN_CONFIG | SMALL_DCGAN  # than the settings `aspect` and `low_pass`, which then have their defaults
+    assert unseen_settings(older, ours | {"low_pass": True}) == {"low_pass": False}
+    assert unseen_settings(older, ours) == {}
     assert unseen_settings(ours, ours) == {}
     assert unseen_settings({"_target_": "transfergen.networks.generators.resnet.ResNet", "low_pass": True}, ours) == {}
 

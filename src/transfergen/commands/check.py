@@ -12,13 +12,15 @@ from rich.table import Table
 
 from transfergen.commands import cli
 from transfergen.commands.train import follow_sources
-from transfergen.errors import printable
+from transfergen.errors import counted, printable
 
 if TYPE_CHECKING:
     from transfergen.training.step_report import StepReport
 
 SHOWN = 10
 """Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
+PRESETS = {"few_shot": (50, 1_000), "small": (1_000, 20_000), "large": (20_000, sys.maxsize)}
+"""The fewest and the most pictures that an experiment is for."""
 
 
 def check(config: DictConfig) -> None:
@@ -61,7 +63,10 @@ def check(config: DictConfig) -> None:
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
         "step": step.to_json(),
-        "warnings": list_warnings(splits, len(leaks), shape=data.image_shape),
+        "warnings": [
+            *list_warnings(splits, len(leaks), shape=data.image_shape),
+            *preset_warnings(str(cli.choices()["experiment"]), sum(map(len, findings.values()))),
+        ],
         "errors": _errors(splits, data),
     }
     if config.format == "json":
@@ -77,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     chosen = any(argument.startswith(("data=", "experiment=")) for argument in given)
     cli.run("check", check, [*given, *([] if chosen else ["data=image_folder"])])
+
+
+def preset_warnings(experiment: str, pictures: int) -> list[str]:
+    """A line if an experiment is for more than twice, or less than half, as many pictures; see `PRESETS`."""
+    fewest, most = PRESETS.get(experiment, (0, sys.maxsize))
+    if fewest <= 2 * pictures and pictures <= 2 * most:
+        return []
+    better = next((name for name, (_, most) in PRESETS.items() if pictures <= most), experiment)
+    advice = "have more" if better == experiment else f"set experiment={better}"
+    limit = f"{fewest:,} pictures or more" if pictures < fewest else f"{most:,} pictures or fewer"
+    return [f"experiment={experiment}: is for {limit}, and these are {pictures:,}; {advice}"]
 
 
 def _report_step(config: DictConfig, class_count: int) -> "StepReport":
@@ -110,14 +126,15 @@ def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
     lines = []
     for name, split in splits.items():
         damaged, total = len(split["damaged"]), split["pictures"]
-        unreadable = f"{damaged:,} of {total:,} {name} pictures cannot be read"
+        unreadable = f"{damaged:,} of {counted(total, f'{name} picture')} cannot be read"
         if damaged and data.damaged == "error":
             lines.append(f"{unreadable}: remove them, or set data.damaged=skip")
         elif damaged > data.max_damaged * total:
             lines.append(f"{unreadable}, a larger part than data.max_damaged={data.max_damaged:g}")
     train, test = (splits[name]["pictures"] - len(splits[name]["damaged"]) for name in ("train", "test"))
     if train < data.batch_size:
-        lines.append(f"{train:,} training pictures are fewer than data.batch_size={data.batch_size}: set at most that")
+        has = f"the training split has {counted(train, 'picture')}"
+        lines.append(f"data.batch_size={data.batch_size}: {has}; set at most that many")
     if test < 2:
         lines.append(
             f"metrics need 2 test pictures, and there is {test}: have more, as by a larger data.source.holdout"
@@ -151,7 +168,7 @@ def _print(result: dict[str, Any], data: Any, step: "StepReport") -> None:
 def _table(name: str, split: dict[str, Any], data: Any) -> Table:
     from transfergen.data.inspection import describe_conversion
 
-    table = Table("what", "pictures", "what training does", title=f"{name}: {split['pictures']:,} pictures")
+    table = Table("what", "pictures", "what training does", title=f"{name}: {counted(split['pictures'], 'picture')}")
     for mode, count in split["modes"].items():
         table.add_row(mode, f"{count:,}", describe_conversion(mode, data.image_shape))
     others = split["pictures"] - len(split["damaged"]) - split["proportional"]

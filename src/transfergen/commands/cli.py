@@ -152,7 +152,7 @@ def check_file(out: Path, setting: str = "out") -> None:
         raise ValueError(f"{setting}={out}: is a folder; give a file")
     folder = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(folder, os.W_OK):
-        raise ValueError(f"{folder} cannot be written to; set {setting}=FILE in another folder")
+        raise ValueError(f"{setting}={out}: {folder} cannot be written to; give a file in another folder")
 
 
 def is_sweep() -> bool:

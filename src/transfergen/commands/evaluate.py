@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from transfergen.commands import cli
+from transfergen.errors import counted
 from transfergen.runs import artefacts
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def evaluate(config: DictConfig) -> None:
 
     device = choose_device(config.device)
     extractor = instantiate(config.metrics).to(device)
-    out = Path(config.out or (Path(config.run or ".") / artefacts.EVALUATION)).expanduser()
+    run_dir = Path(config.run or ".").expanduser()
+    out = Path(config.out or (run_dir if run_dir.is_dir() else Path()) / artefacts.EVALUATION).expanduser()
     cli.check_file(out)
     comparison: Comparison | None = None
     if config.run is not None or config.fake is not None:
@@ -48,7 +50,7 @@ def evaluate(config: DictConfig) -> None:
         path = Path(config.save_stats).expanduser()
         save_features(path, real.features, extractor)
         if config.format == "table":
-            print(f"features of {real.count:,} real images, and their statistics: {path}")
+            print(f"features of {counted(len(real.features), 'real image')}, and their statistics: {path}")
     if comparison:
         _report(comparison, config, out)
 
@@ -138,11 +140,12 @@ def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]
 
 def _settings(result: dict[str, Any]) -> list[Any]:
     """The settings that two results must share to be comparable."""
-    ours, metric = ("checkpoint", "fake", "real", "fit", "resolution", "aspect", "channels"), result["metrics"][0]
+    ours = ("generator", "checkpoint", "fake", "real", "fit", "resolution", "aspect", "channels")
+    metric = result["metrics"][0]
     theirs = ("extractor", "generated", "real", "split", "seed")
     return [*(result.get(key) for key in ours), *(metric[key] for key in theirs)]
 
 
 def _outdated(result: dict[str, Any], new: dict[str, Any]) -> bool:
-    same_checkpoint = "checkpoint" in new and result.get("checkpoint") == new["checkpoint"]
-    return same_checkpoint and result["images_seen"] != new["images_seen"]
+    same = "checkpoint" in new and all(result.get(key) == new.get(key) for key in ("checkpoint", "generator"))
+    return same and result["images_seen"] != new["images_seen"]

@@ -10,6 +10,7 @@ from zipfile import BadZipFile, ZipFile
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
+from transfergen.errors import counted
 from transfergen.runs import artefacts
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ STEPS = 3
 """Images to each side of a seed's own that are shown along a direction, a standard deviation of the latents apart."""
 KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
 """Settings that ask for another output than single images: a tuple for each kind of output."""
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar"}
+"""Suffixes of archives, of which .zip is written."""
 SETTINGS = "generate.json"
 """File beside the images with the settings that they were made with; an archive has them as its comment."""
 
@@ -32,6 +35,8 @@ def generate(config: DictConfig) -> None:
     if config.run is None:
         raise ValueError(cli.NO_RUN)
     out = Path(config.out or ".").expanduser()
+    if out.suffix != ".zip" and out.suffix.lower() in ARCHIVES and not out.is_dir():
+        raise ValueError(f"out={out}: an archive is written as .zip only; give a name that ends so, or a folder")
     artefacts.refuse_run(out.parent if out.suffix == ".zip" else out)
     kinds = [keys[0] for keys in KINDS if any(config[key] for key in keys)]
     if len(kinds) > 1:
@@ -39,14 +44,11 @@ def generate(config: DictConfig) -> None:
     if kinds and out.suffix == ".zip":
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
     from transfergen.devices import choose_devices
+    from transfergen.runs.generator_files import choose_generator
     from transfergen.sampling.class_mixtures import to_labels
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    source: str | Path = str(config.run)
-    if config.checkpoint == "best":
-        if not Path(source).expanduser().is_dir():
-            raise ValueError(f"checkpoint=best: run={source} is no folder of a run; leave checkpoint= out")
-        source = Path(source).expanduser() / artefacts.BEST
+    source = choose_generator(str(config.run), config.checkpoint)
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
     to_labels(
@@ -89,7 +91,7 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
         artefacts.write_picture(folder / artefacts.GRID, generators[0].grid(seeds[:64], **options))
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
-    print(f"{config.num:,} images: {images}, the first of them in {folder / artefacts.GRID}")
+    print(f"{counted(config.num, 'image')}: {images}, the first of them in {folder / artefacts.GRID}")
 
 
 def _refuse_others(out: Path, settings: dict[str, Any]) -> None:

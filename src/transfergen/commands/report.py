@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
 from transfergen.config import flatten
-from transfergen.errors import first_line
+from transfergen.errors import counted, first_line
 from transfergen.runs import artefacts
 from transfergen.runs.curves import Curves, draw, plot_precision_recall, precision_recall, read_curves, to_svg
 from transfergen.runs.saved_config import parse_yaml
@@ -63,6 +63,7 @@ def report(config: DictConfig) -> None:
     key = given[0]
     if key == "sweep":
         root = Path(config.sweep).expanduser()
+        artefacts.check_folder(root, key)
         folders = sorted(file.parent for file in root.glob(f"*/{artefacts.CONFIG}"))
         if not folders:
             raise ValueError(f"sweep={root}: no run in it")
@@ -86,6 +87,7 @@ def read_run(folder: Path, override: str) -> Run:
     Raises:
         ValueError: the folder is not a run's. The message names the `override`.
     """
+    artefacts.check_folder(folder, override)
     if not (folder / artefacts.CONFIG).exists():
         raise ValueError(f"{override}={folder}: no {artefacts.CONFIG} in it: give the folder of a run")
     problems: list[str] = []
@@ -175,7 +177,7 @@ def comparison_page(runs: list[Run]) -> str:
     ]
     return _render(
         "comparison.html",
-        title=f"{len(runs)} runs",
+        title=counted(len(runs), "run"),
         about="",
         problems=[f"{name}: {problem}" for name, run in named.items() for problem in run.problems],
         names=names,

@@ -107,7 +107,7 @@ class SweepReport(Callback):
         Console().print(_table(trials))
         good = [each for each in trials if each["error"] is None]
         if not good:
-            line = f"transfergen: all {len(trials)} trials failed, the first with: {trials[0]['error']}"
+            line = f"transfergen: no trial succeeded, and the first failed with: {trials[0]['error']}"
             print(line, file=sys.stderr)
             sys.exit(cli.USER_ERROR)
         plot(trials, folder / artefacts.SWEEP_PLOT)

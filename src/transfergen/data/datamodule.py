@@ -17,6 +17,7 @@ from transfergen.data.pictures import Fit, Pictures, Split, select_classes, subs
 from transfergen.data.sampler import BatchOrder
 from transfergen.data.store import Batch, Store, build_store
 from transfergen.data.streaming import Filled, Stream, Streamed, fill
+from transfergen.errors import counted
 from transfergen.image_shape import LARGEST, SMALLEST, Channels, image_shape
 
 log = logging.getLogger(__name__)
@@ -137,8 +138,8 @@ class ImageDataModule(LightningDataModule):
             self.train_set, self.test_set = self._store("train"), self._store("test")
             if len(self.train_set) < self.batch_size:
                 raise ValueError(
-                    f"data.batch_size={self.batch_size}: there are only {len(self.train_set)} training images; set at "
-                    "most that many"
+                    f"data.batch_size={self.batch_size}: the training split has "
+                    f"{counted(len(self.train_set), 'image')}; set at most that many"
                 )
         if self.trainer and self.batches_per_epoch < 1:
             limit = self.trainer.limit_train_batches

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_shape
-from transfergen.errors import first_line
+from transfergen.errors import counted, first_line
 from transfergen.image_shape import ImageShape
 
 log = logging.getLogger(__name__)
@@ -174,15 +174,13 @@ def report(records: list[dict[str, Any]], damaged: Damaged, max_damaged: float) 
     if errors and damaged == "error":
         raise unreadable(errors[0])
     if errors:
-        what = f"{len(errors):,} of {total:,} pictures cannot be read: {abbreviate(errors)}"
+        what = f"{len(errors):,} of {counted(total, 'picture')} cannot be read: {abbreviate(errors)}"
         if len(errors) > max_damaged * total:
             raise ValueError(f"{what}; more than the fraction data.max_damaged={max_damaged:g}")
         log.warning(f"{what}; they are skipped")
     if animations:
-        log.warning(
-            f"{len(animations):,} of {total:,} pictures are animations: only their first frames are used: "
-            f"{abbreviate(animations)}"
-        )
+        found = f"{counted(len(animations), 'animation')} among {counted(total, 'picture')}"
+        log.warning(f"{found}, of which only the first frame is used: {abbreviate(animations)}")
     return np.setdiff1d(np.arange(total), skipped)
 
 

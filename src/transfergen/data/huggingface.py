@@ -13,7 +13,7 @@ from transfergen.data.huggingface_stream import first_label, stream
 from transfergen.data.labels import number_classes
 from transfergen.data.pictures import Pictures, Split, hold_out
 from transfergen.data.streaming import Streamed
-from transfergen.errors import first_line
+from transfergen.errors import counted, first_line
 
 _TEST_NAMES = ("test", "validation", "valid", "val")
 
@@ -113,7 +113,7 @@ def _choose(
         labels, classes = number_classes(values, setting, name, names=choice.names, known=known)
         pictures = replace(pictures, labels=labels, classes=tuple(map(str, classes)))
         if unknown := int((labels < 0).sum()):
-            notes.append(f"data.path={path}: {unknown:,} pictures of split {name} have no class and are left out")
+            notes.append(f"data.path={path}: left out: {counted(unknown, 'picture')} of split {name} without a class")
             pictures = pictures.subset(np.flatnonzero(labels >= 0), f"labelled/{label}")
         return pictures, classes
 

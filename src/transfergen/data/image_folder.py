@@ -8,6 +8,7 @@ import numpy as np
 from transfergen.data.archives import Archive, find_pictures
 from transfergen.data.picture_files import PictureFiles
 from transfergen.data.pictures import Pictures, Split, hold_out
+from transfergen.errors import counted
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 _SPLIT_NAMES = {"train", *_TEST_NAMES}
@@ -35,7 +36,7 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
     splits = {name.lower(): name for name in counts}
     if "train" not in splits or not splits.keys() <= _SPLIT_NAMES or len(splits) < len(counts):
         folders = len(counts.keys() - {""})
-        kind = f"{folders} class folders" if folders else "pictures without classes"
+        kind = counted(folders, "class folder") if folders else "pictures without classes"
         notes.append(f"data.path={files.root}: read as {kind}, a part of them for tests")
         if named := sorted(name for name in counts if name.lower() in _SPLIT_NAMES):
             notes[-1] += f"; {', '.join(named)} would be splits if a folder train, and only these, held pictures"
@@ -44,7 +45,7 @@ def image_folder(path: str, split: Split, *, holdout: float = 0.1) -> Pictures:
     tests = [splits[name] for name in _TEST_NAMES if name in splits]
     told = f"{splits['train']} for training and {tests[0] if tests else 'a part of it'} for tests"
     notes.append(f"data.path={files.root}: read as splits, {told}")
-    notes += [f"data.path={files.root}: the {counts[name]:,} pictures in {name} are not used" for name in tests[1:]]
+    notes += [f"data.path={files.root}: not used: {counted(counts[name], 'picture')} in {name}" for name in tests[1:]]
     train = _label(files, f"{top}{splits['train']}/", notes)
     if not tests:
         return hold_out(train, split, holdout)
@@ -60,7 +61,8 @@ def _label(files: PictureFiles, above: str, notes: list[str], known: tuple[str, 
     folders = _parts_below(above, names)
     found = tuple(sorted(set(folders))) if set(folders) != {""} else ()
     if "" in found:
-        raise ValueError(f"data.path={root}: {folders.count('')} picture(s) lie beside the class folders; move them")
+        beside = counted(folders.count(""), "picture lies", "pictures lie")
+        raise ValueError(f"data.path={root}: {beside} beside the class folders; move them")
     if found and (empty := _empty_folders(files, above)):
         raise ValueError(f"data.path={root}: the class folder {empty[0]} holds no picture; remove it, or fill it")
     classes = found if known is None else known

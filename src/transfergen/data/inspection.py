@@ -17,6 +17,7 @@ from transfergen.data.decoding import (
 )
 from transfergen.data.formats import bytes_digest
 from transfergen.data.pictures import Pictures, Split, to_mode
+from transfergen.errors import counted
 from transfergen.image_shape import ImageShape
 
 
@@ -128,10 +129,12 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: Ima
     lines = []
     train = splits["train"]
     if leaks:
-        lines.append(f"{leaks:,} test pictures are training pictures too, which makes metrics too good; remove them")
+        found = counted(leaks, "test picture")
+        lines.append(f"{found} among the training pictures, which makes metrics too good; leave each in one split only")
     copies = sum(len(group) - 1 for group in train["duplicates"])
     if copies:
-        lines.append(f"{copies:,} training pictures are exact copies of others and are seen more often")
+        found = counted(copies, "exact copy", "exact copies")
+        lines.append(f"{found} of other training pictures, which are seen more often")
     if train["shorter_side"]["median"] < shape.resolution:
         lines.append(
             f"half of the pictures are smaller than data.resolution={shape.resolution} and are enlarged; set a smaller "
@@ -143,7 +146,8 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: Ima
     for name, split in splits.items():
         if split["animations"]:
             count = len(split["animations"])
-            lines.append(f"{count:,} {name} pictures are animations, of which only the first frames are used")
+            found = counted(count, "animation")
+            lines.append(f"{found} among the {name} pictures, of which only the first frame is used")
     return lines
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
 from transfergen.data.formats import bytes_digest
+from transfergen.errors import counted
 from transfergen.image_shape import ImageShape
 
 Split = Literal["train", "test"]
@@ -95,7 +96,9 @@ def hold_out(pictures: Pictures, split: Split, fraction: float) -> Pictures:
     """
     count = max(1, round(fraction * len(pictures)))
     if count >= len(pictures):
-        raise ValueError(f"data.path: {len(pictures)} picture(s) are too few to hold out a test split")
+        raise ValueError(
+            f"data.path: {counted(len(pictures), 'picture is', 'pictures are')} too few to hold out a test split"
+        )
     order = sorted(range(len(pictures)), key=[pictures.content_digest(i) for i in range(len(pictures))].__getitem__)
     return pictures.subset(np.sort(order[:count] if split == "test" else order[count:]), f"{split}-of-{fraction}")
 

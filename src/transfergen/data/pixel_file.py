@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from transfergen.data.pictures import ByteArray
+from transfergen.errors import counted
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _write(
     records, kept = _finished(partial, journal, start, size)
     done = sum(record["rows"] for record in records)
     if records:
-        log.info(f"data.cache_dir={path.parent}: goes on after {done:,} pictures of an interrupted run")
+        log.info(f"data.cache_dir={path.parent}: goes on after {counted(done, 'picture')} of an interrupted run")
     else:
         for left in (partial, journal):
             left.unlink(missing_ok=True)  # it might be a link

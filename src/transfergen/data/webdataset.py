@@ -13,6 +13,7 @@ from transfergen.data.archives import TAR_SUFFIXES, Archive, find_pictures
 from transfergen.data.formats import bytes_digest, file_digest, open_image
 from transfergen.data.labels import number_classes
 from transfergen.data.pictures import Pictures, Split, hold_out
+from transfergen.errors import counted
 
 _BRACES = re.compile(r"\{(\d+\.\.\d+|[^{},]*(?:,[^{},]*)+)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -94,9 +95,9 @@ def _labelled(setting: str, path: str, image: str | None, where: str, known: Any
     if any(isinstance(value, str) for value in (values if known is None else known)):  # not numbers alone
         values = [None if value is None else str(value) for value in values]
     labels, classes = number_classes(values, f"data.source.label={where}", setting, known=known)
-    notes = [f"{setting}={path}: {len(shards):,} shards, {len(samples):,} samples with a picture"]
+    notes = [f"{setting}={path}: {counted(len(shards), 'shard')}, {counted(len(samples), 'sample')} with a picture"]
     if unknown := int((labels < 0).sum()):
-        notes.append(f"{setting}={path}: {unknown:,} pictures have no class and are left out")
+        notes.append(f"{setting}={path}: left out: {counted(unknown, 'picture')} without a class")
     pictures = Pictures(
         identity=lambda: f"webdataset/{image}/{bytes_digest(repr(state).encode()).hex()}",
         open=lambda i: open_image(samples[i].shard.source(samples[i].name)),

@@ -151,7 +151,7 @@ def _most_common_shape(setting: str, pictures: Pictures, data: DictConfig) -> Im
             with suppress(DamagedPictureError), open_picture(pictures, i) as picture:
                 sizes.append(upright_size(picture))
         if not sizes:
-            raise ValueError(f"{setting}: none of its {len(pictures)} pictures can be read, {pictures.name(0)} first")
+            raise ValueError(f"{setting}: none of its pictures can be read, {pictures.name(0)} first")
         if aspect is None and len(set(sizes)) == 1:
             aspect = sizes[0]
         resolution = Counter(map(min, sizes)).most_common(1)[0][0]

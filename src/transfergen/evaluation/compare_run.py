@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.config import instantiate
 from transfergen.data.store import Store
+from transfergen.errors import counted
 from transfergen.evaluation.compare_folders import describe_shape, image_set, read_set
 from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
@@ -19,7 +20,7 @@ from transfergen.evaluation.shared_weights import shared_weights, shared_weights
 from transfergen.images import to_float
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.runs import artefacts
-from transfergen.runs.generator_files import load_generator, read_metadata
+from transfergen.runs.generator_files import choose_generator, load_pretrained
 from transfergen.runs.saved_config import read_config
 from transfergen.runs.splits import warn_of_other_splits
 
@@ -33,19 +34,24 @@ _Reals = tuple[ImageSet, ImageSet, dict[str, Any]]
 def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Compare samples of the generator of `config.run` with a split of its data, or with what `config.real` names.
 
+    A generator that `load_pretrained` finds without the config of its training has no data to be compared with.
+
     Raises:
         ValueError: the run, its files, its data or what `config.real` names cannot be read.
     """
     run_dir = Path(config.run).expanduser()
-    folder = run_dir / artefacts.BEST if config.checkpoint == "best" else run_dir
-    if folder != run_dir and run_dir.is_dir() and not folder.is_dir():
-        raise ValueError(f"checkpoint=best: run={run_dir} kept none; train with evaluation.every_images=N, or set last")
-    generator = load_generator(folder).to(device)
+    generator, metadata, folder = load_pretrained(choose_generator(str(config.run), config.checkpoint))
+    generator = generator.to(device)
+    has_config = (run_dir / artefacts.CONFIG).is_file()
     how: dict[str, Any] = {"device": device, "track": track}
+    if config.real is None and not has_config:
+        raise ValueError(
+            f"run={config.run}: no {artefacts.CONFIG} in it, which says where its data are; add real=FOLDER"
+        )
     if config.real is None:
         saved, (real, references, facts) = _of_the_run(run_dir, config, extractor, generator, **how)
     else:
-        saved = read_config(run_dir)
+        saved = read_config(run_dir) if has_config else DictConfig({})
         real, references, facts = _named_by_real(config, extractor, generator, **how)
     count = min(config.count, real.count or config.count)
     classes = range(generator.num_classes) if real.labels is None else real.labels.tolist()
@@ -66,15 +72,14 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         if generator.num_classes
         else None,
     )
-    shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
-    if shared is not None:
-        log.warning(shared_weights_warning(extractor, shared))
+    shared = _warn_of_shared_weights(extractor, saved, config.run)
     choice = _choice(folder, OmegaConf.select(saved, "evaluation.best")) if config.checkpoint == "best" else {}
     for how_chosen in choice.values():
         log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
-    about = {"run": str(run_dir), "checkpoint": config.checkpoint}
+    about = {"run": str(run_dir), "checkpoint": config.checkpoint, "images_seen": metadata["images_seen"]}
+    about |= {} if has_config else {"generator": metadata["sha256"]}
     return Comparison(
-        subject=about | {"images_seen": read_metadata(folder)["images_seen"]} | facts | choice,
+        subject=about | facts | choice,
         extractor=extractor,
         fake=fake,
         real=real,
@@ -84,6 +89,20 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
         shared=shared,
         generator=generator,
     )
+
+
+def _warn_of_shared_weights(extractor: Extractor, saved: DictConfig, run: str) -> str | None:
+    """The pretrained weights that an extractor and a training share, by the training's config, which may be empty."""
+    shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
+    if shared is not None:
+        log.warning(shared_weights_warning(extractor, shared))
+    elif not saved and extractor.weights_id is not None:
+        log.warning(
+            f"run={run}: no {artefacts.CONFIG} tells which pretrained weights it was trained with; those of "
+            f"{extractor.name} would make its distances too good: give those of another extractor too, such as "
+            "metrics=pixels"
+        )
+    return shared
 
 
 def _named_by_real(
@@ -114,8 +133,8 @@ def _of_the_run(
     saved, data = read_data(run_dir, config.data)
     if generator.num_classes not in (0, len(data.test_set.classes)):
         raise ValueError(
-            f"data.path={data.path}: these pictures have {len(data.test_set.classes)} classes, and the generator was "
-            f"told of {generator.num_classes}; give the pictures that it was trained on"
+            f"data.path={data.path}: these pictures have {counted(len(data.test_set.classes), 'class', 'classes')}, "
+            f"and the generator was told of {generator.num_classes}; give the pictures that it was trained on"
         )
     warn_of_other_splits(run_dir, data)
     where = Path(str(data.path)).expanduser()

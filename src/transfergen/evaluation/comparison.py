@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transfergen.errors import counted
 from transfergen.evaluation.distances import Gaussian, class_frechet, cmmd, frechet_infinity, mind
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.measure import measure, metric_records, small_sample_warning
@@ -91,9 +92,9 @@ class Comparison:
     def __post_init__(self) -> None:
         fake, real = len(self.fake.features), self.real.count
         if fake < 2 or (real is not None and real < 2):
+            sizes = ", ".join([counted(fake, "sample"), *([] if real is None else [counted(real, "real image")])])
             raise ValueError(
-                f"{fake} samples, {real} real images ({self.real.title}): a distance needs two or more of each; set "
-                "another split or folder"
+                f"{sizes} ({self.real.title}): a distance needs two or more of each; set another split or folder"
             )
 
     @property

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.errors import counted
+
 BLOCK_ENTRIES = 2**23  # of a kernel matrix held at once: 64 MiB
 
 
@@ -116,7 +118,7 @@ def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, points: int = 15,
         ValueError: there are fewer than 20 samples, fewer than two real images, or the two differ in D.
     """
     if len(fake) < 20:
-        raise ValueError(f"{len(fake)} samples: an extrapolation from a tenth of them needs 20 or more")
+        raise ValueError(f"{counted(len(fake), 'sample')}: an extrapolation from a tenth of them needs 20 or more")
     _check_sets(real, fake)
     known = real if isinstance(real, Gaussian) else fit_gaussian(real)
     generator = torch.Generator().manual_seed(seed)

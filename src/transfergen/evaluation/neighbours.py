@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from transfergen.errors import counted
+
 BLOCK_ENTRIES = 2**23  # of a distance matrix held at once: 64 MiB
 RESOLUTION = 1e-12  # of squared distances relative to squared norms: what float32 features cannot tell from 0
 
@@ -72,7 +74,7 @@ def nearest(queries: Tensor, references: Tensor, *, k: int = 1) -> tuple[Tensor,
         ValueError: there are fewer than k references.
     """
     if len(references) < k:
-        raise ValueError(f"{len(references)} images: they do not have {k} nearest neighbours")
+        raise ValueError(f"{counted(len(references), 'image')}: too few for {counted(k, 'nearest neighbour')}")
     found = [squared.topk(k, largest=False) for _, squared in _blocks(queries, references)]
     return torch.cat([f.values for f in found]).sqrt(), torch.cat([f.indices for f in found])
 
@@ -80,7 +82,8 @@ def nearest(queries: Tensor, references: Tensor, *, k: int = 1) -> tuple[Tensor,
 def _squared_radii(features: Tensor, k: int, what: str) -> Tensor:
     """Squared distance of each of the features (N, D) to its k-th nearest other, (N,)."""
     if len(features) <= k:
-        raise ValueError(f"{len(features)} {what} images: {k} nearest neighbours of each need more than {k}")
+        neighbours = counted(k, "nearest neighbour")
+        raise ValueError(f"{counted(len(features), f'{what} image')}: too few for {neighbours} of each")
     radii = []
     for start, squared in _blocks(features, features):
         squared.diagonal(offset=start).fill_(torch.inf)  # no sample is its own neighbour

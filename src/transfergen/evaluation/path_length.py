@@ -20,7 +20,8 @@ EPSILON = 1e-4
 def lpips(vgg16: Path | None = None) -> nn.Module:
     """LPIPS on VGG16, by torchmetrics: images (B, 3, H, W) in [-1, 1], twice -> distances (B, 1, 1, 1), at least 0.
 
-    Zhang 2018, arXiv:1801.03924, eq. 1. VGG16's weights are read here, since torchmetrics would not verify their file.
+    Zhang 2018, arXiv:1801.03924, eq. 1. VGG16's weights are read here, since torchmetrics would not verify their file;
+    its public classes take no others.
 
     Args:
         vgg16: a file with torchvision's names; None: torchvision's, downloaded once.

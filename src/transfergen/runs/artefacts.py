@@ -62,6 +62,16 @@ _OF_A_TRAINING = (
 )
 
 
+def check_folder(folder: Path, override: str) -> None:
+    """Check that there is a folder.
+
+    Raises:
+        ValueError: there is none. The message names the `override`.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{override}={folder}: there is no such folder")
+
+
 def is_run(folder: Path) -> bool:
     """Whether a training has begun in a folder."""
     return any((folder / name).exists() for name in (CONFIG, COMPOSED, CHECKPOINTS))

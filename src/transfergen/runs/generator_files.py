@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import plain_state_dict
 from transfergen.networks.public.reading import PublicSource, find_source
 from transfergen.networks.weights import HUB_NAME, download_from_hub, pick, read_state_dict
-from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS, write, write_json
+from transfergen.runs.artefacts import BEST, GENERATOR_METADATA, GENERATOR_WEIGHTS, check_folder, write, write_json
 from transfergen.targets import get_target
 
 log = logging.getLogger(__name__)
@@ -66,8 +67,7 @@ def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
     Raises:
         ValueError: there is none, or it is damaged. The message names the `override`.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{override}={folder}: there is no such folder")
+    check_folder(folder, override)
     path = folder / GENERATOR_METADATA
     if not path.is_file():
         raise ValueError(f"{override}={folder}: it holds no {path.name}; give a run that has saved its generator")
@@ -95,6 +95,24 @@ def locate(given: str | Path, override: str) -> Path:
     if name not in names:
         raise ValueError(f"{override}={given}: choose one of {', '.join(f'builtin:{each}' for each in names)}")
     return BUILTIN / name
+
+
+def choose_generator(run: str, checkpoint: str) -> str | Path:
+    """What `load_pretrained` loads for the settings `run` and `checkpoint`, which is last or best.
+
+    Raises:
+        ValueError: the best is asked for, and `run` is no folder of a run or has none.
+    """
+    folder = Path(run).expanduser()
+    if checkpoint == "last":
+        return run
+    if not folder.is_dir():
+        raise ValueError(f"checkpoint=best: run={run} is no folder of a run; leave checkpoint= out")
+    if not (folder / BEST).is_dir():
+        raise ValueError(
+            f"checkpoint=best: run={run} kept none; train with evaluation.every_images=N, or leave checkpoint= out"
+        )
+    return folder / BEST
 
 
 def load_pretrained(given: str | Path, override: str = "run", **options: Any) -> tuple[Generator, dict[str, Any], Path]:
@@ -167,7 +185,7 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     """The settings in which two generators of one class differ, although their tensors have the same names and shapes.
 
     Args:
-        theirs: a class as `_target_`, and the arguments that build it.
+        theirs: a class as `_target_`, and the arguments that build it. One that is missing has the class's default.
         ours: the same of the other generator.
 
     Returns:
@@ -180,6 +198,8 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
 
     if theirs["_target_"] != ours["_target_"]:
         return {}
+    defaults = {name: each.default for name, each in signature(get_target(theirs["_target_"])).parameters.items()}
+    theirs = json.loads(json.dumps(defaults, default=str)) | dict(theirs)  # tuples become lists, as a config has them
     differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
     expected, unseen = shapes(ours), {}
     for name, value in differing.items():

@@ -39,6 +39,7 @@ def parse_yaml(folder: Path, name: str) -> Any:
 
 
 def _read_yaml(folder: Path, name: str, override: str) -> dict[str, Any]:
+    artefacts.check_folder(folder, override)
     try:
         content = parse_yaml(folder, name)
         if not isinstance(content, dict):

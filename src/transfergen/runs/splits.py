@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from transfergen.data.datamodule import ImageDataModule
+from transfergen.errors import counted
 from transfergen.runs import artefacts
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,6 @@ def warn_of_other_splits(run_dir: Path, data: ImageDataModule) -> None:
         if then[name] != (now["pictures"], now["digest"]):
             log.warning(
                 f"data.path={data.path}: the {name} split is not the one that the run began with, of "
-                f"{then[name][0]:,} pictures then and {now['pictures']:,} now"
+                f"{counted(then[name][0], 'picture')} then and {now['pictures']:,} now"
                 + ("; metrics are too good if it has pictures that were trained on" if name == "test" else "")
             )

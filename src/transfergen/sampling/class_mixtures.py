@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.errors import counted
+
 Label = SupportsIndex | Mapping[int, float]
 """A class, counted from 0; or a mixture, as in `{3: 0.7, 5: 0.3}`, whose weights are divided by their sum."""
 
@@ -29,7 +31,7 @@ def to_labels(labels: Iterable[Label], num_classes: int) -> Tensor:
     ]
     mixtures = [label if isinstance(label, dict) else {label: 1.0} for label in given]
     if any(y not in range(num_classes) for mixture in mixtures for y in mixture):
-        known = f"{num_classes} classes, counted from 0" if num_classes else "no classes"
+        known = f"{counted(num_classes, 'class', 'classes')}, counted from 0" if num_classes else "no classes"
         raise ValueError(f"classes={given}: this generator has {known}")
     if any(min(mixture.values(), default=0) < 0 or not 0 < sum(mixture.values()) < math.inf for mixture in mixtures):
         raise ValueError(f"classes={given}: give a mixture weights of 0 or more, of which one is not 0")

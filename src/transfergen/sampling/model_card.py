@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
+from transfergen.errors import counted
 from transfergen.networks.generators.base import Generator
 
 _CARD = """---
@@ -49,7 +50,7 @@ def model_card(network: Generator, metrics: list[dict[str, Any]], *, title: str,
         _CARD.format(
             title=title,
             shape=network.image_shape,
-            classes=f" of {network.num_classes} classes" if network.num_classes else "",
+            classes=f" of {counted(network.num_classes, 'class', 'classes')}" if network.num_classes else "",
             network=type(network).__name__,
             parameters=sum(p.numel() for p in network.parameters()),
             origin=origin,

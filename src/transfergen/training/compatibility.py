@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from transfergen.errors import counted
 from transfergen.image_shape import ImageShape, overrides
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
@@ -87,12 +88,13 @@ def check_game(
     if discriminator.image_channels not in (None, generator.image_channels):
         raise ValueError(
             f"discriminator.image_channels={discriminator.image_channels}: the generator's images have "
-            f"{generator.image_channels} channels; set discriminator.image_channels={generator.image_channels}"
+            f"{counted(generator.image_channels, 'channel')}; set "
+            f"discriminator.image_channels={generator.image_channels}"
         )
     told = generator.num_classes, discriminator.num_classes
     if told[0] != told[1] and told != (1, 0):  # a discriminator need not be told of a single class
         raise ValueError(
-            f"the generator is told of {generator.num_classes} classes and the discriminator of "
+            f"the generator is told of {counted(generator.num_classes, 'class', 'classes')} and the discriminator of "
             f"{discriminator.num_classes}; set data.num_classes=0, or the same generator.num_classes and "
             "discriminator.num_classes"
         )
@@ -122,8 +124,8 @@ def check_batch_size(transfer: Strategy, images: int, *, ranks: int = 1, parts: 
     """
     if parts > 1 and (images % (ranks * parts) or images < 2 * ranks * parts):
         raise ValueError(
-            f"optimizer.accumulate={parts}: data.batch_size={images} over {ranks} device(s) does not split into as "
-            "many parts of 2 images or more; set optimizer.accumulate=1, or another data.batch_size"
+            f"optimizer.accumulate={parts}: data.batch_size={images} over {counted(ranks, 'device')} does not split "
+            "into as many parts of 2 images or more; set optimizer.accumulate=1, or another data.batch_size"
         )
     if images // parts < transfer.min_images:
         in_parts = f" in each of optimizer.accumulate={parts} parts" if parts > 1 else ""

@@ -14,6 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import LambdaCallback
 
 from transfergen.devices import choose_kind, device_counts
+from transfergen.errors import counted
 from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.training.callbacks import ProgressBar, StatusLine, Threads
@@ -119,7 +120,7 @@ def choose_hardware(
     count, highest = _count(devices, available)
     if highest > available:
         raise ValueError(
-            f"trainer.devices={devices}: this machine has {available} {accelerator.upper()} device(s); set "
+            f"trainer.devices={devices}: this machine has {counted(available, f'{accelerator.upper()} device')}; set "
             f"trainer.devices={available}, or another trainer"
         )
     return Hardware(accelerator, devices, count, _precision(precision, accelerator))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from transfergen.errors import counted
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
 from transfergen.networks.layers.reparametrization import (
@@ -41,7 +42,7 @@ def select_weights(generator: Generator, selection: Selection, blocks: int) -> N
         if blocks > most:
             fewer = f"transfer.generator_last_k={most} or " if most else ""
             raise ValueError(
-                f"transfer.generator_last_k={blocks}: this generator has {most} block(s); set {fewer}"
+                f"transfer.generator_last_k={blocks}: this generator has {counted(most, 'block')}; set {fewer}"
                 "transfer.generator=all"
             )
         _train_only(generator, selection, _last_blocks(generator, blocks))

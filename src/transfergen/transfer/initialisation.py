@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from transfergen.errors import counted
 from transfergen.image_shape import overrides
 from transfergen.networks import weights
 from transfergen.networks.backbones.base import Backbone
@@ -66,10 +67,10 @@ def initialise(
         state, left_out, config = _read(str(path), name, setting, init_from)
         channels = None if config is None else config.get("image_channels", 3)
         ours = network.image_channels
-        if None not in (ours, channels) and ours != channels:
+        if ours is not None and channels is not None and ours != channels:
             raise ValueError(
-                f"{setting}={path}: it is for images of {channels} channels, and this run's have {ours}; set "
-                f"data.channels={channels}, or {setting}=null"
+                f"{setting}={path}: it is for images of {counted(channels, 'channel')}, and this run's have {ours}; "
+                f"set data.channels={channels}, or {setting}=null"
             )
         state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
@@ -120,7 +121,8 @@ def copy_weights(
             copied[name] = theirs
         elif name in embeddings and theirs.shape[1:] == tensor.shape[1:]:
             copied[name] = theirs.mean(dim=0, keepdim=True).expand_as(tensor)
-            report.append(f"{name}: {len(theirs)} classes in the source, {len(tensor)} here: all start from their mean")
+            classes = counted(len(theirs), "class", "classes")
+            report.append(f"{name}: {classes} in the source, {len(tensor)} here: all start from their mean")
         else:
             report.append(f"{name}: {_shape(theirs)} in the source, {_shape(tensor)} here: keeps its fresh values")
     report += [f"{name} {_shape(tensor)}: in the source only" for name, tensor in state.items() if name not in ours]
@@ -133,7 +135,7 @@ def copy_weights(
             for tensors in (state, ours)
         )
         raise ValueError(
-            f"{source}: none of its {len(state)} tensors fits: it has {found}, expected {expected}; set the networks "
+            f"{source}: none of its tensors fits: it has {found}, expected {expected}; set the networks "
             "and data.resolution that it was trained with, or init_from.keys for another project's names"
         )
     network.load_state_dict(copied, strict=False)

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from transfergen.errors import counted
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -89,7 +90,7 @@ class Strategy(UnregisteredModules):
                 raise ValueError("transfer.trunk=last_k: nothing in this discriminator is pretrained; set frozen")
             if self.last_k > blocks:
                 raise ValueError(
-                    f"transfer.last_k={self.last_k}: the trunk has {blocks} block(s) up to its cut; set "
+                    f"transfer.last_k={self.last_k}: the trunk has {counted(blocks, 'block')} up to its cut; set "
                     f"transfer.last_k={blocks} or transfer.trunk=trainable"
                 )
             return blocks - self.last_k
@@ -106,8 +107,8 @@ class Strategy(UnregisteredModules):
         layers = discriminator.lowest_layers()
         if self.freeze_d > len(layers):
             raise ValueError(
-                f"transfer.freeze_d={self.freeze_d}: this discriminator has {len(layers)} layer(s) that can be frozen "
-                "one by one; set less, or transfer.trunk for a pretrained trunk"
+                f"transfer.freeze_d={self.freeze_d}: this discriminator has {counted(len(layers), 'layer')} that can "
+                "be frozen one by one; set less, or transfer.trunk for a pretrained trunk"
             )
         for layer in layers[: self.freeze_d]:
             layer.requires_grad_(False)

@@ -80,9 +80,9 @@ def taken(network, z):
 
 
 def test_directions_of_what_does_not_say_which_weights_take_the_latent_are_refused():
-    with pytest.raises(ValueError, match="Told does not say which of its weights take the latent"):
+    with pytest.raises(ValueError, match="directions: this Told does not say which of its weights take the latent"):
         latent_directions(Told(), 2)
-    with pytest.raises(ValueError, match="5 directions: choose 1 to 4"):
+    with pytest.raises(ValueError, match="directions=5: choose 1 to 4"):
         latent_directions(Told(), 5)
 
 

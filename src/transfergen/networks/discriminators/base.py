@@ -66,7 +66,7 @@ class Discriminator(nn.Module):
             ValueError: this trunk can only be frozen as a whole.
         """
         if blocks != self.blocks:
-            raise ValueError(f"blocks={blocks}: all {self.blocks} block(s) of this trunk stay frozen")
+            raise ValueError(f"blocks={blocks}: the blocks of this trunk stay frozen")
 
     def trainable_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that the discriminator's optimizer updates."""

@@ -57,7 +57,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: this generator does not say which weights take the latent.
         """
-        raise ValueError(f"{type(self).__name__} does not say which of its weights take the latent")
+        raise ValueError(f"directions: this {type(self).__name__} does not say which of its weights take the latent")
 
     def latents(self, seeds: Iterable[int], truncation: float | None = None) -> Tensor:
         """Latents (number of seeds, Z), one for each seed; for the truncation, see the function `latents`."""
@@ -102,7 +102,7 @@ def latent_directions(generator: Generator, count: int) -> Tensor:
         ValueError: there are not as many, or the generator does not say which weights take the latent.
     """
     if not 1 <= count <= generator.z_dim:
-        raise ValueError(f"{count} directions: choose 1 to {generator.z_dim}, the dimensions of the latent")
+        raise ValueError(f"directions={count}: choose 1 to {generator.z_dim}, the dimensions of the latent")
     weight = generator.latent_weight().double().cpu()
     vectors: Tensor = torch.linalg.eigh(weight.T @ weight).eigenvectors.T.flip(0)[:count]  # that of the largest is last
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))

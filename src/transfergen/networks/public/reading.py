@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from transfergen.errors import counted
 from transfergen.networks.public import biggan_deep, biggan_pytorch, studiogan
 from transfergen.networks.public.layout import PublicNetwork
 from transfergen.networks.weights import WeightsError, download_from_hub, read_state_dict, rename
@@ -58,7 +59,7 @@ class PublicSource:
         except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise WeightsError(
                 f"{argument}={self.place}: no {kind} as {self.layout} saves it ({type(error).__name__}: {error}); it "
-                f"has {len(state)} tensors, {next(iter(state), 'none')} first"
+                f"has {counted(len(state), 'tensor')}, {next(iter(state), 'none')} first"
             ) from error
         counters = [
             name.replace("running_mean", "num_batches_tracked") for name in network.state if "running_mean" in name

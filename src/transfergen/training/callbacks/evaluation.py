@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from omegaconf import DictConfig
 
 from transfergen.config import instantiate
+from transfergen.errors import counted
 from transfergen.evaluation.extractors import Extractor, PixelFeatures
 from transfergen.evaluation.feature_extraction import chosen, sample_features, store_features
 from transfergen.evaluation.measure import (
@@ -125,7 +126,7 @@ class Evaluation(IntervalCallback):
         if self._minimised not in names:
             choose = f"choose {', '.join(names)}, or " if names else ""
             raise ValueError(
-                f"evaluation.best={self._minimised}: not measured on {len(self._real)} {SPLIT} image(s) with "
+                f"evaluation.best={self._minimised}: not measured on {counted(len(self._real), f'{SPLIT} image')} with "
                 f"{self.extractor.name}; {choose}have more, as by a larger data.source.holdout"
             )
         if trainer.is_global_zero:
