@@ -127,7 +127,7 @@ def test_each_variant_composes(benchmark):
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "many"])
 def test_options_that_would_measure_nothing_are_refused(option, value, capsys):
     parser = ArgumentParser()
-    import_module("quality").add_options(parser)
+    import_module("quality").add_options(parser, {})
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args([f"{option}={value}"])
     assert f"argument {option}: {value}: give a number above 0" in capsys.readouterr().err
