@@ -102,7 +102,7 @@ def test_a_generator_that_has_no_directions_says_so_instead_of_sliders(run_dir, 
     ]
     monkeypatch.setattr(type(generator.network), "latent_weight", Network.latent_weight)
     assert not any("direction" in label for label in shown("slider", "label"))
-    assert "this DCGAN does not say which of its weights take the latent" in shown("textbox", "value")
+    assert "directions: this DCGAN does not say which of its weights take the latent" in shown("textbox", "value")
 
 
 def test_nearest_training_pictures_are_shown_or_the_page_says_why_not(run_dir, tmp_path):
