@@ -21,7 +21,8 @@ from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.runs.generator_files import load_pretrained, save_generator, unseen_settings
-from transfergen.transfer.initialisation import copy_weights, initialise, rename
+from transfergen.transfer.copying import copy_weights
+from transfergen.transfer.initialisation import initialise, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
 DCGAN_CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN"}
@@ -234,7 +235,7 @@ def test_differences_are_reported_and_new_classes_start_from_the_mean_of_the_old
     assert "extra (2,): in the source only" in report
     original = new.embedding.parametrizations.weight.original
     expected = old.embedding.parametrizations.weight.original.mean(dim=0)
-    assert all(torch.equal(row, expected) for row in original)
+    torch.testing.assert_close(original, expected.expand_as(original))
     assert not torch.equal(new.embedding.weight, fresh)
     message = caplog.records[-1].getMessage()
     assert message.startswith("init_from.discriminator=x: ")
@@ -249,6 +250,14 @@ def test_layers_of_another_shape_keep_their_values():
     assert report == [f"linear.weight: {shapes}: keeps its fresh values"]
     assert torch.equal(new.linear.weight, linear)
     assert torch.equal(new.to_rgb[-2].weight, old.to_rgb[-2].weight)
+
+
+def test_classes_to_start_from_need_a_source_that_has_some(tmp_path):
+    save_file(DCGAN(**SMALL_DCGAN).state_dict(), tmp_path / "g.safetensors")
+    with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: .*set init_from\.generator$"):
+        initialise(DCGAN(**SMALL_DCGAN), None, init_from() | {"classes": [0]})
+    with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: init_from\.generator=.* has no classes; leave"):
+        initialise(DCGAN(**SMALL_DCGAN), None, init_from(str(tmp_path / "g.safetensors")) | {"classes": [0]})
 
 
 def test_weights_of_which_no_tensor_fits_are_refused_with_what_was_found_and_expected(tmp_path):

@@ -15,7 +15,7 @@ from transfergen import Generator
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.training.build import set_num_classes
 from transfergen.transfer.initialisation import initialise
-from transfergen.transfer.public_sources import follow_source
+from transfergen.transfer.public_sources import follow_source, read_public
 
 LAYOUTS = {"studiogan": StudioGAN, "biggan_pytorch": BigGANPyTorch}
 TINY = [*ANY_MODEL[:1], "samples.count=4", "evaluation.count=4", "max_images=8", "data.batch_size=8"]
@@ -80,6 +80,20 @@ def test_the_files_tell_the_sizes_and_all_tensors_are_copied(files, layout, clas
     differences = [line.split()[0] for record in caplog.records for line in record.getMessage().splitlines()[1:]]
     assert (differences == []) == (classes == 3)
     assert all(name.startswith("embedding.") for name in differences)
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+@pytest.mark.parametrize(
+    ("chosen", "weights"), [("[1]", [[0, 1, 0]] * 2), ("[2,{0:1,1:3}]", [[0, 0, 1], [0.25, 0.75, 0]])]
+)
+def test_new_classes_start_from_those_of_the_source_that_are_chosen(files, chosen, weights, mixture):
+    config = composed(
+        "init_from=studiogan", *files["studiogan"], f"init_from.classes={chosen}", "model=biggan", classes=2
+    )
+    source = read_public("generator", config.init_from).state["embedding.weight"]
+    generator, discriminator = instantiate(config.generator), instantiate(config.discriminator)
+    initialise(generator, discriminator, config.init_from, mixture=mixture)
+    torch.testing.assert_close(generator.embedding.weight.detach(), torch.tensor(weights, dtype=torch.float) @ source)
 
 
 def test_options_that_no_file_tells_stay(files):

@@ -44,8 +44,8 @@ def generate(config: DictConfig) -> None:
     if kinds and out.suffix == ".zip":
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
     from transfergen.devices import choose_devices
+    from transfergen.networks.class_mixtures import to_labels
     from transfergen.runs.generator_files import choose_generator
-    from transfergen.sampling.class_mixtures import to_labels
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     source = choose_generator(str(config.run), config.checkpoint)
@@ -168,7 +168,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_shape
     from transfergen.images import to_float, to_grid, to_uint8
-    from transfergen.sampling.class_mixtures import to_labels
+    from transfergen.networks.class_mixtures import to_labels
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()

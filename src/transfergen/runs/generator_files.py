@@ -17,6 +17,7 @@ from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import plain_state_dict
 from transfergen.networks.public.reading import PublicSource, find_source
+from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import HUB_NAME, download_from_hub, pick, read_state_dict
 from transfergen.runs.artefacts import BEST, GENERATOR_METADATA, GENERATOR_WEIGHTS, check_folder, write, write_json
 from transfergen.targets import get_target
@@ -169,7 +170,7 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
     metadata = read_metadata(folder, override)
     weights = folder / GENERATOR_WEIGHTS
     try:
-        with torch.device("meta"):  # without memory, since its sizes may be absurd
+        with shapes_only():  # its sizes may be absurd
             wanted = build_generator(metadata["generator"]).state_dict()
     except ValueError as error:
         raise ValueError(f"{override}={folder}: {GENERATOR_METADATA}: {error}") from error
@@ -193,7 +194,7 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     """
 
     def shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
-        with torch.device("meta"):
+        with shapes_only():
             return {name: tensor.shape for name, tensor in build_generator(config).state_dict().items()}
 
     if theirs["_target_"] != ours["_target_"]:
@@ -201,7 +202,7 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     defaults = {name: each.default for name, each in signature(get_target(theirs["_target_"])).parameters.items()}
     theirs = json.loads(json.dumps(defaults, default=str)) | dict(theirs)  # tuples become lists, as a config has them
     differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
-    expected, unseen = shapes(ours), {}
+    expected, unseen = shapes(ours) if differing else {}, {}
     for name, value in differing.items():
         with suppress(ValueError):  # with our other settings this value builds no network
             if shapes({**ours, name: value}) == expected:

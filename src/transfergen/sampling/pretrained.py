@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfergen.images import to_grid, to_pil, to_uint8
+from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.generators.base import Generator as Network
 from transfergen.networks.generators.base import latent_directions, sample
 from transfergen.networks.generators.styles import mix_styles
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_pretrained, save_generator
-from transfergen.sampling.class_mixtures import Label, to_labels, to_weights
 from transfergen.sampling.model_card import model_card, read_metrics
 
 

@@ -1,11 +1,13 @@
 """The choice of a pretrained generator's weights that train."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from transfergen.errors import counted
+from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
 from transfergen.networks.layers.reparametrization import (
@@ -56,12 +58,36 @@ def release_blocks(generator: Generator, blocks: int) -> None:
         _train_only(generator, "gradual", [*_norms(generator), *_last_blocks(generator, blocks)])
 
 
-def mix_classes(generator: Generator, source: Mapping[str, Tensor] | None) -> None:
-    """Make each class of the generator a learnt mixture of a source's classes, at first their mean.
+def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
+    """How much of each of a source's classes is in each new class at first: weights (`ours`, `theirs`), rows of sum 1.
+
+    Args:
+        classes: for each new class, or once for all, a class of the source or a mixture, as in `{3: 0.7, 5: 0.3}`;
+            none: the mean of all.
+        ours: number of new classes.
+        theirs: number of the source's.
+
+    Raises:
+        ValueError: there is no such class, or there are more or fewer than new ones.
+    """
+    if not classes:
+        return torch.full((ours, theirs), 1 / theirs)
+    try:
+        weights = to_weights(to_labels(classes, theirs), theirs)
+    except ValueError as error:
+        raise ValueError(f"init_from.{error}") from error
+    if len(weights) not in (1, ours):
+        raise ValueError(f"init_from.classes={[*classes]}: give one for all, or one for each of the {ours} new classes")
+    return weights.expand(ours, -1)
+
+
+def mix_classes(generator: Generator, source: Mapping[str, Tensor] | None, classes: Sequence[Label] = ()) -> None:
+    """Make each class of the generator a learnt mixture of a source's classes.
 
     Args:
         generator: its embeddings of classes are replaced.
         source: the source's tensors by name; None where a checkpoint follows, which has them.
+        classes: of the source, that ours start from, see `start_weights`.
 
     Raises:
         ValueError: the generator or the source has no classes.
@@ -74,7 +100,7 @@ def mix_classes(generator: Generator, source: Mapping[str, Tensor] | None) -> No
                 f"transfer.new_classes=mixture: init_from.generator has no {name}.weight of {table.weight.shape[1]} "
                 "columns; set transfer.new_classes=mean"
             )
-        train_mixtures(table, rows)
+        train_mixtures(table, rows, start_weights(classes, len(table.weight), len(rows)))
     if not tables:
         raise ValueError(
             "transfer.new_classes=mixture: this generator has no classes; set generator=biggan, say, or "

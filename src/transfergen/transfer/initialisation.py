@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transfergen.errors import counted
 from transfergen.image_shape import overrides
@@ -22,8 +21,9 @@ from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import load, tensors_digest
 from transfergen.runs.generator_files import locate, read_metadata, unseen_settings
 from transfergen.runs.resume import KEY
+from transfergen.transfer.copying import copy_weights, table_names
 from transfergen.transfer.generator_weights import mix_classes
-from transfergen.transfer.public_sources import KINDS, read_public
+from transfergen.transfer.public_sources import KINDS, public_source, read_public
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ def initialise(
         generator: gets weights if `init_from["generator"]` is set.
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
-            rules that rename their tensors; and in `layout` the project that has published them, or None.
+            rules that rename their tensors; in `layout` the project that has published them, or None; and in `classes`
+            the classes of the source that ours start from, see `start_weights`.
         settings: the generator's class and arguments. Arguments in which its source differs, although all tensors
             have the same shapes, are logged. None: they are not compared.
         mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
@@ -53,6 +54,9 @@ def initialise(
     Raises:
         ValueError: a source cannot be read, or none of its tensors fits; see `copy_weights`.
     """
+    classes = list(init_from.get("classes") or ())
+    if classes and init_from["generator"] is None:
+        raise ValueError(f"init_from.classes={classes}: there are no classes to start from; set init_from.generator")
     if mixture and init_from["generator"] is None:
         raise ValueError(
             "transfer.new_classes=mixture: there are no classes to mix; set init_from.generator, or "
@@ -74,74 +78,15 @@ def initialise(
             )
         state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
-        copy_weights(state, network, f"{setting}={path}", left_out)
-        if network is generator and config and settings:
+        if classes and network is generator and not table_names(network) & state.keys():
+            raise ValueError(f"init_from.classes={classes}: {setting}={path} has no classes; leave it out")
+        copy_weights(state, network, f"{setting}={path}", left_out, classes)
+        if network is generator and config and settings and public_source(name, init_from) is None:
             _log_unseen_settings(config, settings, f"{setting}={path}")
         if mixture and network is generator:
-            mix_classes(generator, state)
+            mix_classes(generator, state, classes)
         for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
             trunk.pretrained &= _digest(trunk) == digest
-
-
-def copy_weights(
-    state: Mapping[str, Tensor], network: nn.Module, source: str, left_out: Collection[str] = ()
-) -> list[str]:
-    """Copy tensors to those of the network that have the same name and shape; the others keep their values.
-
-    If an embedding of classes has another number of rows than the source's, each row becomes the mean of the source's.
-
-    Args:
-        state: the source's tensors by name.
-        network: gets them.
-        source: the source in messages, as SETTING=VALUE.
-        left_out: names of tensors that the source need not hold: both networks read them from the same file.
-
-    Returns:
-        A line for each tensor that was not copied as it is. They are logged, too.
-
-    Raises:
-        ValueError: no tensor fits, or one holds NaN or infinity.
-    """
-    ours = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
-    embeddings = {
-        f"{module}.{suffix}"
-        for module, part in network.named_modules()
-        if isinstance(part, nn.Embedding)
-        for suffix in ("weight", "parametrizations.weight.original")
-    }
-    copied: dict[str, Tensor] = {}
-    report = []
-    for name, tensor in ours.items():
-        theirs = state.get(name)
-        if theirs is None and name in left_out:
-            continue
-        if theirs is None:
-            report.append(f"{name} {_shape(tensor)}: not in the source, keeps its fresh values")
-        elif theirs.shape == tensor.shape:
-            copied[name] = theirs
-        elif name in embeddings and theirs.shape[1:] == tensor.shape[1:]:
-            copied[name] = theirs.mean(dim=0, keepdim=True).expand_as(tensor)
-            classes = counted(len(theirs), "class", "classes")
-            report.append(f"{name}: {classes} in the source, {len(tensor)} here: all start from their mean")
-        else:
-            report.append(f"{name}: {_shape(theirs)} in the source, {_shape(tensor)} here: keeps its fresh values")
-    report += [f"{name} {_shape(tensor)}: in the source only" for name, tensor in state.items() if name not in ours]
-    damaged = [name for name, tensor in copied.items() if not torch.isfinite(tensor).all()]
-    if damaged:
-        raise ValueError(f"{source}: damaged: {damaged[0]} holds NaN or infinity")
-    if not any(tensor.ndim for tensor in copied.values()):  # scalars, such as counters of batches, always fit
-        found, expected = (
-            min((f"{name} {_shape(tensor)}" for name, tensor in tensors.items() if tensor.ndim > 1), default="nothing")
-            for tensors in (state, ours)
-        )
-        raise ValueError(
-            f"{source}: none of its tensors fits: it has {found}, expected {expected}; set the networks "
-            "and data.resolution that it was trained with, or init_from.keys for another project's names"
-        )
-    network.load_state_dict(copied, strict=False)
-    if report:
-        log.warning("\n  ".join([f"{source}: copied {len(copied)} of {len(ours)} tensors", *report]))
-    return report
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> dict[str, Tensor]:
@@ -224,7 +169,3 @@ def _log_unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any], sou
 
 def _digest(trunk: Backbone) -> str:
     return tensors_digest(iter(trunk.blocks.state_dict().items()))
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))

@@ -75,10 +75,10 @@ def test_a_weight_is_composed_in_full_precision_under_autocast():
         torch.testing.assert_close(layer.weight, weight, rtol=1e-5, atol=1e-6)
 
 
-def test_rows_are_mixtures_of_the_given_ones_and_at_first_their_mean():
-    table, rows = nn.Embedding(2, 4), torch.randn(5, 4)
-    train_mixtures(table, rows)
-    torch.testing.assert_close(table(torch.tensor([0, 1])), rows.mean(0).expand(2, 4))
+def test_rows_are_mixtures_of_the_given_ones_and_start_as_told():
+    table, rows, start = nn.Embedding(2, 4), torch.randn(5, 4), torch.rand(2, 5)
+    train_mixtures(table, rows, start)
+    torch.testing.assert_close(table(torch.tensor([0, 1])), start @ rows)
     (coefficients,) = table.parameters()
     assert coefficients.shape == (2, 5)
     with torch.no_grad():
@@ -89,8 +89,8 @@ def test_rows_are_mixtures_of_the_given_ones_and_at_first_their_mean():
 
 def test_mixtures_take_the_sizes_of_a_state_dict_that_is_to_be_loaded():
     saved, fresh = nn.Sequential(nn.Embedding(2, 4)), nn.Sequential(nn.Embedding(2, 4))
-    train_mixtures(saved[0], torch.randn(5, 4))
-    train_mixtures(fresh[0], torch.zeros(1, 4))
+    train_mixtures(saved[0], torch.randn(5, 4), torch.rand(2, 5))
+    train_mixtures(fresh[0], torch.zeros(1, 4), torch.ones(2, 1))
     (coefficients,) = fresh.parameters()
     resize_mixtures(fresh, saved.state_dict())
     fresh.load_state_dict(saved.state_dict())

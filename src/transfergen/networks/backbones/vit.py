@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transfergen.errors import first_line
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.backbones.timm import native_state
+from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import load_weights
 
 
@@ -98,7 +99,7 @@ def build_vit(name: str, input_size: int) -> Any:
     """
     try:
         timm.get_pretrained_cfg(name, allow_unregistered=False)
-        with torch.device("meta"):
+        with shapes_only():
             net: Any = timm.create_model(name, pretrained=False, num_classes=0, img_size=input_size)
     except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(

@@ -35,21 +35,27 @@ class SingularValues(nn.Module):
 
 
 class Mixtures(nn.Module):
-    """Coefficients (N, M) -> N mixtures of M given rows: (N, D). Shahbazi 2021, arXiv:2102.06696, section 3."""
+    """Coefficients (N, M) -> N mixtures of M given rows: (N, D). Shahbazi 2021, arXiv:2102.06696, section 3.
+
+    Args:
+        rows: (M, D), which stay as they are.
+        start: the first coefficients (N, M).
+    """
 
     rows: Tensor
 
-    def __init__(self, rows: Tensor) -> None:
+    def __init__(self, rows: Tensor, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", rows)
+        self._start = start.to(rows)
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """Coefficients (N, M) -> rows (N, D)."""
         return coefficients @ self.rows
 
     def right_inverse(self, table: Tensor) -> Tensor:
-        """A table (N, D) -> the coefficients (N, M) with which each of its rows is the mean of the given ones."""
-        return self.rows.new_full((len(table), len(self.rows)), 1 / len(self.rows))
+        """The first coefficients, whatever the table (N, D) in their place holds."""
+        return self._start.clone()
 
 
 def class_tables(network: nn.Module) -> dict[str, nn.Embedding]:
@@ -74,9 +80,9 @@ def singular_values(network: nn.Module) -> list[nn.Module]:
     return [parts for _, parts in _reparametrizations(network) if isinstance(parts[0], SingularValues)]
 
 
-def train_mixtures(table: nn.Embedding, rows: Tensor) -> None:
-    """Make each row of a table (N, D) a mixture of the `rows` (M, D), at first their mean."""
-    parametrize.register_parametrization(table, "weight", Mixtures(rows.to(table.weight)))
+def train_mixtures(table: nn.Embedding, rows: Tensor, coefficients: Tensor) -> None:
+    """Make each row of a table (N, D) a mixture of the `rows` (M, D), at first with the `coefficients` (N, M)."""
+    parametrize.register_parametrization(table, "weight", Mixtures(rows.to(table.weight), coefficients))
 
 
 def resize_mixtures(network: nn.Module, state: Mapping[str, Tensor]) -> None:

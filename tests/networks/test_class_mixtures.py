@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from transfergen.sampling.class_mixtures import to_labels, to_weights
+from transfergen.networks.class_mixtures import to_labels, to_weights
 
 
 def test_weights_of_a_mixture_are_divided_by_their_sum_and_a_class_beside_it_has_all_of_its_own():

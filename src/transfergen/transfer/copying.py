@@ -1,0 +1,94 @@
+"""Weights of one network as the start of another: equal tensors as they are, embeddings of classes by choice."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from transfergen.errors import counted
+from transfergen.networks.class_mixtures import Label
+from transfergen.networks.layers.reparametrization import class_tables
+from transfergen.transfer.generator_weights import start_weights
+
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Tensor]
+
+
+def copy_weights(
+    state: Mapping[str, Tensor],
+    network: nn.Module,
+    source: str,
+    left_out: Collection[str] = (),
+    classes: Sequence[Label] = (),
+) -> list[str]:
+    """Copy tensors to those of the network that have the same name and shape; the others keep their values.
+
+    An embedding of classes starts from the chosen classes, see `start_weights`. If none are chosen, and it has another
+    number of rows than the source's, each row becomes the mean of the source's.
+
+    Args:
+        state: the source's tensors by name.
+        network: gets them.
+        source: the source in messages, as SETTING=VALUE.
+        left_out: names of tensors that the source need not hold: both networks read them from the same file.
+        classes: of the source, that ours start from.
+
+    Returns:
+        A line for each tensor that was not copied as it is. They are logged, too.
+
+    Raises:
+        ValueError: no tensor fits, or one holds NaN or infinity.
+    """
+    ours = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
+    embeddings = table_names(network)
+    copied: dict[str, Tensor] = {}
+    report = []
+    for name, tensor in ours.items():
+        theirs = state.get(name)
+        if theirs is None and name in left_out:
+            continue
+        if theirs is None:
+            report.append(f"{name} {_shape(tensor)}: not in the source, keeps its fresh values")
+        elif name in embeddings and theirs.shape[1:] == tensor.shape[1:] and (classes or len(theirs) != len(tensor)):
+            copied[name] = start_weights(classes, len(tensor), len(theirs)).to(theirs) @ theirs
+            start = f"start from {classes}" if classes else "all start from their mean"
+            there = counted(len(theirs), "class", "classes")
+            report.append(f"{name}: {there} in the source, {len(tensor)} here: {start}")
+        elif theirs.shape == tensor.shape:
+            copied[name] = theirs
+        else:
+            report.append(f"{name}: {_shape(theirs)} in the source, {_shape(tensor)} here: keeps its fresh values")
+    report += [f"{name} {_shape(tensor)}: in the source only" for name, tensor in state.items() if name not in ours]
+    _check_copied(copied, state, ours, source)
+    network.load_state_dict(copied, strict=False)
+    if report:
+        log.warning("\n  ".join([f"{source}: copied {len(copied)} of {len(ours)} tensors", *report]))
+    return report
+
+
+def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str) -> None:
+    """Check that something of the source fits and that it is finite."""
+    damaged = [name for name, tensor in copied.items() if not torch.isfinite(tensor).all()]
+    if damaged:
+        raise ValueError(f"{source}: damaged: {damaged[0]} holds NaN or infinity")
+    if not any(tensor.ndim for tensor in copied.values()):  # scalars, such as counters of batches, always fit
+        found, expected = (
+            min((f"{name} {_shape(tensor)}" for name, tensor in tensors.items() if tensor.ndim > 1), default="nothing")
+            for tensors in (theirs, ours)
+        )
+        raise ValueError(
+            f"{source}: none of its tensors fits: it has {found}, expected {expected}; set the networks "
+            "and data.resolution that it was trained with, or init_from.keys for another project's names"
+        )
+
+
+def table_names(network: nn.Module) -> set[str]:
+    """Names of the tensors that hold embeddings of classes, with and without spectral normalisation."""
+    suffixes = "weight", "parametrizations.weight.original"
+    return {f"{table}.{suffix}" for table in class_tables(network) for suffix in suffixes}
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
