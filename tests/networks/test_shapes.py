@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from transfergen.networks.generators.biggan_deep import BigGANDeep
 from transfergen.networks.generators.dcgan import DCGAN
@@ -17,9 +18,15 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_a_network_of_shapes_alone_has_those_of_the_network(name):
+def test_a_network_without_values_has_the_shapes_and_types_of_the_network(name):
     with shapes_only():
         bare = GENERATORS[name]().state_dict()
     assert {tensor.device.type for tensor in bare.values()} == {"meta"}
     real = GENERATORS[name]().state_dict()
     assert {key: (t.shape, t.dtype) for key, t in bare.items()} == {key: (t.shape, t.dtype) for key, t in real.items()}
+
+
+def test_quotients_have_the_shape_and_the_type_that_they_should():
+    with shapes_only():
+        assert (torch.empty(()) / torch.empty(3)).shape == (3,)
+        assert (torch.empty(3, dtype=torch.int64) / 2).dtype == torch.float32
