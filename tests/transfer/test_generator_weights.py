@@ -13,7 +13,7 @@ from transfergen.networks.generators.resnet import ResNet
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
 from transfergen.runs.artefacts import LAST_CHECKPOINT
 from transfergen.runs.generator_files import load_generator, save_generator
-from transfergen.transfer.generator_weights import mix_classes, release_blocks, select_weights, start_weights
+from transfergen.transfer.generator_weights import mix_classes, release_blocks, select_weights
 
 SMALL = {"resolution": 64, "z_dim": 12, "width": 4}
 BIGGAN = SMALL | {"num_classes": 3, "class_dim": 6, "hierarchical": True, "attention": 16, "spectral_norm": True}
@@ -138,18 +138,6 @@ def test_classes_are_mixtures_of_the_sources_and_another_source_is_refused():
         mix_classes(ResNet(**BIGGAN), ResNet(**BIGGAN | {"class_dim": 5}).state_dict())
     with pytest.raises(ValueError, match=mixed + "this generator has no classes"):
         mix_classes(DCGAN(**SMALL), source.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("chosen", "words"),
-    [
-        ([3], "this generator has 3 classes, counted from 0"),
-        ([0, 1, 2], "give one for all, or one for each of the 2 new classes"),
-    ],
-)
-def test_classes_to_start_from_that_do_not_fit_are_refused(chosen, words):
-    with pytest.raises(ValueError, match=rf"^init_from\.classes={re.escape(str(chosen))}: {words}"):
-        start_weights(chosen, 2, 3)
 
 
 BIGGAN_RUN = [*ANY_MODEL, *SMALL_MODELS["biggan"], "data.classes=[0,1,2]", "optimizer.d_steps=1"]

@@ -13,7 +13,6 @@ from torch import nn
 from transfergen.config import CONF_DIR
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
-from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
@@ -21,7 +20,6 @@ from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.runs.generator_files import load_pretrained, save_generator, unseen_settings
-from transfergen.transfer.copying import copy_weights
 from transfergen.transfer.initialisation import initialise, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -226,38 +224,15 @@ def test_weights_of_the_public_dcgan_make_the_same_images_and_logits_here(tmp_pa
     torch.testing.assert_close(discriminator(images).sigmoid(), probability)
 
 
-def test_differences_are_reported_and_new_classes_start_from_the_mean_of_the_old(caplog):
-    old = ResNetDiscriminator(resolution=32, width=4, num_classes=3)
-    new = ResNetDiscriminator(resolution=32, width=4, num_classes=5)
-    fresh = new.embedding.weight.clone()
-    report = copy_weights({**old.state_dict(), "extra": torch.zeros(2)}, new, "init_from.discriminator=x")
-    assert any(re.match(r"embedding\S+: 3 classes in the source, 5 here", line) for line in report)
-    assert "extra (2,): in the source only" in report
-    original = new.embedding.parametrizations.weight.original
-    expected = old.embedding.parametrizations.weight.original.mean(dim=0)
-    torch.testing.assert_close(original, expected.expand_as(original))
-    assert not torch.equal(new.embedding.weight, fresh)
-    message = caplog.records[-1].getMessage()
-    assert message.startswith("init_from.discriminator=x: ")
-    assert all(line in message for line in report)
-
-
-def test_layers_of_another_shape_keep_their_values():
-    old, new = ResNet(resolution=32, z_dim=8, width=4), ResNet(resolution=32, z_dim=16, width=4)
-    linear = new.linear.weight.clone()
-    report = copy_weights(old.state_dict(), new, "init_from.generator=x")
-    shapes = f"{tuple(old.linear.weight.shape)} in the source, {tuple(linear.shape)} here"
-    assert report == [f"linear.weight: {shapes}: keeps its fresh values"]
-    assert torch.equal(new.linear.weight, linear)
-    assert torch.equal(new.to_rgb[-2].weight, old.to_rgb[-2].weight)
-
-
 def test_classes_to_start_from_need_a_source_that_has_some(tmp_path):
     save_file(DCGAN(**SMALL_DCGAN).state_dict(), tmp_path / "g.safetensors")
     with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: .*set init_from\.generator$"):
         initialise(DCGAN(**SMALL_DCGAN), None, init_from() | {"classes": [0]})
+    chosen = init_from(str(tmp_path / "g.safetensors")) | {"classes": [0]}
+    with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: this generator has no classes; leave it out"):
+        initialise(DCGAN(**SMALL_DCGAN), None, chosen)
     with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: init_from\.generator=.* has no classes; leave"):
-        initialise(DCGAN(**SMALL_DCGAN), None, init_from(str(tmp_path / "g.safetensors")) | {"classes": [0]})
+        initialise(ResNet(resolution=32, z_dim=8, width=4, num_classes=2), None, chosen)
 
 
 def test_weights_of_which_no_tensor_fits_are_refused_with_what_was_found_and_expected(tmp_path):

@@ -1,4 +1,4 @@
-"""Weights of one network as the start of another: equal tensors as they are, embeddings of classes by choice."""
+"""Copies the weights of one network to another: equal tensors as they are, embeddings of classes as mixtures."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from transfergen.errors import counted
-from transfergen.networks.class_mixtures import Label
+from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.layers.reparametrization import class_tables
-from transfergen.transfer.generator_weights import start_weights
 
 log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
+"""Tensors by name."""
 
 
 def copy_weights(
-    state: Mapping[str, Tensor],
+    state: Tensors,
     network: nn.Module,
     source: str,
     left_out: Collection[str] = (),
@@ -25,21 +25,21 @@ def copy_weights(
 ) -> list[str]:
     """Copy tensors to those of the network that have the same name and shape; the others keep their values.
 
-    An embedding of classes starts from the chosen classes, see `start_weights`. If none are chosen, and it has another
-    number of rows than the source's, each row becomes the mean of the source's.
+    An embedding of classes starts from the chosen classes. If none are chosen, and it has another number of rows than
+    the source's, each row becomes the mean of the source's.
 
     Args:
         state: the source's tensors by name.
         network: gets them.
         source: the source in messages, as SETTING=VALUE.
         left_out: names of tensors that the source need not hold: both networks read them from the same file.
-        classes: of the source, that ours start from.
+        classes: those of the source that the network's start from, see `start_weights`.
 
     Returns:
         A line for each tensor that was not copied as it is. They are logged, too.
 
     Raises:
-        ValueError: no tensor fits, or one holds NaN or infinity.
+        ValueError: no tensor fits, one holds NaN or infinity, or the `classes` do not fit.
     """
     ours = {name: tensor for name, tensor in network.state_dict().items() if isinstance(tensor, Tensor)}
     embeddings = table_names(network)
@@ -68,8 +68,31 @@ def copy_weights(
     return report
 
 
+def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
+    """The part of each of a source's classes in each new class at first: weights (`ours`, `theirs`), rows of sum 1.
+
+    Args:
+        classes: a class of the source, or a mixture as in `{3: 0.7, 5: 0.3}`, for each new class, or one for all of
+            them; empty: the mean of all.
+        ours: number of new classes.
+        theirs: number of the source's classes.
+
+    Raises:
+        ValueError: the source has no such class, or there is neither one nor as many as new classes.
+    """
+    if not classes:
+        return torch.full((ours, theirs), 1 / theirs)
+    try:
+        weights = to_weights(to_labels(classes, theirs), theirs)
+    except ValueError as error:
+        raise ValueError(f"init_from.{error}") from error
+    if len(weights) not in (1, ours):
+        raise ValueError(f"init_from.classes={[*classes]}: give one for all, or one for each of the {ours} new classes")
+    return weights.expand(ours, -1)
+
+
 def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str) -> None:
-    """Check that something of the source fits and that it is finite."""
+    """Refuse a source of which no tensor fits, or one that fits is not finite."""
     damaged = [name for name, tensor in copied.items() if not torch.isfinite(tensor).all()]
     if damaged:
         raise ValueError(f"{source}: damaged: {damaged[0]} holds NaN or infinity")

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from transfergen.errors import counted
-from transfergen.networks.class_mixtures import Label, to_labels, to_weights
+from transfergen.networks.class_mixtures import Label
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.conditional_norm import ConditionalBatchNorm2d
 from transfergen.networks.layers.reparametrization import (
@@ -16,6 +15,7 @@ from transfergen.networks.layers.reparametrization import (
     train_mixtures,
     train_singular_values,
 )
+from transfergen.transfer.copying import start_weights
 
 Selection = Literal["all", "norms", "singular_values", "last_k", "gradual"]
 
@@ -58,39 +58,16 @@ def release_blocks(generator: Generator, blocks: int) -> None:
         _train_only(generator, "gradual", [*_norms(generator), *_last_blocks(generator, blocks)])
 
 
-def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
-    """How much of each of a source's classes is in each new class at first: weights (`ours`, `theirs`), rows of sum 1.
-
-    Args:
-        classes: for each new class, or once for all, a class of the source or a mixture, as in `{3: 0.7, 5: 0.3}`;
-            none: the mean of all.
-        ours: number of new classes.
-        theirs: number of the source's.
-
-    Raises:
-        ValueError: there is no such class, or there are more or fewer than new ones.
-    """
-    if not classes:
-        return torch.full((ours, theirs), 1 / theirs)
-    try:
-        weights = to_weights(to_labels(classes, theirs), theirs)
-    except ValueError as error:
-        raise ValueError(f"init_from.{error}") from error
-    if len(weights) not in (1, ours):
-        raise ValueError(f"init_from.classes={[*classes]}: give one for all, or one for each of the {ours} new classes")
-    return weights.expand(ours, -1)
-
-
 def mix_classes(generator: Generator, source: Mapping[str, Tensor] | None, classes: Sequence[Label] = ()) -> None:
     """Make each class of the generator a learnt mixture of a source's classes.
 
     Args:
         generator: its embeddings of classes are replaced.
         source: the source's tensors by name; None where a checkpoint follows, which has them.
-        classes: of the source, that ours start from, see `start_weights`.
+        classes: those of the source that new ones start from, see `start_weights`.
 
     Raises:
-        ValueError: the generator or the source has no classes.
+        ValueError: the generator or the source has no classes, or the `classes` do not fit.
     """
     tables = class_tables(generator)
     for name, table in tables.items():

@@ -46,7 +46,7 @@ def initialise(
         discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
             rules that rename their tensors; in `layout` the project that has published them, or None; and in `classes`
-            the classes of the source that ours start from, see `start_weights`.
+            those classes of the source that new ones start from, see `start_weights`.
         settings: the generator's class and arguments. Arguments in which its source differs, although all tensors
             have the same shapes, are logged. None: they are not compared.
         mixture: whether the generator's classes become mixtures of the source's, see `mix_classes`.
@@ -78,10 +78,12 @@ def initialise(
             )
         state = rename(state, init_from["keys"], setting)
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
-        if classes and network is generator and not table_names(network) & state.keys():
-            raise ValueError(f"init_from.classes={classes}: {setting}={path} has no classes; leave it out")
+        if classes and network is generator and not (tables := table_names(network)) & state.keys():
+            without = f"{setting}={path}" if tables else "this generator"
+            raise ValueError(f"init_from.classes={classes}: {without} has no classes; leave it out")
         copy_weights(state, network, f"{setting}={path}", left_out, classes)
-        if network is generator and config and settings and public_source(name, init_from) is None:
+        tells_all = public_source(name, init_from) is None  # other projects' files tell only some of the settings
+        if network is generator and config and settings and tells_all:
             _log_unseen_settings(config, settings, f"{setting}={path}")
         if mixture and network is generator:
             mix_classes(generator, state, classes)
