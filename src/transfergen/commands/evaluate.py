@@ -140,12 +140,12 @@ def _earlier(out: Path, result: dict[str, Any]) -> dict[str, list[dict[str, Any]
 
 def _settings(result: dict[str, Any]) -> list[Any]:
     """The settings that two results must share to be comparable."""
-    ours = ("generator", "checkpoint", "fake", "real", "fit", "resolution", "aspect", "channels")
+    ours = ("sha256", "checkpoint", "fake", "real", "fit", "resolution", "aspect", "channels")
     metric = result["metrics"][0]
     theirs = ("extractor", "generated", "real", "split", "seed")
     return [*(result.get(key) for key in ours), *(metric[key] for key in theirs)]
 
 
 def _outdated(result: dict[str, Any], new: dict[str, Any]) -> bool:
-    same = "checkpoint" in new and all(result.get(key) == new.get(key) for key in ("checkpoint", "generator"))
+    same = "checkpoint" in new and all(result.get(key) == new.get(key) for key in ("checkpoint", "sha256"))
     return same and result["images_seen"] != new["images_seen"]

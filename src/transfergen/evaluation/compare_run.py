@@ -1,4 +1,4 @@
-"""Compares samples of a run's generator with the run's data."""
+"""Compares samples of a generator with its run's data, or with other pictures."""
 
 import json
 import logging
@@ -34,20 +34,22 @@ _Reals = tuple[ImageSet, ImageSet, dict[str, Any]]
 def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, track: Track) -> Comparison:
     """Compare samples of the generator of `config.run` with a split of its data, or with what `config.real` names.
 
-    A generator that `load_pretrained` finds without the config of its training has no data to be compared with.
+    Without the config of its training, a generator that `load_pretrained` takes can be compared with the latter only.
 
     Raises:
         ValueError: the run, its files, its data or what `config.real` names cannot be read.
     """
     run_dir = Path(config.run).expanduser()
-    generator, metadata, folder = load_pretrained(choose_generator(str(config.run), config.checkpoint))
-    generator = generator.to(device)
+    source = choose_generator(str(config.run), config.checkpoint)
     has_config = (run_dir / artefacts.CONFIG).is_file()
-    how: dict[str, Any] = {"device": device, "track": track}
-    if config.real is None and not has_config:
+    if config.real is None and not has_config:  # before a generator is downloaded
         raise ValueError(
-            f"run={config.run}: no {artefacts.CONFIG} in it, which says where its data are; add real=FOLDER"
+            f"run={config.run}: no folder of a run, whose {artefacts.CONFIG} says where its data are; give one, or add "
+            "real=FOLDER"
         )
+    generator, metadata, folder = load_pretrained(source)
+    generator = generator.to(device)
+    how: dict[str, Any] = {"device": device, "track": track}
     if config.real is None:
         saved, (real, references, facts) = _of_the_run(run_dir, config, extractor, generator, **how)
     else:
@@ -77,7 +79,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     for how_chosen in choice.values():
         log.warning(f"checkpoint=best was chosen by {how_chosen}; numbers on the same images are a little too good")
     about = {"run": str(run_dir), "checkpoint": config.checkpoint, "images_seen": metadata["images_seen"]}
-    about |= {} if has_config else {"generator": metadata["sha256"]}
+    about |= {} if has_config else {"sha256": metadata["sha256"]}
     return Comparison(
         subject=about | facts | choice,
         extractor=extractor,
@@ -92,7 +94,11 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
 
 
 def _warn_of_shared_weights(extractor: Extractor, saved: DictConfig, run: str) -> str | None:
-    """The pretrained weights that an extractor and a training share, by the training's config, which may be empty."""
+    """Warn if an extractor and a training share pretrained weights, or if an empty config `saved` does not tell.
+
+    Returns:
+        The weights that they share; None if there are none, or if it is not known.
+    """
     shared = shared_weights(extractor, OmegaConf.to_container(saved))  # type: ignore[arg-type]
     if shared is not None:
         log.warning(shared_weights_warning(extractor, shared))
