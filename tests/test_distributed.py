@@ -65,7 +65,7 @@ def epoch(run_dir, config):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """What `trained` gives on each of two ranks, and the folder of their runs."""
+    """The results of `trained` on each of two ranks, and the folder of their runs."""
     folder = tmp_path_factory.mktemp("ranks")
     one_epoch = ["trainer.max_epochs=1", "trainer.devices=2"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -78,7 +78,7 @@ def both(tmp_path_factory):
 
 @pytest.fixture(params=OPTIONS)
 def ranks(request, both):
-    """What `trained` gives of one config on each of two ranks, and the run directory."""
+    """The results of one config on each of two ranks, and the run directory."""
     found, folder = both
     return [rank[request.param] for rank in found], folder / request.param / "run"
 

@@ -23,16 +23,16 @@ TABLES = {
         *("frechet_distance", "precision", "recall"),
     ),
 }
-"""By page and first words of a table: what its columns hold; "" if it is no figure."""
+"""For each table, by its page and first words: the measure in each column; "" for a column that is not compared."""
 CURVES = {
     ("docs/public-generators.md", "| pictures | | 1,008"): "public_generator",
     ("docs/transfer.md", "| | 1,008"): "fine_tuning",
 }
-"""Tables of `kernel distance (recall)`, with the number of images in the titles, and the benchmark they are from."""
+"""Tables whose cells are `kernel distance (recall)` and whose titles are numbers of images, with their benchmark."""
 
 
 def points(benchmark):
-    """Every measurement: its figures by name, distances of kernels times 1000."""
+    """Every measurement of a benchmark: its figures by name, kernel distances times 1000."""
     for result in json.loads((RESULTS / f"{benchmark}.json").read_text()):
         of_run = {key: result[key] for key in ("training_images", "seed")}
         for values in zip(*result["points"].values(), strict=True):
@@ -42,7 +42,7 @@ def points(benchmark):
 
 
 def rows(page, start):
-    """The rows of the table that starts so, as lists of cells, with the titles first and without the line below."""
+    """The rows of a table as lists of cells, the titles first. `start` is the beginning of its first line."""
     lines = (ROOT / page).read_text().splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith(start))
     table = lines[first : lines.index("", first)]
@@ -50,7 +50,7 @@ def rows(page, start):
 
 
 def says(text, value, name):
-    """Whether a number on a page is this value, rounded. Numbers of images may be rounded to a hundredth."""
+    """Whether a number on a page is this value, rounded. Numbers of images may be off by a hundredth."""
     digits = text.replace(",", "")
     slack = 0.01 * value if name == "images" else 0.5 * 10.0 ** -len(digits.partition(".")[2])
     return abs(float(digits) - value) <= slack + 1e-9

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 """Damaged pictures and groups of duplicates that are printed by name; format=json prints all."""
 PRESETS = {"few_shot": (50, 1_000), "small": (1_000, 20_000), "large": (20_000, sys.maxsize)}
-"""The fewest and the most pictures that an experiment is for."""
+"""For each experiment for pictures of one's own: the fewest and the most that it is for."""
 
 
 def check(config: DictConfig) -> None:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def preset_warnings(experiment: str, pictures: int) -> list[str]:
-    """A line if an experiment is for more than twice, or less than half, as many pictures; see `PRESETS`."""
+    """A line if these are less than half of the fewest pictures in `PRESETS`, or more than twice the most; or none."""
     fewest, most = PRESETS.get(experiment, (0, sys.maxsize))
     if fewest <= 2 * pictures and pictures <= 2 * most:
         return []

@@ -21,7 +21,7 @@ STEPS = 3
 KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
 """Settings that ask for another output than single images: a tuple for each kind of output."""
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar"}
-"""Suffixes of archives, of which .zip is written."""
+"""Suffixes of archives. Of these only .zip can be written."""
 SETTINGS = "generate.json"
 """File beside the images with the settings that they were made with; an archive has them as its comment."""
 
@@ -51,9 +51,8 @@ def generate(config: DictConfig) -> None:
     source = choose_generator(str(config.run), config.checkpoint)
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
-    to_labels(
-        _options(config)["classes"], generators[0].num_classes
-    )  # refuses those that it does not have, before any work
+    # classes that the generator does not have are refused before any work
+    to_labels(_options(config)["classes"], generators[0].num_classes)
     if config.invert is not None:
         _invert(generators[0], config, out)
     elif config.interpolate:

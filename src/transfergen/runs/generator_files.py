@@ -99,14 +99,14 @@ def locate(given: str | Path, override: str) -> Path:
 
 
 def choose_generator(run: str, checkpoint: str) -> str | Path:
-    """What `load_pretrained` loads for the settings `run` and `checkpoint`, which is last or best.
+    """The argument of `load_pretrained` for the settings `run` and `checkpoint`, which is last or best.
 
     Raises:
-        ValueError: the best is asked for, and `run` is no folder of a run or has none.
+        ValueError: the best is asked for, and `run` is no folder of a run, or has none.
     """
-    folder = Path(run).expanduser()
     if checkpoint == "last":
         return run
+    folder = Path(run).expanduser()
     if not folder.is_dir():
         raise ValueError(f"checkpoint=best: run={run} is no folder of a run; leave checkpoint= out")
     if not (folder / BEST).is_dir():
@@ -200,7 +200,8 @@ def unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[
     if theirs["_target_"] != ours["_target_"]:
         return {}
     defaults = {name: each.default for name, each in signature(get_target(theirs["_target_"])).parameters.items()}
-    theirs = json.loads(json.dumps(defaults, default=str)) | dict(theirs)  # tuples become lists, as a config has them
+    defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    theirs = defaults | dict(theirs)
     differing = {name: theirs[name] for name in ours if name in theirs and theirs[name] != ours[name]}
     expected, unseen = shapes(ours) if differing else {}, {}
     for name, value in differing.items():
