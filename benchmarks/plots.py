@@ -52,17 +52,22 @@ def plot_minutes(panels: Mapping[str, Mapping[str, Result]], file: Path) -> None
         panels: by the title of each, its lines; those of one name have one colour.
         file: of the plot.
     """
-    figure = Figure(figsize=(4.5 * len(panels) + 3.5, 4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.5 * rows + 1), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for spare in axes[len(panels) :]:
+        spare.set_axis_off()
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for name, result in lines.items():
+    for axis, (title, results) in zip(axes[: len(panels)], panels.items(), strict=True):
+        for name, result in results.items():
             minutes, distances = ([x / by for x in result["points"][key]] for key, by in SCALES.items())
             axis.plot(minutes, distances, color=f"C{names.index(name)}", label=name)
         axis.set(yscale="log", xlabel="minutes", ylabel="kernel distance, x1000", title=title, xlim=0)
         axis.yaxis.set_major_formatter("{x:g}")
-    lines = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines, loc="outside right center", frameon=False)
+        axis.yaxis.set_minor_formatter("")
+    named = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(file, dpi=100)
 
 

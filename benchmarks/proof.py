@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import Result, markdown
+from judgement import Point
 from plots import plot_minutes
-from quality import Point, best, first_as_good
+from points import best, duration, first_as_good
 
 NOT_RUN = "*These rows have not been run yet.*"
 Seeds = dict[int, Result]
@@ -34,20 +35,23 @@ class Proof:
     def __call__(self, results: Sequence[Result]) -> str:
         """A table for each machine and resolution at which the opponent ran, in Markdown, or a line that it did not.
 
-        All figures are means over the seeds that row and opponent have in common.
+        There is a group of rows for each number of training images and of minutes that the opponent ran with. A longer
+        run counts with its first minutes. All figures are means over the seeds that row and opponent have in common.
         """
         opponents, texts = self.rows[self.opponent], list[str]()
         for place in sorted({(r["machine"], r["resolution"]) for r in results if r["model"] in opponents}):
             here = [r for r in results if (r["machine"], r["resolution"]) == place]
-            sizes = sorted({r["training_images"] for r in here if r["model"] in opponents}, reverse=True)
-            groups = {size: self._choose([r for r in here if r["training_images"] == size]) for size in sizes}
-            cells = [[f"{size:,}", *cells] for size, chosen in groups.items() for cells in self._cells(chosen)]
+            groups = self._groups(here)
+            cells = [[f"{n:,}", str(m), *cells] for (n, m), chosen in groups.items() for cells in self._cells(chosen)]
             texts += [f"{place[0]}, {place[1]}x{place[1]} pixels:", markdown(cells, TITLES)]
-            texts += [f"With {size:,} training images, {' '.join(self._sentences(groups[size]))}" for size in sizes]
+            texts += [
+                f"With {images:,} training images and {minutes} minutes, {' '.join(self._sentences(chosen))}"
+                for (images, minutes), chosen in groups.items()
+            ]
         return "\n\n".join(texts) or NOT_RUN
 
     def plot(self, results: Sequence[Result], file: Path) -> None:
-        """Plot kernel distance over minutes, a panel for each number of training images and a line for each row.
+        """Plot kernel distance over minutes: a panel for each number of training images and minutes, a line for a row.
 
         Each line is the first seed of the variant that the table shows. Of several machines and resolutions, those of
         the opponent's last result are shown.
@@ -56,11 +60,25 @@ class Proof:
         if not ran:
             return
         here = [r for r in results if all(r[key] == ran[-1][key] for key in ("machine", "resolution"))]
-        sizes = sorted({r["training_images"] for r in here if r in ran}, reverse=True)
-        groups = {f"{n:,} training images": self._choose([r for r in here if r["training_images"] == n]) for n in sizes}
-        plot_minutes(
-            {t: {row.replace("`", ""): v[min(v)] for row, v in rows.items()} for t, rows in groups.items()}, file
-        )
+        panels = {
+            f"{images:,} training images, {minutes} min": {
+                row.replace("`", ""): seeds[min(seeds)] for row, seeds in chosen.items()
+            }
+            for (images, minutes), chosen in self._groups(here).items()
+        }
+        plot_minutes(panels, file)
+
+    def _groups(self, results: Sequence[Result]) -> dict[tuple[int, int], dict[str, Seeds]]:
+        """The chosen variants by number of training images, the most first, and by minutes."""
+        opponents = [r for r in results if r["model"] in self.rows[self.opponent]]
+        groups = sorted({(-r["training_images"], _minutes(r)) for r in opponents})
+        longest_first = sorted(results, key=duration, reverse=True)  # of two runs, the shorter one that is enough stays
+        return {
+            (-size, minutes): self._choose(
+                [_first(r, minutes) for r in longest_first if r["training_images"] == -size and _minutes(r) >= minutes]
+            )
+            for size, minutes in groups
+        }
 
     def _choose(self, results: Sequence[Result]) -> dict[str, Seeds]:
         """The closest variant of each row that ran, with the seeds that the opponent has, too."""
@@ -90,7 +108,7 @@ class Proof:
     def _sentences(self, chosen: Mapping[str, Seeds]) -> Iterator[str]:
         opponents = chosen[self.opponent].values()
         at_best = statistics.fmean(best(r)["seconds"] / 60 for r in opponents)
-        in_all = statistics.fmean(r["points"]["seconds"][-1] / 60 for r in opponents)
+        in_all = statistics.fmean(duration(r) / 60 for r in opponents)
         yield f"the opponent is at its best after {at_best:.1f} of {in_all:.1f} minutes."
         parts = [chosen.get(row, {}) for row in (self.plain, self.opponent, self.full)]
         seeds = set.intersection(*map(set, parts))
@@ -112,10 +130,20 @@ MEASURES = ("frechet_distance", "recall", "high_frequency_ratio")
 """Measures that the oldest results do not all have."""
 GOALS = ("kernel_distance",), ("frechet_distance",), ("kernel_distance", "frechet_distance", "recall")
 TITLES = [
-    *("training images", "discriminator", "variant", "seeds", "kernel distance, x1000", "Fréchet", "recall"),
-    *("high frequencies, of reals'", "as close as the opponent at its best: images", "minutes"),
+    *("training images", "minutes", "discriminator", "variant", "seeds", "kernel distance, x1000", "Fréchet", "recall"),
+    *("high frequencies, of reals'", "as close as the opponent at its best: images", "after minutes"),
     *("part of its time: kernel distance", "Fréchet distance", "both and recall"),
 ]
+
+
+def _minutes(result: Result) -> int:
+    return round(duration(result) / 60)
+
+
+def _first(result: Result, minutes: int) -> Result:
+    """The result without the points that come later than these minutes."""
+    count = sum(seconds < 60 * minutes + 30 for seconds in result["points"]["seconds"])
+    return result | {"points": {key: values[:count] for key, values in result["points"].items()}}
 
 
 def _closest(variants: Iterable[Seeds]) -> Seeds:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from harness import KEPT, Result, Results, command, fill, markdown, positive, processor
-from judgement import Point, Unit, judged_training
+from judgement import Unit, judged_training
 from plots import plot_distances, plot_precision_recall
+from points import best, duration, first_as_good
 
 Variants = dict[str, list[str]]
 """Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
@@ -123,6 +124,8 @@ def judged_run(
     """
     model, overrides = " ".join([model, *args.also]), [*overrides, *args.also]
     name = f"{model}, {args.training_images or 'all'} pictures, {args.resolution} px, seed {seed}"
+    moments, unit = _moments(args)
+    name += f", {moments[-1] / 60:g} min" if unit == "seconds" else ""
     name += ", trial" if args.trial else ""
     if results.file(name).exists():
         print(f"{name}: done already")
@@ -131,7 +134,7 @@ def judged_run(
     given = [*common_overrides(args, seed), *(o.format(**names) for o in overrides)]
     result = {"name": name, "machine": processor(args.trainer), "threads": torch.get_num_threads(), "model": model}
     result |= {"overrides": " ".join(overrides), "resolution": args.resolution, "seed": seed}
-    results.add(result | judged_training(given, *_moments(args), results.file(name, ".jpg")))
+    results.add(result | judged_training(given, moments, unit, results.file(name, ".jpg")))
 
 
 def common_overrides(args: argparse.Namespace, seed: int) -> list[str]:
@@ -148,16 +151,6 @@ def _moments(args: argparse.Namespace) -> tuple[list[float], Unit]:
     if len(values) > 1:
         return sorted(values), units[0]
     return [values[0] * (i + 1) / args.points for i in range(args.points)], units[0]
-
-
-def best(result: Result, distance: str = "kernel_distance") -> Point:
-    """The point of the least distance."""
-    distances = result["points"][distance]
-    return _point(result, distances.index(min(distances)))
-
-
-def _point(result: Result, index: int) -> Point:
-    return {key: values[index] for key, values in result["points"].items()}
 
 
 def table(results: Sequence[Result]) -> str:
@@ -196,8 +189,11 @@ def ratios(results: Sequence[Result], rival: str) -> str:
     """How soon each model is as good as the rival at its best, in Markdown.
 
     Ratios are of seconds and of images seen, until the kernel distance is as low, and until the recall is as high,
-    too. They are means over the seeds that both ran on the same machine, pictures and resolution.
+    too. They are means over the seeds that both ran on the same machine, pictures and resolution, each in its longest
+    run. A model that ran for less long than the rival may come as close only later: it counts as `never`.
     """
+    shortest_first = sorted(results, key=duration)
+    results = list({(r["model"], *_conditions(r)): r for r in shortest_first}.values())
     rivals = {_conditions(r): best(r) for r in results if r["model"] == rival}
     goals = ("kernel_distance",), ("kernel_distance", "recall")
     by_model: dict[tuple[Any, ...], list[list[float]]] = {}
@@ -219,17 +215,13 @@ def _conditions(result: Result) -> tuple[Any, ...]:
     return tuple(result[key] for key in ("training_images", "resolution", "seed", "machine"))
 
 
-def first_as_good(result: Result, goal: Point) -> Point:
-    """The first point whose distances are no larger and whose recall is no lower; infinitely late if there is none."""
-    points = (_point(result, i) for i in range(len(result["points"]["seconds"])))
-    signs = {key: -1 if key == "recall" else 1 for key in goal}
-    reached = (p for p in points if all(sign * p[key] <= sign * goal[key] for key, sign in signs.items()))
-    return next(reached, {"seconds": float("inf"), "images": float("inf")})
-
-
 def keep_grids(results: Results, everything: Sequence[Result], models: Iterable[str]) -> None:
-    """Copy the last samples of each model and number of pictures, of the first seed, to the repository's folder."""
-    for r in sorted(everything, key=lambda r: -r["seed"]):  # the last one stays
+    """Copy the last samples of each model and number of pictures to the repository's folder.
+
+    They are of the first seed and its longest run; if that is not in the results' folder, they stay as they are.
+    """
+    ordered = sorted(everything, key=lambda r: (-r["seed"], duration(r)))
+    for r in {(r["model"], r["training_images"]): r for r in ordered}.values():
         grid = results.file(r["name"], ".jpg")
         if grid.exists() and r["model"] in models:
             pictures = "" if ", all pictures," in r["name"] else f"-{r['training_images']}"

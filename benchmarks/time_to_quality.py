@@ -27,6 +27,7 @@ VARIANTS: Variants = {
     "dcgan_matched": MATCHED,  # the recipe's rate is 1e-3
     "dcgan_matched_5e-4": [*MATCHED, f"{RATE}=5e-4"],
     "dcgan_matched_2e-4": [*MATCHED, f"{RATE}=2e-4"],
+    "dcgan_matched_1e-4": [*MATCHED, f"{RATE}=1e-4"],
     "cifar10": RECIPE,
     "cifar10_random": [*RECIPE, "backbone.weights=random"],
     "cifar10_random_trained": [  # heads without projections, which are meant for fixed features
@@ -51,7 +52,9 @@ RIVALS = ["dcgan", "dcgan_5e-4", "dcgan_matched", "vgg_disc_matched"]
 PROOF = Proof(
     {
         "(a) DCGAN": ["dcgan", "dcgan_5e-4", "dcgan_1e-3"],
-        "(b) DCGAN's discriminator, the recipe": ["dcgan_matched", "dcgan_matched_5e-4", "dcgan_matched_2e-4"],
+        "(b) DCGAN's discriminator, the recipe": [
+            *("dcgan_matched", "dcgan_matched_5e-4", "dcgan_matched_2e-4", "dcgan_matched_1e-4")
+        ],
         "(c) Lite0 of random weights, frozen, the recipe": ["cifar10_random"],
         "(c) Lite0 of random weights, trained, the recipe": ["cifar10_random_trained"],
         "(d) pretrained Lite0, the recipe": ["cifar10"],

@@ -157,16 +157,16 @@ def test_the_kept_results_give_the_ratios_that_the_docs_name():
 
 def test_rows_of_the_proof_are_compared_by_the_seeds_that_both_ran():
     table = proof_of(
-        a=[row("a", [0.9, 0.8])],
-        b=[row("b", [0.9, 0.9]), row("b_fast", [0.8, 0.4, 0.5]), row("b_fast", [0.8, 0.6, 0.5], seed=1)],
-        d=[row("d", [0.4, 0.1]), row("d", [0.7, 0.3], seed=1), row("d", [0.01], seed=2)],
+        a=[row("a", [0.9, 0.8, 0.9, 0.1])],
+        b=[row("b", [0.9, 0.9, 0.9]), row("b_fast", [0.8, 0.4, 0.5]), row("b_fast", [0.8, 0.6, 0.5], seed=1)],
+        d=[row("d", [0.4, 0.1, 0.1]), row("d", [0.7, 0.3, 0.3], seed=1), row("d", [0.01] * 3, seed=2)],
     )
     lines = table.splitlines()
     assert lines[0] == "here, 32x32 pixels:"
     assert lines[4:7] == [
-        "| 100 | scratch | `a` | 1 | 800.00 | 80.00 | 0.50 | 2.00 | never | never | never | never | never |",
-        "| 100 | matched | `b_fast` | 2 | 450.00 | 45.00 | 0.50 | 2.00 | 1,500 | 2.5 | 1.00 | 1.00 | 1.00 |",
-        "| 100 | trunk | `d` | 2 | 200.00 | 20.00 | 0.50 | 2.00 | 900 | 1.5 | 0.58 | 0.58 | 0.58 |",
+        "| 100 | 3 | scratch | `a` | 1 | 800.00 | 80.00 | 0.50 | 2.00 | never | never | never | never | never |",
+        "| 100 | 3 | matched | `b_fast` | 2 | 450.00 | 45.00 | 0.50 | 2.00 | 1,500 | 2.5 | 1.00 | 1.00 | 1.00 |",
+        "| 100 | 3 | trunk | `d` | 2 | 200.00 | 20.00 | 0.50 | 2.00 | 900 | 1.5 | 0.58 | 0.58 | 0.58 |",
     ]
     assert "the opponent is at its best after 2.5 of 3.0 minutes." in table
     assert (
@@ -201,9 +201,12 @@ def test_the_plot_of_the_proof_has_the_lines_of_the_table(tmp_path, monkeypatch)
     proof, drawn = import_module("proof"), {}
     draw = proof.plot_minutes
     monkeypatch.setattr(proof, "plot_minutes", lambda panels, file: drawn.update(panels) or draw(panels, file))
-    b, b_fast, d = row("b", [0.8, 0.7]), row("b_fast", [0.6]), row("d", [0.2])
+    b, b_fast, d = row("b", [0.8, 0.7]), row("b_fast", [0.6]), row("d", [0.2, 0.1])
     plan().plot([b, b_fast, d, row("d", [0.1], resolution=64)], tmp_path / "plot.png")
-    assert drawn == {"100 training images": {"matched": b_fast, "trunk": d}}
+    assert drawn == {
+        "100 training images, 1 min": {"matched": b_fast, "trunk": row("d", [0.2])},
+        "100 training images, 2 min": {"matched": b, "trunk": d},
+    }
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 

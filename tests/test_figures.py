@@ -9,7 +9,6 @@ from runs import ROOT
 RESULTS = ROOT / "benchmarks" / "results"
 TABLES = {
     ("README.md", "| discriminator | real images"): ("", "images", "kernel_distance", "frechet_distance", "recall"),
-    ("README.md", "| discriminator, with"): ("", "kernel_distance", "frechet_distance", "recall"),
     ("docs/vgg19.md", "| 64x64 | real images"): (
         *("", "images", "kernel_distance", "frechet_distance", "precision", "recall"),
         *("pixel_kernel_distance", "pixel_recall", "high_frequency_ratio"),
@@ -31,10 +30,14 @@ CURVES = {
 """Tables whose cells are `kernel distance (recall)` and whose titles are numbers of images, with their benchmark."""
 
 
+MATCHED = {"discriminator=dcgan": "dcgan_matched", "model=vgg_disc": "vgg_disc", "experiment=cifar10": "cifar10"}
+"""By what the columns of the README's second table name: the variant of the benchmark."""
+
+
 def points(benchmark):
     """Every measurement of a benchmark: its figures by name, kernel distances times 1000."""
     for result in json.loads((RESULTS / f"{benchmark}.json").read_text()):
-        of_run = {key: result[key] for key in ("training_images", "seed")}
+        of_run = {key: result[key] for key in ("training_images", "seed", "resolution", "model")}
         for values in zip(*result["points"].values(), strict=True):
             point = of_run | dict(zip(result["points"], values, strict=True))
             point["minutes"] = point["seconds"] / 60
@@ -68,6 +71,25 @@ def test_each_row_is_one_measurement(page, start):
         assert any(
             all(name in point and says(text, point[name], name) for name, text in figures.items()) for point in measured
         ), row
+
+
+def test_matched_opponents_of_the_readme_are_measurements_within_the_minutes():
+    titles, *lines = rows("README.md", "| training images | minutes")
+    measured = [point for point in points("time_to_quality") if point["resolution"] == 32]
+    for images, minutes, *cells in lines:
+        for title, cell in zip(titles[2:], cells, strict=True):
+            variant = MATCHED[re.search(r"`(.*)`", title)[1]]
+            of_variant = [
+                p
+                for p in measured
+                if re.fullmatch(variant + r"(_\de-4)?", p["model"]) and p["minutes"] < float(minutes) + 0.5
+            ]
+            figures = re.findall(r"[\d.]+", cell)
+            assert not cell or any(
+                says(images, p["training_images"], "training_images")
+                and all(map(says, figures, (p["kernel_distance"], p["recall"]), ("kernel_distance", "recall")))
+                for p in of_variant
+            ), (images, minutes, title)
 
 
 @pytest.mark.parametrize(("page", "start"), CURVES)

@@ -63,7 +63,8 @@ def few_blocks(monkeypatch):
 )
 def test_each_generator_is_exported_and_makes_the_same_images(tmp_path, few_blocks, name, format, num_classes):
     run = run_of(tmp_path, name, num_classes=num_classes)
-    code, out, err = called(main, f"run={run}", f"format={format}", f"out={tmp_path / 'out.pt2'}")
+    file = tmp_path / {"onnx": "generator.onnx", "torch_export": "generator.pt2"}[format]
+    code, out, err = called(main, f"run={run}", f"format={format}", f"out={file}")
     assert code == 0, err
     assert float(re.search(r"differs by (\S+) at most", out)[1]) <= TOLERANCE
 
@@ -109,6 +110,7 @@ def test_mistake_gets_one_line(tmp_path):
         (["format=tar", "run=x"], "choose one of onnx"),
         ([], "run=RUN_DIR"),
         (["run=/no"], "no such"),
+        (["run=x", "out=x.pt2"], "out=x.pt2: the name is for format=torch_export, and this is format=onnx"),
         (["run=builtin:cifar10", "web_runtime=x"], "web_runtime=x: is for format=web"),
         (["run=builtin:cifar10", "format=web", "web_runtime=/no"], "npm pack onnxruntime-web@"),
         (["run=builtin:cifar10", "format=web", f"web_runtime={ROOT / 'README.md'}"], "cannot be read"),

@@ -1,3 +1,4 @@
+import hashlib
 import multiprocessing
 import os
 import random
@@ -52,6 +53,20 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog
         last_good(tmp_path)
     with pytest.raises(ValueError, match=r"^init_from\.discriminator=run: .*previous\.ckpt is damaged"):
         load(tmp_path / PREVIOUS, setting="init_from.discriminator=run")
+
+
+def test_a_checkpoint_is_hashed_once_to_be_chosen_and_loaded_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    hashed, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    save(state(0), tmp_path / LAST)
+    assert load(last_good(tmp_path))["number"] == 0
+    assert hashed == [str(tmp_path / LAST)]
+    content = bytearray((tmp_path / LAST).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / LAST).write_bytes(content)
+    os.utime(tmp_path / LAST, (0, 0))  # clocks of file systems may be coarse
+    with pytest.raises(ValueError, match="is damaged"):
+        load(tmp_path / LAST)
 
 
 def test_a_damaged_checkpoint_is_not_kept_in_the_place_of_a_good_one(tmp_path):

@@ -27,6 +27,10 @@ def export(config: DictConfig) -> None:
     if config.web_runtime is not None and config.format != "web":
         raise ValueError(f"web_runtime={config.web_runtime}: is for format=web")
     out = Path(config.out or OUTPUTS[config.format]).expanduser()
+    kinds = {suffix: kind for kind, name in OUTPUTS.items() if (suffix := Path(name).suffix)}
+    kind = kinds.get(out.suffix, config.format)
+    if kind != config.format:
+        raise ValueError(f"out={out}: the name is for format={kind}, and this is format={config.format}; change one")
     if config.format == "bf16":
         artefacts.refuse_run(out)
     else:

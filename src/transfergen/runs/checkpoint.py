@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def save(state: dict[str, Any], path: Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             if path.name == LAST:
+                _sha256.cache_clear()  # the disk may have damaged the file since it was loaded
                 with suppress(ValueError):  # there is none, or it is damaged
                     verify(path)
                     _keep(path, path.with_name(PREVIOUS))
@@ -105,10 +107,17 @@ def verify(path: Path, setting: str = "resume") -> None:
     if not known:
         log.warning(f"{path} has no checksum beside it: it cannot be told whether it is damaged")
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    file = path.stat()
+    found = _sha256(path, file.st_ino, file.st_size, file.st_mtime_ns)
     if found not in known:
         raise ValueError(f"{setting}: {path} is damaged: its SHA-256 is {found}, expected {known[-1]}")
+
+
+@lru_cache(maxsize=2)
+def _sha256(path: Path, *identity: int) -> str:
+    """The digest of a file, once for each `identity`: a resumed run first chooses a checkpoint, and then loads it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def last_good(folder: Path) -> Path | None:
