@@ -36,7 +36,7 @@ if __name__ == "__main__":
         __doc__,
         VARIANTS,
         options=lambda parser: parser.add_argument(
-            "--teacher-images", type=positive(float), default=3e5, help="that it sees"
+            "--teacher-images", type=positive(float), default=3e5, help="real images that the teacher sees"
         ),
         prepare=prepare,
         moments=[(3e5, "images")],

@@ -72,7 +72,7 @@ if __name__ == "__main__":
         __doc__,
         VARIANTS,
         options=lambda parser: parser.add_argument(
-            "--source-images", type=positive(float), default=4e5, help="that it sees"
+            "--source-images", type=positive(float), default=4e5, help="real images that the source sees"
         ),
         prepare=prepare,
         common=COMMON,

@@ -80,7 +80,7 @@ if __name__ == "__main__":
         __doc__,
         VARIANTS,
         options=lambda parser: parser.add_argument(
-            "--source-images", type=positive(float), default=5e4, help="that it sees"
+            "--source-images", type=positive(float), default=5e4, help="real images that the source sees"
         ),
         prepare=prepare,
         common=COMMON,

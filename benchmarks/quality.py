@@ -190,7 +190,7 @@ def ratios(results: Sequence[Result], rival: str) -> str:
 
     Ratios are of seconds and of images seen, until the kernel distance is as low, and until the recall is as high,
     too. They are means over the seeds that both ran on the same machine, pictures and resolution, each in its longest
-    run. A model that ran for less long than the rival may come as close only later: it counts as `never`.
+    run. A model that does not come as close before its run ends counts as `never`, even if the run is the shorter one.
     """
     shortest_first = sorted(results, key=duration)
     results = list({(r["model"], *_conditions(r)): r for r in shortest_first}.values())

@@ -37,7 +37,7 @@ def test_layers_of_another_shape_keep_their_values():
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ([3], "this generator has 3 classes, counted from 0"),
+        ([3], "the source has 3 classes, counted from 0"),
         ([0, 1, 2], "give one for all, or one for each of the 2 new classes"),
     ],
 )

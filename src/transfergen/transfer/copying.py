@@ -83,7 +83,7 @@ def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
     if not classes:
         return torch.full((ours, theirs), 1 / theirs)
     try:
-        weights = to_weights(to_labels(classes, theirs), theirs)
+        weights = to_weights(to_labels(classes, theirs, "the source"), theirs)
     except ValueError as error:
         raise ValueError(f"init_from.{error}") from error
     if len(weights) not in (1, ours):
