@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from transfergen.data.store import Batch
-from transfergen.distributed import rank_and_world_size
 from transfergen.losses.adversarial import Objective
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -33,7 +32,16 @@ from transfergen.training import turn_losses
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.real_features import RealFeatures
-from transfergen.training.step_records import Fakes, Generate, Play, StepInputs, StepOutputs, joined, mean_of
+from transfergen.training.step_records import (
+    Fakes,
+    Generate,
+    Play,
+    StepInputs,
+    StepOutputs,
+    joined,
+    mean_of,
+    position,
+)
 from transfergen.training.turn_losses import Turn, extrapolated, without_weight_gradients
 from transfergen.transfer.strategy import Pairs, Strategy
 
@@ -98,8 +106,7 @@ class AdversarialStep:
         Raises:
             FloatingPointError: a loss or a gradient is not finite; the update was left out.
         """
-        images = len(batch.pixels) * rank_and_world_size()[1]
-        update = images_seen // images
+        images, update = position(batch, images_seen)
         g_turn_due = (update + 1) % self.d_steps == 0
         parts = (self._draw(part, update, g_turn_due) for part in batch.split(self.accumulate))
         if self.simultaneous:

@@ -18,7 +18,7 @@ from transfergen.training.compatibility import check_batch_size, check_game
 from transfergen.training.finite_updates import FiniteUpdates
 from transfergen.training.freeze_schedule import FreezeSchedule
 from transfergen.training.real_features import RealFeatures
-from transfergen.training.step_records import Fakes, Generate, StepOutputs
+from transfergen.training.step_records import Fakes, Generate, StepOutputs, position
 from transfergen.transfer.generator_weights import select_weights
 from transfergen.transfer.strategy import Strategy
 
@@ -127,8 +127,7 @@ class GAN(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One batch of the game."""
-        images = len(batch.pixels) * self.trainer.world_size
-        update = self.images_seen // images  # `batch_idx` starts anew with each epoch, which may be one batch
+        images, update = position(batch, self.images_seen)
         self._schedule.update(self.images_seen, self.ema_generator)
         outputs = self._step(batch, self.images_seen, backward=self.manual_backward)
         self.images_seen += images

@@ -1,4 +1,4 @@
-"""Records of a training step of a GAN: the images and features that it gets, and the losses that it gives."""
+"""Records of a training step: its place in the training, the images and features that it gets, the losses it gives."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,11 +7,27 @@ import torch
 from torch import Tensor
 
 from transfergen.data.store import Batch
+from transfergen.distributed import rank_and_world_size
 from transfergen.training.turn_losses import Features, Turn
 from transfergen.transfer.strategy import Pairs
 
 Generate = Callable[[Tensor, Tensor | None], Tensor]
 """Latents (B, Z), and classes (B,) or None -> images (B, C, H, W): a generator."""
+
+
+class Position(NamedTuple):
+    """The place of a batch in a training."""
+
+    images: int
+    """Real images in the batch, over all ranks."""
+    update: int
+    """Batches before it. Lightning's `batch_idx` starts anew with each epoch, which may be one batch."""
+
+
+def position(batch: Batch, images_seen: int) -> Position:
+    """The place of a batch, of which this rank has a share, after `images_seen` real images over all ranks."""
+    images = len(batch.pixels) * rank_and_world_size()[1]
+    return Position(images, images_seen // images)
 
 
 class Fakes(NamedTuple):

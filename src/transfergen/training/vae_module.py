@@ -18,7 +18,7 @@ from transfergen.networks.layers.unregistered import UnregisteredModules
 from transfergen.training.base_module import GenerativeModule, OptimizerFactory
 from transfergen.training.ema import EMA
 from transfergen.training.gan_module import GAN
-from transfergen.training.step_records import Fakes, Generate
+from transfergen.training.step_records import Fakes, Generate, position
 
 
 class Coding(NamedTuple):
@@ -154,8 +154,7 @@ class VAE(Autoencoding):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update of both networks."""
         optimizer = cast(LightningOptimizer, self.optimizers())
-        images = len(batch.pixels) * self.trainer.world_size
-        update = self.images_seen // images
+        images, update = position(batch, self.images_seen)
         coding, terms, loss = self.loss(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
