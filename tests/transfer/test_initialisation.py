@@ -137,14 +137,15 @@ def test_a_trunk_that_has_trained_is_no_longer_the_pretrained_one(tmp_path, vgg_
     assert not new.backbones[0].pretrained
 
 
-def test_checkpoints_of_a_training_that_starts_from_a_trained_trunk_hold_it(tmp_path, vgg_weights):
+@pytest.mark.parametrize("transfer", [[], ["transfer=fine_tuning", "transfer.trunk=gradual"]])
+def test_checkpoints_of_a_training_that_starts_from_a_trained_trunk_hold_it(tmp_path, vgg_weights, transfer):
     old = on_vgg(vgg_weights)
     with torch.no_grad():
         next(old.backbones[0].parameters()).add_(0.1)
     source = save_run(tmp_path / "source", discriminator=old)
     trunk = [f"backbone.weights={vgg_weights}", "backbone.cut=relu2_2", "discriminator.hidden=8"]
     options = [*ANY_MODEL, *trunk, f"init_from.discriminator={source}", "max_images=8"]
-    code, _, err = train(tmp_path / "run", *options, small=False)
+    code, _, err = train(tmp_path / "run", *options, *transfer, small=False)
     assert code == 0, err
     expected = {f"discriminator.{name}": p for name, p in old.named_parameters() if name.startswith("backbone.blocks.")}
     for images in (8, 16):

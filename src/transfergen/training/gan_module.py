@@ -167,14 +167,17 @@ class GAN(GenerativeModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore a checkpoint.
 
-        A trunk whose blocks the checkpoint holds was trained in an earlier run: no file has its weights, so later
-        checkpoints hold them too. Mixtures of a source's classes take as many as it holds.
+        A trunk whose frozen blocks the checkpoint holds was trained in an earlier run: no file has its weights, so
+        later checkpoints hold them too. Mixtures of a source's classes take as many as it holds.
         """
-        for backbone in self.discriminator.backbones:
-            names = {f"discriminator.{name}" for name in self.discriminator.frozen_names(backbone)}
-            backbone.pretrained &= names.isdisjoint(checkpoint["state_dict"])
+        held = set(checkpoint["state_dict"])
         resize_mixtures(self, checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+        blocks, discriminator = self.discriminator.frozen_blocks, self.discriminator
+        discriminator.freeze(self.transfer.frozen_blocks(discriminator.blocks, self.images_seen))  # as it was saved
+        for backbone in discriminator.backbones:
+            backbone.pretrained &= held.isdisjoint(f"discriminator.{n}" for n in discriminator.frozen_names(backbone))
+        discriminator.freeze(blocks)  # until the module is wrapped, see __init__
 
 
 def _without(parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]) -> list[nn.Parameter]:
