@@ -97,8 +97,10 @@ def test_check_says_how_the_folder_was_read_and_what_is_left_out(folder):
 
 def test_it_tells_what_a_step_of_the_training_takes_and_what_takes_less(folder):
     step = {}
-    for size in (8, 16):
-        code, out, err = check(f"data.path={folder}", f"data.batch_size={size}", "format=json")
+    for size, devices in {8: "1", 16: "[0]"}.items():
+        code, out, err = check(
+            f"data.path={folder}", f"data.batch_size={size}", f"trainer.devices={devices}", "format=json"
+        )
         assert code == 0, err
         step[size] = json.loads(out)["step"]
     assert step[8]["networks"] == step[16]["networks"]

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -108,14 +108,15 @@ def _report_step(config: DictConfig, class_count: int) -> "StepReport":
     from transfergen.training.trainer import choose_hardware
 
     set_num_classes(config, class_count)
-    hardware = choose_hardware(**config.trainer)
+    trainer: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    hardware = choose_hardware(**trainer)
     for trunk in (config.backbone, *(config.discriminator.get("backbones") or {}).values()):
         if trunk:
             trunk.weights = "random"
     return report_step(
         build_module(config, fresh=False),
         batch_size=config.data.batch_size,
-        ranks=hardware.device_count * config.trainer.num_nodes,
+        ranks=hardware.device_count * trainer["num_nodes"],
         device=torch.device(hardware.accelerator),
         precision=hardware.precision,
     )
