@@ -74,3 +74,13 @@ def test_vectors_move_as_by_adam_without_momentum():
         muon.step()
         adam.step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_the_number_of_updates_is_not_rounded_to_the_weights_precision_when_it_is_loaded():
+    weight = nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+    weight.grad = torch.ones_like(weight)
+    before, after = Muon([weight]), Muon([weight])
+    for _ in range(257):  # the first whole number that bfloat16 does not have
+        before.step()
+    after.load_state_dict(before.state_dict())
+    assert after.state[weight]["step"].item() == 257

@@ -91,10 +91,11 @@ class Muon(Optimizer):
         **_others: Any,
     ) -> None:
         if not state:
-            state |= {"second_moment": torch.zeros_like(p), "updates": torch.zeros(())}
-        state["updates"] += 1
+            # A state of this name keeps its precision and stays on the CPU when it is loaded.
+            state |= {"second_moment": torch.zeros_like(p), "step": torch.zeros(())}
+        state["step"] += 1
         moment = state["second_moment"].lerp_(gradient.square(), 1 - beta2)
-        root = (moment / (1 - beta2 ** state["updates"])).sqrt_().add_(eps)
+        root = (moment / (1 - beta2 ** state["step"])).sqrt_().add_(eps)
         p.addcdiv_(gradient, root, value=-lr * fallback_lr_scale)
 
 
