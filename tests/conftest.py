@@ -23,6 +23,18 @@ def _seed():
 
 
 @pytest.fixture
+def tf32():
+    """The two settings by which CUDA rounds float32 to TF32, which they say during the test."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [each.fp32_precision for each in settings]
+    for each in settings:
+        each.fp32_precision = "tf32"
+    yield settings
+    for each, precision in zip(settings, before, strict=True):
+        each.fp32_precision = precision
+
+
+@pytest.fixture
 def narrow_clip(monkeypatch):
     """CLIP's image tower has two narrow blocks in place of its 24."""
     import timm

@@ -65,3 +65,9 @@ def test_other_processes_have_the_busy_time_of_the_usable_cores_that_is_not_ours
 def test_this_machine_has_the_cores_that_torch_may_use():
     assert devices.device_counts()["cpu"] >= 1
     assert list(devices.device_counts()) == ["cuda", "mps", "cpu"]
+
+
+def test_float32_is_not_rounded_to_tf32_within_the_context_and_as_before_after_it(tf32):
+    with devices.full_float32():
+        assert [each.fp32_precision for each in tf32] == ["ieee", "ieee"]
+    assert [each.fp32_precision for each in tf32] == ["tf32", "tf32"]

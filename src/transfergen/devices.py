@@ -1,8 +1,11 @@
-"""The devices of this machine, the choice among them, and how busy its cores are."""
+"""The devices of this machine, the choice among them, how busy its cores are, and the precision of its GPUs."""
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -65,3 +68,21 @@ def choose_devices(name: str, count: int) -> list[torch.device]:
 def choose_device(name: str) -> torch.device:
     """The first device of a kind; see `choose_kind`."""
     return torch.device(choose_kind(name))
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """A context in which CUDA does not round the factors of float32 products to TF32, which has 10 bits.
+
+    A training allows TF32 in all matrix products, and convolutions have it from the start. Gradients of what is
+    computed here are computed later, as a training has them.
+    """
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [each.fp32_precision for each in settings]
+    try:
+        for each in settings:
+            each.fp32_precision = "ieee"
+        yield
+    finally:
+        for each, precision in zip(settings, before, strict=True):
+            each.fp32_precision = precision

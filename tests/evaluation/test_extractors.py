@@ -75,6 +75,13 @@ def test_each_config_gives_a_frozen_extractor_with_the_declared_dimensions(metri
     assert logits.shape == (2, 1008) if metrics == "inception" else logits is None
 
 
+def test_features_are_not_rounded_to_tf32_though_a_training_is(tf32):
+    extract, seen = PixelFeatures(), []
+    extract.net.register_forward_hook(lambda *_: seen.extend(each.fp32_precision for each in tf32))
+    extract(pictures())
+    assert seen == ["ieee", "ieee"]
+
+
 def test_samples_have_the_features_of_the_files_written_of_them():
     images = 2.5 * torch.rand(4, 3, 16, 16) - 1.25
     extract = PixelFeatures()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import Normalize
 
+from transfergen.devices import full_float32
 from transfergen.errors import first_line
 from transfergen.evaluation.inception import INPUT_SIZE, WEIGHTS, InceptionV3
 from transfergen.images import to_float, to_rgb, to_uint8
@@ -26,7 +27,7 @@ FOLDING_RESOLUTION = 32
 
 
 class Extractor(nn.Module):
-    """Images in [-1, 1], of 1, 3 or 4 channels -> features (B, D) float32; frozen, in eval mode, without autocast.
+    """Images in [-1, 1], of 1, 3 or 4 channels -> features (B, D); frozen, in eval mode, in float32 without TF32.
 
     Images are rounded to 8 bits first, so that samples have the same features as the image files written of them. Grey
     images are seen as three equal channels, and those with alpha are laid on a mid grey.
@@ -64,7 +65,7 @@ class Extractor(nn.Module):
         height, width = images.shape[2:] if self.input_size is None else (self.input_size, self.input_size)
         pixels = len(images) * height * width
         parts = math.ceil(pixels / CPU_PIXELS) if images.device.type == "cpu" and pixels else 1
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), full_float32():
             return torch.cat([self.features(part) for part in images.chunk(parts)])
 
     def features(self, images: Tensor) -> Tensor:

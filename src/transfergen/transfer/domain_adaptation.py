@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from transfergen.devices import full_float32
 from transfergen.distributed import gather_rows
 from transfergen.images import to_rgb
 from transfergen.losses.alignment import coral, cross_domain_consistency, gradient_reversal, mmd
@@ -135,7 +136,7 @@ class DomainAdaptation(Strategy):
             with torch.no_grad():
                 real = gather_rows(self._features(pairs.real)) if self.mmd or self.coral else None
                 source = gather_rows(self._features(self.source(pairs.z, pairs.y))) if self.consistency else None
-            with torch.autocast(fake.device.type, enabled=False):  # differences of nearly equal numbers
+            with torch.autocast(fake.device.type, enabled=False), full_float32():  # differences of nearly equal numbers
                 if real is not None and self.mmd:
                     terms["mmd"] = self.mmd * mmd(fake, real)
                 if real is not None and self.coral:

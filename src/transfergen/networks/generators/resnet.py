@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from transfergen.devices import full_float32
 from transfergen.networks.generators.styles import StyledGenerator
 from transfergen.networks.layers.attention import SelfAttention, check_attention
 from transfergen.networks.layers.class_embedding import ClassEmbedding
@@ -204,7 +205,7 @@ def orthogonality(weight: Tensor) -> Tensor:
 
     Brock 2019, arXiv:1809.11096, equation 3, without the factor beta.
     """
-    with torch.autocast(weight.device.type, enabled=False):  # a small difference of large numbers
+    with torch.autocast(weight.device.type, enabled=False), full_float32():  # a small difference of large numbers
         filters = weight.flatten(1)
         # The Frobenius norms of A A^T and A^T A are equal, so take the smaller matrix.
         products = filters @ filters.T if len(filters) < filters.shape[1] else filters.T @ filters
