@@ -19,6 +19,7 @@ from vits import DINO, random_file
 
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator
+from transfergen.training.callbacks import evaluation
 
 TWO_EPOCHS = ["trainer.max_epochs=2"]
 GROWING = ["discriminator.start_images=16", "discriminator.every_images=72"]  # one joins in each of two epochs
@@ -316,20 +317,31 @@ def test_settings_change_what_they_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "moment"),
-    [
-        ("SIGINT", "data.datamodule.build_store"),
-        ("SIGTERM", "training.callbacks.evaluation.store_features"),
-        ("SIGHUP", "training.fit._report"),
-    ],
+    [("SIGINT", "data.datamodule.build_store"), ("SIGTERM", "training.callbacks.evaluation.store_features")],
 )
-def test_signal_before_or_after_the_steps_ends_with_its_code_and_a_line(tmp_path, monkeypatch, name, moment):
-    """While pictures are decoded, while features of the reals are taken, and while the results are written."""
+def test_signal_before_the_first_step_ends_with_its_code_and_a_line(tmp_path, monkeypatch, name, moment):
+    """While pictures are decoded, and while features of the reals are taken."""
     number = getattr(signal, name)
     monkeypatch.setattr(f"transfergen.{moment}", lambda *_, **__: os.kill(os.getpid(), number))
     small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", "evaluation.count=16"]
     code, _, err = train(tmp_path, *small, small=False)
     assert (code, err) == (128 + number, f"transfergen: {name}: ended before all was done\n")
-    assert (tmp_path / "checkpoints" / "last.ckpt").exists() == (moment == "training.fit._report")
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert not list(tmp_path.rglob(".lock"))
+
+
+def test_signal_after_the_last_step_ends_the_run_once_its_metrics_are_written(tmp_path, monkeypatch):
+    measure = evaluation.measure
+
+    def interrupted(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return measure(*args)
+
+    monkeypatch.setattr(evaluation, "measure", interrupted)
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "max_images=8", "evaluation.count=16"]
+    code, _, err = train(tmp_path, *small, small=False)
+    assert (code, err) == (143, "transfergen: SIGTERM: saved after 8 images; resume=RUN_DIR goes on\n")
+    assert json.loads((tmp_path / "metrics.json").read_text())["images_seen"] == 8
     assert not list(tmp_path.rglob(".lock"))
 
 

@@ -90,7 +90,12 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
 
 
 def build_callbacks(
-    config: dict[str, Any], run_dir: Path, module: GenerativeModule, files: Checkpointing, evaluation: Evaluation
+    config: dict[str, Any],
+    run_dir: Path,
+    module: GenerativeModule,
+    files: Checkpointing,
+    evaluation: Evaluation,
+    signals: Signals,
 ) -> list[Callback]:
     """The callbacks of a training, in the order in which they act after each step."""
     callbacks: list[Callback] = [
@@ -110,7 +115,7 @@ def build_callbacks(
         callbacks.append(Reconstructions(run_dir, every_images=config["samples"]["every_images"]))
     if isinstance(module, GAN) and isinstance(module.transfer, Distillation):
         callbacks.append(DistillationReport(run_dir, evaluation))
-    callbacks.append(Signals(files))  # last, so that everything due at a step is done before a signal ends the run
+    callbacks.append(signals)  # last, so that everything due at a step is done before a signal ends the run
     return callbacks
 
 

@@ -5,9 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lightning import seed_everything
+from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -17,7 +16,7 @@ from transfergen.runs import artefacts
 from transfergen.runs.splits import record_splits, warn_of_other_splits
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_callbacks, build_module, set_num_classes
-from transfergen.training.callbacks import Checkpointing, Evaluation
+from transfergen.training.callbacks import Checkpointing, Evaluation, Signals
 from transfergen.training.loggers import check_installed, log_settings, log_text
 from transfergen.training.trainer import build_trainer
 
@@ -53,7 +52,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
 
     evaluation = Evaluation(run_dir, config.metrics, plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
-    callbacks = build_callbacks(plain, run_dir, module, files, evaluation)
+    signals = Signals(files)
+    callbacks = build_callbacks(plain, run_dir, module, files, evaluation, signals)
     callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: write_config()))
     trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, **plain["trainer"])
 
@@ -81,23 +81,21 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
                 f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs "
                 "or trainer.max_time"
             )
-        if trainer.is_global_zero:
-            _report(module, evaluation.records, trainer.loggers, plain, run_dir)
+        with signals.finishing(module.images_seen):
+            _report(trainer, module, evaluation.records, plain, run_dir)
     return evaluation.objective
 
 
 def _report(
-    module: GenerativeModule,
-    metrics: list[dict[str, Any]],
-    loggers: list[Logger],
-    config: dict[str, Any],
-    run_dir: Path,
+    trainer: Trainer, module: GenerativeModule, metrics: list[dict[str, Any]], config: dict[str, Any], run_dir: Path
 ) -> None:
-    """Write the final metrics to the run directory, to TensorBoard beside the settings, and to the screen."""
+    """On rank 0, write the final metrics as JSON, to TensorBoard beside the settings, and to the screen."""
+    if not trainer.is_global_zero:
+        return
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": metrics})
     values = {f"metrics/{record['name']}": record["value"] for record in metrics}
-    for logger in loggers:
+    for logger in trainer.loggers:
         log_settings(logger, _settings(config), module.images_seen, values)
         logger.save()
     Console().print(to_table(metrics))

@@ -14,7 +14,7 @@ CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution
 
 
 class Sends(IntervalCallback):
-    """Sends a signal to this process, after a step or at the end."""
+    """Sends signals to this process, after a step or at the end."""
 
     def __init__(self, *numbers, every_images=16):
         super().__init__(every_images)
@@ -40,13 +40,32 @@ def signals(tmp_path):
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def finish(signals, write):
+    with signals.finishing(16):
+        write()
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("every_images", [16, None], ids=["after a step", "at the end"])
-def test_signal_ends_the_training_once_all_is_saved(fit, signals, tmp_path, number, every_images):
-    files = [signals.files] if every_images is None else []  # at the end it has saved before
+def test_signal_ends_the_training_once_all_is_saved(fit, signals, tmp_path, number):
     with pytest.raises(SignalError, match=rf"^{number.name}: saved after 16 images; resume=RUN_DIR goes on$"):
-        fit(*files, Sends(number, every_images=every_images), signals, images=16 if every_images is None else 100)
+        fit(Sends(number), signals, images=100)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_text() == "16"
+
+
+def test_signal_after_the_last_step_waits_until_all_is_written(fit, signals):
+    fit(Sends(signal.SIGTERM, every_images=None), signals, images=16)
+    written = []
+    with pytest.raises(SignalError, match=r"^SIGTERM: saved after 16 images; resume=RUN_DIR goes on$"):
+        finish(signals, lambda: written.append("metrics.json"))
+    assert written == ["metrics.json"]
+
+
+def test_results_that_cannot_be_written_leave_signals_as_they_were(fit, signals):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    fit(signals, images=16)
+    with pytest.raises(ZeroDivisionError):
+        finish(signals, lambda: 1 / 0)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_other_signals_change_nothing_once_one_has_come_and_a_second_sigint_ends_at_once(fit, signals, monkeypatch):
@@ -69,6 +88,10 @@ def test_a_cluster_job_is_queued_again_by_its_own_handler_once_all_is_saved(fit,
         with pytest.raises(SignalError, match="SIGUSR2: saved"):
             fit(Sends(signal.SIGUSR2), signals, images=100)
         signals.on_exception(None, None, None)
+        assert queued == [True]
+        last = Signals(signals.files)
+        fit(Sends(signal.SIGUSR2, every_images=None), last, images=100)
+        finish(last, lambda: None)
     finally:
         signal.signal(signal.SIGUSR2, before)
-    assert queued == [True]
+    assert queued == [True]  # a job that is done is not queued again

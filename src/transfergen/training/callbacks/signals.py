@@ -1,6 +1,8 @@
 """Signals in a training: a checkpoint first, and an end that its exit code tells."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ class Signals(BatchCallback):
     """After the step in which a signal came, on any rank, all ranks save together and raise SignalError.
 
     A second SIGINT ends the process at once. If SIGUSR2 has a handler, as submitit's in the jobs of a cluster, that is
-    called once all is saved: it queues the job again and ends it.
+    called once all is saved: it queues the job again and ends it. Whoever trains writes the results in `finishing`.
 
     Args:
         files: saves.
@@ -49,12 +51,22 @@ class Signals(BatchCallback):
                 self._handler.previous[number](number, None)
             raise SignalError(number, module.images_seen)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the earlier handlers back, now that all is saved. A signal that came meanwhile ends the run here."""
-        self._handler.restore()
-        if self._handler.received:
-            assert isinstance(pl_module, GenerativeModule)
-            raise SignalError(self._handler.received, pl_module.images_seen)
+    @contextmanager
+    def finishing(self, images_seen: int) -> Iterator[None]:
+        """A context for what is written after the training. At its end the earlier handlers are put back.
+
+        A signal that came after the last step ends the run no earlier than here, since a run is not resumed for what is
+        measured and written at its end. Nor is a job that is done queued again: SIGUSR2 changes nothing any more.
+
+        Raises:
+            SignalError: a signal came after the last step.
+        """
+        try:
+            yield
+        finally:
+            self._handler.restore()
+        if self._handler.received not in (0, _REQUEUE):
+            raise SignalError(self._handler.received, images_seen)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the earlier handlers back."""
