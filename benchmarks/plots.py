@@ -12,6 +12,8 @@ from matplotlib.ticker import NullFormatter
 from transfergen.runs import curves
 
 COLOURS = [*colormaps["tab10"].colors, *colormaps["Dark2"].colors]
+FEW_COLOURS = ["#000000", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#56B4E9"]
+"""Colours that colour-blind readers tell apart, too. Okabe and Ito 2002, without the yellow, which is pale on white."""
 SCALES = {"seconds": 60, "kernel_distance": 0.001}
 """Divisors of seconds and kernel distances, for plots over minutes and of distances times 1000."""
 
@@ -58,16 +60,17 @@ def plot_minutes(panels: Mapping[str, Mapping[str, Result]], file: Path) -> None
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for spare in axes[len(panels) :]:
         spare.set_axis_off()
-    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    names = sorted({name for lines in panels.values() for name in lines})
+    colours = dict(zip(names, FEW_COLOURS, strict=False))
     for axis, (title, results) in zip(axes[: len(panels)], panels.items(), strict=True):
         for name, result in results.items():
             minutes, distances = ([x / by for x in result["points"][key]] for key, by in SCALES.items())
-            axis.plot(minutes, distances, color=f"C{names.index(name)}", label=name)
+            axis.plot(minutes, distances, color=colours[name], label=name)
         axis.set(yscale="log", xlabel="minutes", ylabel="kernel distance, x1000", title=title, xlim=0)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
     named = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend([named[name] for name in names], names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(file, dpi=100)
 
 
