@@ -388,6 +388,7 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
         (["run=builtin:cifar10", "checkpoint=best"], ["checkpoint=best: run=builtin:cifar10 is no folder of a run"]),
         (["run=RUN", "checkpoint=worst"], ["checkpoint=worst", "best"]),
         (["run=RUN", "split=holdout"], ["split=holdout"]),
+        (["run=RUN", "real=FOLDERS/noise", "split=train"], ["split=train: is of the run's data", "leave one out"]),
         (["run=RUN", "format=xml"], ["format=xml", "json"]),
         (["run=RUN", "count=1"], ["count=1"]),
         (["run=RUN", "out=FOLDERS"], ["out=", "is a folder; give a file"]),

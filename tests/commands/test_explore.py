@@ -112,7 +112,7 @@ def test_nearest_training_pictures_are_shown_or_the_page_says_why_not(run_dir, t
     assert sheet.size == (6 * 34 + 2, 34 + 2)
     first = np.asarray(sheet)[2:34, 2:34]
     np.testing.assert_array_equal(first, np.asarray(generator([5])[0]))
-    with pytest.raises(ValueError, match=r"no config\.yaml in it"):
+    with pytest.raises(ValueError, match=r"this generator comes without its training; give run=RUN_DIR"):
         training_pictures(generator, tmp_path, here, 64)
 
 

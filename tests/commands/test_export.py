@@ -111,6 +111,7 @@ def test_mistake_gets_one_line(tmp_path):
         ([], "run=RUN_DIR"),
         (["run=/no"], "no such"),
         (["run=x", "out=x.pt2"], "out=x.pt2: the name is for format=torch_export, and this is format=onnx"),
+        (["run=x", "format=torch_export", "out=x.pt"], "out=x.pt: torch.export.load asks for a name that ends in .pt2"),
         (["run=builtin:cifar10", "web_runtime=x"], "web_runtime=x: is for format=web"),
         (["run=builtin:cifar10", "format=web", "web_runtime=/no"], "npm pack onnxruntime-web@"),
         (["run=builtin:cifar10", "format=web", f"web_runtime={ROOT / 'README.md'}"], "cannot be read"),

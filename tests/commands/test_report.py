@@ -99,11 +99,11 @@ def test_a_resumed_run_shows_the_command_that_began_it_and_the_last(tmp_path):
     config.resume = str(run)
     folder = run / config.hydra.output_subdir
     folder.mkdir(parents=True)
-    (folder / "overrides.yaml").write_text("[resume=there, max_images=96]")
+    (folder / "overrides.yaml").write_text("[resume=there, ++ema.rampup=0, max_images=96]")
     page = report(tmp_path / "report.html", f"run={run}")
     assert re.findall(r"python train\.py.*?max_images=\d+", page) == [
         "python train.py model=dcgan max_images=64",
-        "python train.py resume=there max_images=96",
+        "python train.py resume=there ema.rampup=0 max_images=96",
     ]
 
 
@@ -132,6 +132,7 @@ def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
         ([f"run={tmp_path}"], "no config.yaml"),
         ([f"run={tmp_path}/nope"], f"run={tmp_path}/nope: there is no such folder"),
         ([f"sweep={broken}"], "no run in it"),
+        ([f"sweep={make_run(tmp_path / 'run')}"], f"it is a run itself: give run={tmp_path / 'run'}"),
         ([f"sweep={tmp_path}/nope"], f"sweep={tmp_path}/nope: there is no such folder"),
         ([f"runs={broken}"], f"runs={broken}: choose a list, as in [a,b]"),
     ):

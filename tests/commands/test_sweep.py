@@ -58,10 +58,29 @@ def test_the_same_command_goes_on_with_a_sweep_and_another_one_is_refused(tmp_pa
 
 
 def test_a_metric_of_nan_is_a_failure_with_a_finite_value(tmp_path):
-    assert run_trial(tmp_path, "", [], lambda begun: float("nan")) == PENALTY
+    assert run_trial(tmp_path, str, [], lambda begun, composed: float("nan")) == PENALTY
     assert json.loads((tmp_path / "trial.json").read_text())["error"] == "its metric is nan"
-    assert run_trial(tmp_path, "", [], lambda begun: 2.0) == 2.0  # failed ones are tried again
-    assert run_trial(tmp_path, "", [], lambda begun: 3.0) == 2.0  # and others are done
+    assert run_trial(tmp_path, str, [], lambda begun, composed: 2.0) == 2.0  # failed ones are tried again
+    assert run_trial(tmp_path, str, [], lambda begun, composed: 3.0) == 2.0  # and others are done
+
+
+def test_a_finished_trial_stays_finished_though_its_source_is_gone(tmp_path):
+    def gone():
+        raise ValueError("init_from.generator=x: there is no such file")
+
+    assert run_trial(tmp_path, gone, [], lambda begun, composed: 2.0) == PENALTY
+    assert run_trial(tmp_path, str, [], lambda begun, composed: 2.0) == 2.0
+    assert run_trial(tmp_path, gone, [], lambda begun, composed: 3.0) == 2.0
+    assert json.loads((tmp_path / "trial.json").read_text())["error"] is None
+
+
+def test_a_source_that_does_not_fit_fails_its_trial_and_not_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfergen.training.fit.train", lambda config, *_, composed: float(config.seed))
+    code, _, err = sweep(tmp_path, "init_from.generator=builtin:cifar10,null", "seed=3")
+    assert code == 0, err
+    good, failed = json.loads((tmp_path / "sweep.json").read_text())["trials"]
+    assert (good["name"], good["value"], failed["name"]) == ("1", 3, "0")
+    assert failed["error"].startswith("generator.width=8: init_from.generator=builtin:cifar10 has")
 
 
 def test_settings_that_differ_are_plotted(tmp_path):

@@ -150,6 +150,8 @@ def test_a_weights_file_of_another_name_is_not_taken_for_the_generators(folder):
     (folder / "other.safetensors").write_bytes((folder / "generator.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"other\.safetensors: cannot be loaded; give a run, or its generator"):
         Generator.from_pretrained(folder / "other.safetensors")
+    with pytest.raises(ValueError, match=r"^run=.*metrics\.json: cannot be loaded; give a run, or its generator"):
+        Generator.from_pretrained(folder / "metrics.json")
 
 
 def test_interpolation_passes_through_the_images_of_its_seeds(folder):

@@ -38,7 +38,7 @@ def test_layers_of_another_shape_keep_their_values():
     ("chosen", "words"),
     [
         ([3], "the source has 3 classes, counted from 0"),
-        ([0, 1, 2], "give one for all, or one for each of the 2 new classes"),
+        ([0, 1, 2], "give one, or as many as the run has classes: 2"),
     ],
 )
 def test_classes_to_start_from_that_do_not_fit_are_refused(chosen, words):

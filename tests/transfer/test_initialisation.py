@@ -313,3 +313,9 @@ def test_the_first_rule_that_matches_a_whole_name_renames_it():
 def test_a_discriminator_for_a_model_without_one_is_refused():
     with pytest.raises(ValueError, match=r"this model has no discriminator; set init_from\.discriminator=null"):
         initialise(DCGAN(**SMALL_DCGAN), None, init_from(discriminator="x"))
+
+
+def test_a_folder_without_a_discriminator_is_refused_by_its_name():
+    line = r"^init_from\.discriminator=builtin:cifar10: there is no checkpoints/last\.ckpt in it, .*; give the folder"
+    with pytest.raises(ValueError, match=line):
+        initialise(DCGAN(**SMALL_DCGAN), DCGANDiscriminator(), init_from(discriminator="builtin:cifar10"))

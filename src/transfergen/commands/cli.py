@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
-from transfergen.commands.overrides import NO_HOME, explain, quote_path
+from transfergen.commands.overrides import NO_HOME, explain, for_resumed, quote_path
 from transfergen.config import CONF_DIR, check
 from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
 from transfergen.targets import trust
@@ -104,7 +104,8 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     given = argv[1:] if arguments is None else arguments
     sweeps = not {"-m", "--multirun"}.isdisjoint(given)
     try:
-        sys.argv = [argv[0], *(quote_path(argument, sweeps=sweeps) for argument in given)]  # Hydra reads no other
+        quoted = [quote_path(argument, sweeps=sweeps) for argument in given]
+        sys.argv = [argv[0], *for_resumed(quoted)]  # Hydra reads no other
         with ended_by_signals(), checked_configs():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:

@@ -71,6 +71,8 @@ def _check(config: DictConfig) -> None:
             "give either run=RUN_DIR, the folder of a training run, or fake=FOLDER and real=FOLDER; or real=FOLDER and "
             "save_stats=FILE.npz, which keeps the features of real images"
         )
+    if config.real is not None and config.split != "test":
+        raise ValueError(f"split={config.split}: is of the run's data, and real={config.real} is not; leave one out")
     if config.format not in ("table", "json"):
         raise ValueError(f"format={config.format}: choose one of table, json")
     if config.save_stats is not None:

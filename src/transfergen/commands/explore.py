@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from transfergen.commands import cli
 from transfergen.errors import SignalError
+from transfergen.runs import artefacts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -122,6 +123,8 @@ def training_pictures(
     Raises:
         ValueError: the pictures cannot be read.
     """
+    if not (run_dir / artefacts.CONFIG).is_file():
+        raise ValueError("this generator comes without its training; give run=RUN_DIR, a folder that a training left")
     import torch
 
     from transfergen.evaluation.compare_run import read_data

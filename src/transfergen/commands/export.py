@@ -31,6 +31,8 @@ def export(config: DictConfig) -> None:
     kind = kinds.get(out.suffix, config.format)
     if kind != config.format:
         raise ValueError(f"out={out}: the name is for format={kind}, and this is format={config.format}; change one")
+    if config.format == "torch_export" and out.suffix != ".pt2":
+        raise ValueError(f"out={out}: torch.export.load asks for a name that ends in .pt2; give one")
     if config.format == "bf16":
         artefacts.refuse_run(out)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 
 from transfergen.config import CONF_DIR, flatten
@@ -39,6 +39,31 @@ def quote_path(argument: str, *, sweeps: bool) -> str:
     return argument if is_text else f"{key}={_quoted(value)}"
 
 
+def for_resumed(arguments: Sequence[str]) -> list[str]:
+    """The command line of a resumed run: its single settings need not be those of the default choices.
+
+    Each begins with `++`, as Hydra wants it. `check_keys` then compares them with those of the run.
+    """
+    resumes = [each.partition("=")[2] for each in arguments if each.startswith("resume=")]
+    if not resumes or resumes[-1] in ("auto", "null", ""):
+        return [*arguments]
+    single = re.compile(r"(?!hydra\.)\w+(\.\w+)+=")
+    return [f"++{each}" if single.match(each) else each for each in arguments]
+
+
+def check_keys(saved: DictConfig, overrides: Sequence[str]) -> None:
+    """Check that a run has the settings that `for_resumed` marked.
+
+    Raises:
+        ValueError: it has not.
+    """
+    for override in overrides:
+        key = override.removeprefix("++").partition("=")[0]
+        parent, _, name = key.rpartition(".")
+        if override.startswith("++") and name not in (OmegaConf.select(saved, parent) or ()):
+            raise ValueError(_no_such_key(key))
+
+
 def _quoted(value: str) -> str:
     """A value in quotes, by the rules of Hydra's grammar."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), value) + '"'
@@ -61,10 +86,7 @@ def explain(error: Exception) -> str:
         return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
-        known, group = _all_keys(), key[1].split(".")[0]
-        why = f"what was chosen of {group} has no" if key[1] in known else "there is no"
-        near = "" if key[1] in known else nearest(key[1], known)
-        return f"{key[1]}: {why} such key{near} (--cfg job lists all)"
+        return _no_such_key(key[1])
     if several := re.match("Ambiguous value for argument '(.*)'\n", text):
         name, _, values = several[1].partition("=")
         text = f"{several[1]}: for a list give {name}=[{values}], for a sweep add --multirun"
@@ -72,6 +94,13 @@ def explain(error: Exception) -> str:
         override = text.removeprefix("Error merging override ")
         text = f"{override}: give {'a list, as in [a,b]' if '={' in override else 'a mapping, as in {a: b}'}"
     return text.split("\nSet the environment", maxsplit=1)[0]
+
+
+def _no_such_key(key: str) -> str:
+    known = _all_keys()
+    why = f"what was chosen of {key.partition('.')[0]} has no" if key in known else "there is no"
+    near = "" if key in known else nearest(key, known)
+    return f"{key}: {why} such key{near} (--cfg job lists all)"
 
 
 def _unreadable(override: str) -> str:

@@ -64,9 +64,10 @@ def report(config: DictConfig) -> None:
     if key == "sweep":
         root = Path(config.sweep).expanduser()
         artefacts.check_folder(root, key)
-        folders = sorted(file.parent for file in root.glob(f"*/{artefacts.CONFIG}"))
+        folders = sorted(file.parent for file in root.glob(f"[!.]*/{artefacts.CONFIG}"))
         if not folders:
-            raise ValueError(f"sweep={root}: no run in it")
+            itself = f"; it is a run itself: give run={root}" if artefacts.is_run(root) else ""
+            raise ValueError(f"sweep={root}: no run in it{itself}")
     else:
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
@@ -103,7 +104,7 @@ def read_run(folder: Path, override: str) -> Run:
 
     config = parsed(artefacts.CONFIG, lambda name: dict(parse_yaml(folder, name)), {})
     commands = [
-        parsed(name, lambda name: [str(each) for each in parse_yaml(folder, name)], [])
+        parsed(name, lambda name: [str(each).removeprefix("++") for each in parse_yaml(folder, name)], [])
         for name in (artefacts.OVERRIDES, artefacts.RESUMED_OVERRIDES)
     ]
     metrics, evaluation = (

@@ -48,14 +48,19 @@ def trials_left(storage: str, study: str, total: int) -> int:
 OmegaConf.register_new_resolver("trials_left", trials_left)
 
 
-def run_trial(run_dir: Path, composed: str, overrides: list[str], train: Callable[[Path | None], float]) -> float:
+def run_trial(
+    run_dir: Path,
+    compose: Callable[[], str],
+    overrides: list[str],
+    train: Callable[[Path | None, str], float],
+) -> float:
     """Run one trial of a sweep, and keep its outcome in its folder. An error is logged, and does not end the sweep.
 
     Args:
         run_dir: of this trial, which may be finished or begun.
-        composed: its config, as YAML.
+        compose: gives its config, as YAML, for which it may have to read files.
         overrides: its settings.
-        train: a checkpoint, or None to start anew -> the metric; smaller is better.
+        train: a checkpoint, or None to start anew, and the config -> the metric; smaller is better.
 
     Returns:
         The metric; `PENALTY` if the trial failed.
@@ -66,16 +71,22 @@ def run_trial(run_dir: Path, composed: str, overrides: list[str], train: Callabl
     from transfergen.runs.checkpoint import last_good
 
     done, begun = run_dir / artefacts.TRIAL, run_dir / artefacts.COMPOSED
-    if begun.exists() and begun.read_text() != composed:
-        raise ValueError(f"hydra.sweep.dir={run_dir.parent}: holds a sweep with other settings; choose another folder")
-    if done.exists():
-        result = json.loads(done.read_text())
-        if result["error"] is None:
-            log.info(f"trial {run_dir.name} is finished already")
-            return float(result["value"])
+    finished = json.loads(done.read_text()) if done.exists() else {"error": "not begun"}
     start, error, value = time.time(), None, PENALTY
+    composed, unread = "", None
     try:
-        value = train(last_good(run_dir / artefacts.CHECKPOINTS))
+        composed = compose()
+    except Exception as problem:  # of this trial, if it is not finished
+        unread = problem
+    if not unread and begun.exists() and begun.read_text() != composed:
+        raise ValueError(f"hydra.sweep.dir={run_dir.parent}: holds a sweep with other settings; choose another folder")
+    if finished["error"] is None:
+        log.info(f"trial {run_dir.name} is finished already")
+        return float(finished["value"])
+    try:
+        if unread:
+            raise unread
+        value = train(last_good(run_dir / artefacts.CHECKPOINTS), composed)
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
     except Exception as problem:  # the other settings may still train well

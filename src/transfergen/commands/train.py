@@ -6,10 +6,17 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
+from transfergen.commands.overrides import check_keys
 from transfergen.commands.sweep import run_trial
 from transfergen.config import check
 from transfergen.runs import artefacts
 from transfergen.runs.saved_config import confine, dump_composed, read_composed
+
+SOURCES = (
+    *("init_from.generator", "init_from.discriminator", "transfer.teacher", "transfer.source"),
+    *("backbone.weights", "metrics.weights"),
+)
+"""Settings that name what networks are read from: a file, a folder, or a name."""
 
 
 def train(config: DictConfig) -> float:
@@ -21,22 +28,30 @@ def train(config: DictConfig) -> float:
     run_dir = cli.run_directory()
     checkpoint, choices = None, OmegaConf.create(cli.choices())
     resume, overwrite = config.resume, config.overwrite
+    if cli.is_sweep() and resume not in (None, "auto"):
+        raise ValueError(f"resume={resume}: a sweep (-m) starts runs of its own; leave one of the two out")
+    keep_sources(config)
     if resume is not None:
         config, choices, checkpoint = _resume(config, choices, run_dir)
     if checkpoint is None and not (cli.is_sweep() or overwrite):
         _refuse_other_run(run_dir, resume=resume)
     config.data.path = absolute_path(config.data)
+    if shards := config.data.source.get("test_path"):
+        config.data.source.test_path = str(Path(str(shards)).expanduser().absolute())
     config = cli.plain(config)
-    if checkpoint is None:
-        follow_sources(config)
-    composed = dump_composed(config, choices)
+
+    def compose() -> str:
+        if checkpoint is None:
+            follow_sources(config)
+        return dump_composed(config, choices)
+
     if not cli.is_sweep():
-        return _train(config, run_dir, checkpoint, composed)
+        return _train(config, run_dir, checkpoint, compose())
     if config.trainer.devices not in (1, "auto"):
         # Each further rank would start the whole sweep again, with settings of its own.
         raise ValueError("a sweep (-m) trains each run on one device; set trainer.devices=1")
     config.trainer.devices = 1
-    return run_trial(run_dir, composed, cli.overrides(), lambda saved: _train(config, run_dir, saved, composed))
+    return run_trial(run_dir, compose, cli.overrides(), lambda *given: _train(config, run_dir, *given))
 
 
 main = partial(cli.run, "train", train)
@@ -53,6 +68,26 @@ def follow_sources(config: DictConfig) -> None:
         from transfergen.transfer.public_sources import follow_source
 
         follow_source(config, [override_key(each) for each in cli.overrides()])
+
+
+def keep_sources(config: DictConfig, saved: DictConfig | None = None) -> None:
+    """Write the files and folders of `SOURCES` from the root, so that the run can be resumed from any folder.
+
+    Args:
+        config: as composed; it is changed.
+        saved: of the run that goes on. What that run was started from may be gone since.
+    """
+    for key in SOURCES:
+        value, before = OmegaConf.select(config, key), OmegaConf.select(saved or DictConfig({}), key)
+        group, _, name = key.partition(".")
+        if not isinstance(value, str) or OmegaConf.is_interpolation(config[group], name):
+            continue
+        layout, colon, file = value.rpartition(":")  # as in studiogan:G.pth
+        for prefix, path in (("", Path(value).expanduser()), (layout + colon, Path(file).expanduser())):
+            whole = f"{prefix}{path.absolute()}"
+            if prefix != "builtin:" and (path.exists() or whole == before):
+                OmegaConf.update(config, key, whole)
+                break
 
 
 def absolute_path(data: DictConfig) -> str | None:
@@ -90,6 +125,8 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
             return config, choices, None
         raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
     saved, choices = read_composed(run_dir, like=config)
+    check_keys(saved, cli.overrides())
+    keep_sources(config, saved)
     resumed = resume_config(saved, choices, config, cli.overrides())
     confine(resumed, run_dir, [override_key(each) for each in cli.overrides()])
     return resumed, choices, checkpoint

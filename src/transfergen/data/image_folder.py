@@ -62,7 +62,8 @@ def _label(files: PictureFiles, above: str, notes: list[str], known: tuple[str, 
     found = tuple(sorted(set(folders))) if set(folders) != {""} else ()
     if "" in found:
         beside = counted(folders.count(""), "picture lies", "pictures lie")
-        raise ValueError(f"data.path={root}: {beside} beside the class folders; move them")
+        them = "it" if folders.count("") == 1 else "them"
+        raise ValueError(f"data.path={root}: {beside} beside the class folders; move {them}")
     if found and (empty := _empty_folders(files, above)):
         raise ValueError(f"data.path={root}: the class folder {empty[0]} holds no picture; remove it, or fill it")
     classes = found if known is None else known

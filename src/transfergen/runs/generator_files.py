@@ -133,7 +133,7 @@ def load_pretrained(given: str | Path, override: str = "run", **options: Any) ->
     if isinstance(given, str) and (source := find_source(given)):
         return *_load_public(source, override), source.file(override).parent
     folder = locate(given, override)
-    if folder.suffix == ".safetensors":
+    if folder.suffix == ".safetensors" or folder.is_file():
         if folder.name != GENERATOR_WEIGHTS or not folder.is_file():
             what = "cannot be loaded" if folder.is_file() else "there is no such file"
             raise ValueError(f"{override}={given}: {what}; give a run, or its {GENERATOR_WEIGHTS}")

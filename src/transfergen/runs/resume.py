@@ -39,6 +39,9 @@ def resume_config(saved: DictConfig, choices: DictConfig, fresh: DictConfig, ove
                 continue
             raise ValueError(f"{override}: a resumed run keeps its {key}; start a new run, or override single keys")
         parent, _, name = key.rpartition(".")
+        if key.partition(".")[0] == "init_from" and OmegaConf.select(saved, key) != OmegaConf.select(fresh, key):
+            line = "a resumed run goes on with the weights of its checkpoint; leave it out, or start a new run"
+            raise ValueError(f"{override.lstrip('+')}: {line}")
         if override.startswith("~"):
             OmegaConf.select(config, parent).pop(name) if parent else config.pop(name)
         elif key not in ("resume", "overwrite"):

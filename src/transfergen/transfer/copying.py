@@ -87,7 +87,7 @@ def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
     except ValueError as error:
         raise ValueError(f"init_from.{error}") from error
     if len(weights) not in (1, ours):
-        raise ValueError(f"init_from.classes={[*classes]}: give one for all, or one for each of the {ours} new classes")
+        raise ValueError(f"init_from.classes={[*classes]}: give one, or as many as the run has classes: {ours}")
     return weights.expand(ours, -1)
 
 

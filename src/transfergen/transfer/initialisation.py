@@ -132,6 +132,11 @@ def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
     path = locate(source, setting)
     if path.is_dir():
         if network == "discriminator":
+            if not (path / artefacts.LAST_CHECKPOINT).exists():
+                raise ValueError(
+                    f"{setting}={source}: there is no {artefacts.LAST_CHECKPOINT} in it, which holds the discriminator "
+                    f"of a run; give the folder of a run, or set {setting}=null"
+                )
             return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
         state = read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting)
         described = (path / artefacts.GENERATOR_METADATA).is_file()

@@ -98,6 +98,13 @@ def test_mixtures_take_the_sizes_of_a_state_dict_that_is_to_be_loaded():
     assert torch.equal(fresh[0].weight, saved[0].weight)
 
 
+def test_mixtures_that_a_state_dict_does_not_hold_keep_their_sizes():
+    plain, fresh = nn.Sequential(nn.Embedding(2, 4)), nn.Sequential(nn.Embedding(2, 4))
+    train_mixtures(fresh[0], torch.zeros(1, 4), torch.ones(2, 1))
+    resize_mixtures(fresh, plain.state_dict())  # whoever loads it then says which tensors differ
+    assert fresh[0].weight.shape == (2, 4)
+
+
 def test_embeddings_of_classes_have_no_singular_values_that_train():
     network = ResNet(resolution=32, z_dim=8, width=4, num_classes=3)
     train_singular_values(network)

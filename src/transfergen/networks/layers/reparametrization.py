@@ -86,9 +86,12 @@ def train_mixtures(table: nn.Embedding, rows: Tensor, coefficients: Tensor) -> N
 
 
 def resize_mixtures(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give the network's mixtures the sizes that they have in its `state` dict, so that this can be loaded."""
+    """Give the network's mixtures the sizes that they have in its `state` dict, so that this can be loaded.
+
+    Mixtures that it does not hold keep theirs.
+    """
     for name, parts in _reparametrizations(network):
-        if isinstance(parts[0], Mixtures):
+        if isinstance(parts[0], Mixtures) and f"{name}.0.rows" in state:
             parts[0].rows = parts[0].rows.new_empty(state[f"{name}.0.rows"].shape)
             parts.original.data = parts.original.new_empty(state[f"{name}.original"].shape)
 
