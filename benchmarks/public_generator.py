@@ -1,14 +1,15 @@
 """Two classes of CIFAR-10 from few pictures: a generator from scratch against one that starts from a BigGAN.
 
-    python benchmarks/public_generator.py run scratch --training-images 100 --images-seen 1e3 4e3 8e3 1.6e4 2.4e4 3.2e4
-    python benchmarks/public_generator.py run all norms --training-images 100 --images-seen 1e3 4e3 8e3
+    python benchmarks/public_generator.py run fine_tune fine_tune_scratch --training-images 100 --images-seen 1e3 1e4
+    python benchmarks/public_generator.py run scratch all norms --training-images 100 --images-seen 1e3 4e3 8e3
     python benchmarks/public_generator.py report
 
 The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on the other eight classes and stored in
-the files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. The measured trainings
-have the recipe of `experiment=few_shot` and one class. Its heads start fresh, but for `with_heads`, which takes them
-from the run itself; `both_networks` has BigGAN's discriminator from the files instead, and two classes. Half of the
-training images of the two classes are left out of all trainings, and are what the samples are compared with.
+the files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. Variants named
+`fine_tune` have that preset: both networks of the files, beside fresh heads, and two classes. The others have the
+generator alone, in `experiment=few_shot`, and one class. Those named `scratch` have the same networks and settings, and
+start untrained. Half of the training images of the two classes are left out of all trainings, and are
+what the samples are compared with.
 """
 
 import argparse
@@ -20,13 +21,13 @@ from studiogan_files import save_networks
 
 BIGGAN = ["generator=biggan", "generator.width=16", "generator.z_dim=80", "generator.bias=true", "generator.eps=1e-4"]
 BIGGAN += ["generator.orthogonal=0"]
+BIGGAN_DISCRIMINATOR = ["discriminator@discriminator.ordinary=biggan", "discriminator.ordinary.width=16"]
 RECIPE = ["optimizer=muon_batch32", "objective=rpgan", "augment=diffaugment_whole"]
 SOURCE = [
     "data.classes=[0,1,2,3,4,5,6,7]",
     "data.batch_size=32",
     "model=vision_aided",  # BigGAN's discriminator beside heads on EfficientNet-Lite0, from the start
-    "discriminator@discriminator.ordinary=biggan",
-    "discriminator.ordinary.width=16",
+    *BIGGAN_DISCRIMINATOR,
     "~backbone@discriminator.backbones.vgg19",
     "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]",
     "discriminator.start_images=0",
@@ -42,8 +43,8 @@ SOURCE = [
 ]
 FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]"]
 FROM_G = [*FEW_SHOT, "init_from=studiogan", "init_from.generator='{G_ema}'"]
-FROM_BOTH = ["model=biggan", *RECIPE, "data.batch_size=16", "init_from=studiogan", "init_from.generator='{G_ema}'"]
-FROM_BOTH += ["init_from.discriminator='{D}'", "optimizer.d_steps=1", "ema.halflife_images=10_000"]
+FINE_TUNE = ["experiment=fine_tune", "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]"]
+FROM_BOTH = [*FINE_TUNE, "init_from=studiogan", "init_from.generator='{G_ema}'", "init_from.discriminator='{D}'"]
 VARIANTS: Variants = {
     "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
     "all": FROM_G,
@@ -51,15 +52,9 @@ VARIANTS: Variants = {
     "singular_values": [*FROM_G, "transfer.generator=singular_values"],
     "last_k": [*FROM_G, "transfer.generator=last_k", "transfer.generator_last_k=2"],
     "gradual": [*FROM_G, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
-    "with_heads": [
-        *FEW_SHOT,
-        *BIGGAN,
-        "data.num_classes=1",
-        "init_from.generator={run}",
-        "init_from.discriminator={run}",
-        r'init_from.keys=[{{theirs: "judges\.efficientnet_lite0\.(.+)", ours: "\1"}}]',
-    ],
-    "both_networks": FROM_BOTH,
+    "fine_tune_scratch": [*FINE_TUNE, *BIGGAN, *BIGGAN_DISCRIMINATOR],
+    "fine_tune": [*FROM_BOTH, "init_from.classes=[0,1]"],  # ships start as aeroplanes, and trucks as cars
+    "fine_tune_mean": FROM_BOTH,
 }
 COMMON = ["data.classes=[8,9]", "data.source.test_split=train", "data.source.holdout=0.5"]
 
@@ -72,7 +67,7 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
     where = args.work / "public_generator" / f"source-{images}"
     whole = argparse.Namespace(**vars(args) | {"training_images": None, "trial": False})
     run_dir = train_once(where, [*common_overrides(whole, 0), *SOURCE, f"max_images={images}"])
-    return {"run": str(run_dir), **save_networks(run_dir, run_dir / "studiogan")}
+    return save_networks(run_dir, run_dir / "studiogan")
 
 
 if __name__ == "__main__":
@@ -80,11 +75,11 @@ if __name__ == "__main__":
         __doc__,
         VARIANTS,
         options=lambda parser: parser.add_argument(
-            "--source-images", type=positive(float), default=5e4, help="real images that the source sees"
+            "--source-images", type=positive(float), default=2e5, help="real images that the source sees"
         ),
         prepare=prepare,
         common=COMMON,
-        rivals=["scratch"],
+        rivals=["scratch", "fine_tune_scratch"],
         moments=[(1e4, "images")],
         points=10,
     )

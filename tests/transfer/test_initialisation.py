@@ -173,6 +173,14 @@ def test_projections_that_come_from_another_run_are_not_standardised_again(tmp_p
     assert new.joined == []  # the networks join anew
 
 
+def test_a_discriminator_that_no_network_has_joined_becomes_the_ordinary_part_of_one_that_they_join(tmp_path):
+    old, new = DCGANDiscriminator(resolution=32, width=4), vision_aided()
+    heads = {name: tensor.clone() for name, tensor in new.judges.state_dict().items()}
+    initialise(DCGAN(**SMALL_DCGAN), new, init_from(discriminator=save_run(tmp_path, discriminator=old)))
+    assert equal(old, new.ordinary)
+    assert all(torch.equal(tensor, heads[name]) for name, tensor in new.judges.state_dict().items())
+
+
 class PublicGenerator(nn.Module):
     """netG of PyTorch's examples, in its names."""
 

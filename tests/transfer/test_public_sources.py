@@ -96,6 +96,18 @@ def test_new_classes_start_from_those_of_the_source_that_are_chosen(files, chose
     torch.testing.assert_close(generator.embedding.weight.detach(), torch.tensor(weights, dtype=torch.float) @ source)
 
 
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_pretrained_networks_join_the_discriminator_of_a_file(files, layout):
+    config = composed("experiment=fine_tune", f"init_from={layout}", *files[layout])
+    discriminator = instantiate(config.discriminator)
+    before = {name: tensor.clone() for name, tensor in discriminator.judges.state_dict().items()}
+    initialise(instantiate(config.generator), discriminator, config.init_from)
+    theirs = read_public("discriminator", config.init_from).state
+    torch.testing.assert_close(dict(discriminator.ordinary.state_dict()), theirs, rtol=0, atol=0)
+    torch.testing.assert_close(dict(discriminator.judges.state_dict()), before, rtol=0, atol=0)
+    assert discriminator.num_classes == 3
+
+
 def test_options_that_no_file_tells_stay(files):
     config = composed("model=biggan", "init_from=studiogan", files["studiogan"][0], "generator.orthogonal=0.5")
     assert (config.generator.orthogonal, config.generator.width) == (0.5, 4)
@@ -115,6 +127,12 @@ def test_options_that_no_file_tells_stay(files):
 def test_what_contradicts_the_file_is_refused_by_name(files, override, words):
     with pytest.raises(ValueError, match=words):
         composed("model=biggan", "init_from=studiogan", files["studiogan"][0], override)
+
+
+def test_what_contradicts_the_file_of_an_ordinary_discriminator_is_refused_by_name(files):
+    words = r"discriminator\.ordinary\.width: init_from\.discriminator=.* is a ResNetDiscriminator of its own sizes"
+    with pytest.raises(ValueError, match=words):
+        composed("experiment=fine_tune", "init_from=studiogan", *files["studiogan"], "discriminator.ordinary.width=64")
 
 
 def test_beside_a_discriminator_without_classes_all_pictures_are_one_class(files):

@@ -13,7 +13,9 @@ from transfergen.errors import counted
 from transfergen.image_shape import overrides
 from transfergen.networks import weights
 from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.class_mixtures import Label
 from transfergen.networks.discriminators.base import Discriminator
+from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.public.reading import Kind
 from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
@@ -43,7 +45,8 @@ def initialise(
 
     Args:
         generator: gets weights if `init_from["generator"]` is set.
-        discriminator: gets weights if `init_from["discriminator"]` is set; None if the model has none.
+        discriminator: gets weights if `init_from["discriminator"]` is set, or its ordinary part does if the source has
+            no other; None if the model has none.
         init_from: for each network a run directory, a file of weights or a name on the hub, or None; in `keys` the
             rules that rename their tensors; in `layout` the project that has published them, or None; and in `classes`
             those classes of the source that new ones start from, see `start_weights`.
@@ -55,13 +58,8 @@ def initialise(
         ValueError: a source cannot be read, or none of its tensors fits; see `copy_weights`.
     """
     classes = list(init_from.get("classes") or ())
-    if classes and init_from["generator"] is None:
-        raise ValueError(f"init_from.classes={classes}: there are no classes to start from; set init_from.generator")
-    if mixture and init_from["generator"] is None:
-        raise ValueError(
-            "transfer.new_classes=mixture: there are no classes to mix; set init_from.generator, or "
-            "transfer.new_classes=mean"
-        )
+    if init_from["generator"] is None:
+        _refuse_classes(classes, mixture)
     for name, network in zip(KINDS, (generator, discriminator), strict=True):
         path, setting = init_from[name], f"init_from.{name}"
         if path is None:
@@ -77,11 +75,14 @@ def initialise(
                 f"set data.channels={channels}, or {setting}=null"
             )
         state = rename(state, init_from["keys"], setting)
+        part = network
+        if isinstance(network, VisionAidedDiscriminator) and not any(key.startswith("ordinary.") for key in state):
+            part = network.ordinary  # the source is a discriminator that no pretrained network has joined
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         if classes and network is generator and not (tables := table_names(network)) & state.keys():
             without = f"{setting}={path}" if tables else "this generator"
             raise ValueError(f"init_from.classes={classes}: {without} has no classes; leave it out")
-        copy_weights(state, network, f"{setting}={path}", left_out, classes)
+        copy_weights(state, part, f"{setting}={path}", left_out, classes)
         tells_all = public_source(name, init_from) is None  # other projects' files tell only some of the settings
         if network is generator and config and settings and tells_all:
             _log_unseen_settings(config, settings, f"{setting}={path}")
@@ -89,6 +90,17 @@ def initialise(
             mix_classes(generator, state, classes)
         for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
             trunk.pretrained &= _digest(trunk) == digest
+
+
+def _refuse_classes(classes: Collection[Label], mixture: bool) -> None:
+    """Refuse settings of the source's classes where no generator is a source."""
+    if classes:
+        raise ValueError(f"init_from.classes={classes}: there are no classes to start from; set init_from.generator")
+    if mixture:
+        raise ValueError(
+            "transfer.new_classes=mixture: there are no classes to mix; set init_from.generator, or "
+            "transfer.new_classes=mean"
+        )
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[Rule], setting: str) -> dict[str, Tensor]:

@@ -39,8 +39,9 @@ def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | Non
 def follow_source(config: DictConfig, given: Collection[str]) -> None:
     """Give networks that start from a file of another project, or of this package, the class and the sizes in the file.
 
-    The images get the generator's resolution. A generator with classes beside a discriminator that is not told of them
-    gets one class for all pictures.
+    A file's discriminator is the ordinary part of a discriminator that has one. The images get the generator's
+    resolution. A generator with classes beside a discriminator that is not told of them gets one class for all
+    pictures.
 
     Args:
         config: as composed; its nodes `generator`, `discriminator` and `data` are changed.
@@ -74,17 +75,20 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
 
 def _follow(config: DictConfig, kind: Kind, network: Mapping[str, Any], given: Collection[str]) -> None:
     """Set a network's config to a file's, a class as `_target_` and its arguments. What the file does not say stays."""
+    node = f"{kind}.ordinary" if config[kind].get("ordinary") else kind
     source, target = f"init_from.{kind}={config.init_from[kind]}", network["_target_"]
-    settings = {f"{kind}.{name}": value for name, value in network.items() if name != "num_classes"}
+    settings = {f"{node}.{name}": value for name, value in network.items() if name != "num_classes"}
     if kind == "generator":
         settings["data.resolution"] = network["resolution"]
-    if config[kind].get("_target_") != target:
-        if lost := [key for key in given if key == kind or key.startswith(f"{kind}.")]:
+    if OmegaConf.select(config, node).get("_target_") != target:
+        if lost := [key for key in given if key == node or key.startswith(f"{node}.")]:
             raise ValueError(f"{lost[0]}: {source} is a {target.rpartition('.')[2]} of its own sizes; leave it out")
-        config[kind] = {"aspect": "${data.aspect}", "image_channels": "${data.channels}"}
+        fresh = {"aspect": "${data.aspect}", "image_channels": "${data.channels}"}
+        OmegaConf.update(config, node, fresh, merge=False)
     for key, value in settings.items():
         if key in given and OmegaConf.select(config, key) != value:
             raise ValueError(f"{key}={OmegaConf.select(config, key)}: {source} has {value}; leave it out")
         OmegaConf.update(config, key, value, merge=False, force_add=True)
-    if "num_classes" in network and f"{kind}.num_classes" not in given:
-        config[kind].num_classes = "${data.num_classes}" if network["num_classes"] else 0
+    if "num_classes" in network and f"{node}.num_classes" not in given:
+        told = "${data.num_classes}" if network["num_classes"] else 0
+        OmegaConf.update(config, f"{node}.num_classes", told, force_add=True)
