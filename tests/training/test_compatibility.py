@@ -63,14 +63,25 @@ def test_a_batch_that_does_not_split_into_parts_is_refused():
 @pytest.mark.parametrize(
     ("remedy", "given"),
     [
+        ("transfer.trunk=frozen", {"transfer": Strategy(trunk="trainable")}),
+        ("transfer.last_k=1", {"transfer": Strategy(last_k=2)}),
+        ("transfer.unfreeze_every_images=100000", {"transfer": Strategy(unfreeze_every_images=1)}),
+        ("transfer.cache_mib=2048", {"transfer": Strategy(cache_mib=0)}),
+        ("transfer.trunk_lr_scale=1.0", {"transfer": Strategy(trunk_lr_scale=0.1)}),
+        ("transfer.freeze_d=0", {"transfer": Strategy(freeze_d=1)}),
         ("transfer.generator=all", {"transfer": Strategy(generator="norms")}),
-        ("transfer.generator_lr_scale=1", {"transfer": Strategy(generator_lr_scale=0.1)}),
+        ("transfer.generator_last_k=1", {"transfer": Strategy(generator_last_k=2)}),
+        ("transfer.generator_lr_scale=1.0", {"transfer": Strategy(generator_lr_scale=0.1)}),
+        ("optimizer.d_steps=1", {"d_steps": 2}),
+        ("optimizer.extrapolation=0", {"extrapolation": 0.5}),
+        ("optimizer.simultaneous=false", {"simultaneous": True}),
         ("optimizer.accumulate=1", {"accumulate": 2}),
     ],
 )
 def test_a_plain_vae_refuses_what_it_would_ignore(remedy, given):
     ordinary = {"discriminator": None, "augment": Augmentation(colour=0, translation=0, cutout=0)}
-    ordinary |= {"transfer": Strategy(), "accumulate": 1}
+    ordinary |= {"d_steps": 1, "extrapolation": 0.0, "simultaneous": False, "accumulate": 1}
+    ordinary |= {"transfer": Strategy(new_classes="mixture")}  # which it uses
     check_no_game(**ordinary)
     with pytest.raises(ValueError, match=rf"^{remedy.partition('=')[0]}: a plain VAE .*; set {remedy}, or"):
         check_no_game(**ordinary | given)

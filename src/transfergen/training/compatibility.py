@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from transfergen.errors import counted
@@ -136,7 +137,15 @@ def check_batch_size(transfer: Strategy, images: int, *, ranks: int = 1, parts: 
 
 
 def check_no_game(
-    *, discriminator: Any, augment: Augmentation, transfer: Strategy, accumulate: int, **_others: Any
+    *,
+    discriminator: Any,
+    augment: Augmentation,
+    transfer: Strategy,
+    d_steps: int,
+    extrapolation: float,
+    simultaneous: bool,
+    accumulate: int,
+    **_others: Any,
 ) -> None:
     """Refuse settings that a plain variational autoencoder would ignore.
 
@@ -147,10 +156,14 @@ def check_no_game(
         "discriminator=none": discriminator is not None,
         "augment=none": not augment.is_identity,
         "transfer=feature_extraction": transfer.has_terms,
-        "transfer.generator=all": transfer.generator != "all",
-        "transfer.generator_lr_scale=1": transfer.generator_lr_scale != 1,
-        "optimizer.accumulate=1": accumulate > 1,
+        "optimizer.d_steps=1": d_steps != 1,
+        "optimizer.extrapolation=0": extrapolation != 0,
+        "optimizer.simultaneous=false": simultaneous,
+        "optimizer.accumulate=1": accumulate != 1,
     }
+    for name, parameter in signature(Strategy).parameters.items():
+        if name != "new_classes":  # which the generator's start takes account of
+            ignored[f"transfer.{name}={parameter.default}"] = getattr(transfer, name) != parameter.default
     for mend, is_set in ignored.items():
         if is_set:
             setting = mend.partition("=")[0]
