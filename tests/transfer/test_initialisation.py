@@ -20,6 +20,7 @@ from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.runs.generator_files import load_pretrained, save_generator, unseen_settings
+from transfergen.runs.resume import leave_out
 from transfergen.transfer.initialisation import initialise, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -44,10 +45,8 @@ def save_run(folder, *, generator=None, discriminator=None, left_out=(), config=
     if discriminator is not None:
         state = {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
         names = [f"discriminator.{name}" for name in left_out]
-        checkpoint = {
-            "state_dict": {name: value for name, value in state.items() if name not in names},
-            "transfergen": {"left_out": {"names": names}},
-        }
+        checkpoint = {"state_dict": state, "transfergen": {}}
+        leave_out(checkpoint, names)
         SafeCheckpointIO().save_checkpoint(checkpoint, folder / artefacts.LAST_CHECKPOINT)
     return str(folder)
 
@@ -126,6 +125,23 @@ def test_a_trunk_that_a_checkpoint_leaves_out_is_no_difference(tmp_path, vgg_wei
     assert equal(old, new)
     assert new.backbones[0].pretrained
     assert not caplog.records
+
+
+def test_another_trunk_than_the_one_that_a_checkpoint_leaves_out_is_warned_of(tmp_path, vgg_weights, caplog):
+    old = on_vgg(vgg_weights)
+    other = VGGDiscriminator(VGG(cut="relu2_2", weights="random"), resolution=32, hidden=8)
+    run = save_run(tmp_path, discriminator=old, left_out=old.frozen_names(*old.backbones))
+    initialise(DCGAN(**SMALL_DCGAN), other, init_from(discriminator=run))
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"init_from.discriminator={run}: the frozen trunk's weights are not those ")
+
+
+def test_a_trunk_with_fewer_blocks_than_the_sources_cannot_be_compared(tmp_path, vgg_weights, caplog):
+    old = on_vgg(vgg_weights)
+    shallower = VGGDiscriminator(VGG(cut="relu1_2", weights=str(vgg_weights)), resolution=32, hidden=8)
+    run = save_run(tmp_path, discriminator=old, left_out=old.frozen_names(*old.backbones))
+    initialise(DCGAN(**SMALL_DCGAN), shallower, init_from(discriminator=run))
+    assert "the frozen trunk" not in caplog.text
 
 
 def test_a_trunk_that_has_trained_is_no_longer_the_pretrained_one(tmp_path, vgg_weights):

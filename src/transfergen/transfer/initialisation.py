@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfergen.errors import counted
 from transfergen.image_shape import overrides
@@ -66,7 +66,7 @@ def initialise(
             continue
         if network is None:
             raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
-        state, left_out, config = _read(str(path), name, setting, init_from)
+        state, left_out, config, digest_of_left_out = _read(str(path), name, setting, init_from)
         channels = None if config is None else config.get("image_channels", 3)
         ours = network.image_channels
         if ours is not None and channels is not None and ours != channels:
@@ -83,6 +83,7 @@ def initialise(
             without = f"{setting}={path}" if tables else "this generator"
             raise ValueError(f"init_from.classes={classes}: {without} has no classes; leave it out")
         copy_weights(state, part, f"{setting}={path}", left_out, classes)
+        _warn_of_other_trunk(part, left_out, digest_of_left_out, f"{setting}={path}")
         tells_all = public_source(name, init_from) is None  # other projects' files tell only some of the settings
         if network is generator and config and settings and tells_all:
             _log_unseen_settings(config, settings, f"{setting}={path}")
@@ -127,6 +128,10 @@ def check_same_images(source: Generator, generator: Generator, setting: str) -> 
         raise ValueError(f"{setting}: its images are {theirs}, and this run's are {ours}; set {mend}")
 
 
+_PREFIX = "discriminator."
+"""Of the discriminator's tensors in a checkpoint."""
+
+
 class _Source(NamedTuple):
     """A network's tensors, as a file holds them."""
 
@@ -136,6 +141,8 @@ class _Source(NamedTuple):
     """Names of those that checkpoints leave out, since other files hold them."""
     config: Mapping[str, Any] | None = None
     """The network's class as `_target_` and its arguments; None: the file does not say."""
+    digest_of_left_out: str = ""
+    """SHA-256 of the tensors that were left out, see `leave_out`."""
 
 
 def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]) -> _Source:
@@ -162,21 +169,35 @@ def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
 
 
 def _read_discriminator(checkpoint: Path, setting: str) -> _Source:
-    prefix, given = "discriminator.", f"{setting}={checkpoint.parents[1]}"
+    given = f"{setting}={checkpoint.parents[1]}"
     content = load(checkpoint, setting=given)
     try:
         state, own = content["state_dict"], content[KEY]
-        left_out, config = own["left_out"]["names"], own.get("config", {}).get("discriminator", {})
+        left_out, digest = own["left_out"]["names"], own["left_out"]["sha256"]
+        config = own.get("config", {}).get("discriminator", {})
     except KeyError as error:
         raise ValueError(f"{given}: {checkpoint} was not written by transfergen: it has no {error}") from error
     tensors = {
-        name.removeprefix(prefix): value
+        name.removeprefix(_PREFIX): value
         for name, value in state.items()
-        if name.startswith(prefix) and isinstance(value, Tensor)  # a module's extra state is no tensor
+        if name.startswith(_PREFIX) and isinstance(value, Tensor)  # a module's extra state is no tensor
     }
     if not tensors:
         raise ValueError(f"{setting}={checkpoint}: the run has no discriminator; set {setting}=null")
-    return _Source(tensors, {name.removeprefix(prefix) for name in left_out}, config.get("ordinary", config))
+    left_out = [name.removeprefix(_PREFIX) for name in left_out]
+    return _Source(tensors, left_out, config.get("ordinary", config), digest)
+
+
+def _warn_of_other_trunk(network: nn.Module, left_out: Collection[str], digest: str, source: str) -> None:
+    """Warn if the trunk that both networks read from files is not the same here."""
+    ours = network.state_dict()
+    if not left_out or not ours.keys() >= set(left_out):  # of a trunk with other blocks, the digest tells nothing
+        return
+    if tensors_digest((f"{_PREFIX}{name}", ours[name]) for name in left_out) != digest:
+        log.warning(
+            f"{source}: the frozen trunk's weights are not those that the source was trained with; set the source's "
+            "backbone settings to keep them"
+        )
 
 
 def _log_unseen_settings(theirs: Mapping[str, Any], ours: Mapping[str, Any], source: str) -> None:
