@@ -131,6 +131,8 @@ def test_resumed_run_ends_bit_for_bit_where_the_uninterrupted_one_does(tmp_path,
         assert [len(state["state_dict"]["discriminator._extra_state"]) for state in (half, b)] == [1, 2]
         assert half["state_dict"]["augment.p"] > 0
     assert half["transfergen"]["images_seen"] == 40
+    assert half["callbacks"].keys() >= {"SampleGrid", "Evaluation", "CollapseWarning"}
+    assert a["callbacks"]["CollapseWarning"] == b["callbacks"]["CollapseWarning"]
     assert a["transfergen"]["images_seen"] == b["transfergen"]["images_seen"] == 128
     assert a["state_dict"].keys() == b["state_dict"].keys()
     for name, value in a["state_dict"].items():

@@ -100,9 +100,9 @@ def build_callbacks(
     """The callbacks of a training, in the order in which they act after each step."""
     callbacks: list[Callback] = [
         SampleGrid(run_dir, **config["samples"]),
+        CollapseWarning(),
         files,
         evaluation,  # after the run's files, which are then saved whatever it raises
-        CollapseWarning(),
     ]
     if config["memory_report"]:
         callbacks.append(MemoryReport(config["data"]["batch_size"]))

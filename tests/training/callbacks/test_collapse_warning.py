@@ -78,6 +78,20 @@ def test_stretch_starts_anew_when_the_discriminator_errs(caplog):
     assert not warnings(caplog)
 
 
+@pytest.mark.parametrize("resumed_at", [5000, 20_000, 30_000])
+def test_a_resumed_run_is_warned_of_a_stretch_as_an_unbroken_one(caplog, resumed_at):
+    watch = CollapseWarning()
+    found = []
+    for images in range(0, 40_000, 5000):
+        watch.check(1.0, 1.0, images, ADVICE)
+        found += warnings(caplog)
+        if images == resumed_at:
+            state, watch = watch.state_dict(), CollapseWarning()
+            watch.load_state_dict(state)
+    (message,) = found
+    assert "since 0 images, now 20,000" in message
+
+
 def test_what_to_try_fits_the_model(module):
     assert what_to_try(module) == "try a lower objective.beta, or objective.free_bits=0.1"  # a VAE
     weaker = "try a lower optimizer.discriminator.lr, or augment=diffaugment"

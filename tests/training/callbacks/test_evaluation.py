@@ -74,6 +74,17 @@ def test_samples_have_each_class_as_often_as_the_test_images(trainer, module, tm
     assert sorted(given["classes"]) == [0] * 14 + [1] * 2
 
 
+@pytest.mark.parametrize("size", [16, 8], ids=["the same extractor", "another"])
+def test_a_resumed_run_compares_with_what_was_measured_before(fit, module, tmp_path, planned, caplog, size):
+    planned += [{"recall": 0.8}, {"recall": 0.2}]
+    first = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8)
+    fit(first, images=8, end=False)
+    resumed = Evaluation(tmp_path, OmegaConf.merge(PIXELS, {"size": size}), GENERATOR, {}, every_images=8)
+    resumed.load_state_dict(first.state_dict())
+    fit(resumed, images=16, end=False)
+    assert ("recall is 0.20 after 16 images (highest so far 0.80)" in caplog.text) == (size == 16)
+
+
 def test_without_intervals_the_end_is_measured_and_no_best_generator_kept(fit, trainer, tmp_path, planned, capsys):
     planned += [{"kernel_distance": 3.0}]
     fit(Evaluation(tmp_path, PIXELS, GENERATOR, {}), images=40)

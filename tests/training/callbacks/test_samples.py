@@ -36,6 +36,17 @@ def test_diversity_is_logged_and_a_collapse_is_warned_of(fit, trainer, module, t
     assert "try a lower" in caplog.text
 
 
+def test_a_collapse_that_was_warned_of_is_not_warned_of_again_by_a_resumed_run(fit, module, tmp_path, caplog):
+    module.images_seen = GRACE_IMAGES - GRACE_IMAGES % 8
+    for weights in module.generator.parameters():
+        weights.data.mul_(1e-3)
+    first, resumed = (SampleGrid(tmp_path, every_images=8, count=4) for _ in range(2))
+    fit(first, images=module.images_seen + 8)
+    resumed.load_state_dict(first.state_dict())
+    fit(resumed, images=module.images_seen + 8)
+    assert caplog.text.count("may be collapsing") == 1
+
+
 def test_a_single_sample_has_no_diversity(fit, trainer, tmp_path):
     fit(SampleGrid(tmp_path, every_images=8, count=1), images=8)
     assert trainer.loggers[0] == []

@@ -1,8 +1,10 @@
 """Warnings of mode collapse and of a discriminator that the generator no longer fools."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from transfergen.training.base_module import GenerativeModule
@@ -49,6 +51,39 @@ class DiversityAlarm:
             )
         self._low = low
 
+    def state_dict(self) -> dict[str, Any]:
+        """The history, for a checkpoint."""
+        return {"highest": self._highest, "low": self._low}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the history of a checkpoint."""
+        self._highest, self._low = state["highest"], state["low"]
+
+
+class HasAlarms(Callback):
+    """A callback whose checkpoints hold the history of its alarms, so that a resumed run goes on with it.
+
+    A history from another measure, as of another extractor, is not taken up. Nor is there one in older checkpoints.
+    """
+
+    alarms: Mapping[str, DiversityAlarm]
+    """By the name of the number that each is shown."""
+    measured_by: str = ""
+    """Numbers by something else are not comparable."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history of each alarm."""
+        return {
+            "measured_by": self.measured_by,
+            "alarms": {name: alarm.state_dict() for name, alarm in self.alarms.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the history of a checkpoint."""
+        if state_dict["measured_by"] == self.measured_by:
+            for name, alarm in self.alarms.items():
+                alarm.load_state_dict(state_dict["alarms"][name])
+
 
 class CollapseWarning(BatchCallback):
     """Warns when the discriminator's accuracy has been nearly 1 for `MAX_ACCURACY_IMAGES`; once for each stretch."""
@@ -65,6 +100,14 @@ class CollapseWarning(BatchCallback):
         if scalars is not self._checked and "accuracy/real" in scalars:  # not every objective has accuracies
             self._checked = scalars
             self.check(scalars["accuracy/real"], scalars["accuracy/fake"], module.images_seen, what_to_try(module))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stretch began, and whether it was warned of."""
+        return {"since": self._since, "warned": self._warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the stretch of a checkpoint."""
+        self._since, self._warned = state_dict["since"], state_dict["warned"]
 
     def check(self, real: float, fake: float, images_seen: int, advice: str) -> None:
         """Check the discriminator's accuracies on real and generated images, in [0, 1]; `advice` is for the warning."""

@@ -30,7 +30,7 @@ from transfergen.runs import artefacts
 from transfergen.runs.curves import PrecisionRecall, plot_precision_recall, precision_recall, read_curves, to_picture
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import save_files
-from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
+from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, HasAlarms, what_to_try
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.progress import track_on_bar
 from transfergen.training.loggers import log_picture
@@ -42,7 +42,7 @@ LAST_SEED_OFFSET = 1_000_000
 """The last measurement's seed is `seed` plus this, so that its latents are not those that chose the best generator."""
 
 
-class Evaluation(IntervalCallback):
+class Evaluation(HasAlarms, IntervalCallback):
     """Measures samples against the test split at the end and, if wanted, at intervals. All ranks share the work.
 
     With intervals it keeps the best generator and its metrics in best/, and its checkpoint in checkpoints/best.ckpt.
@@ -88,8 +88,11 @@ class Evaluation(IntervalCallback):
         self._minimised = best or "kernel_distance"
         self._best_value: float | None = None
         self._precision_recall: PrecisionRecall = []
-        self._recall = DiversityAlarm("the samples' recall")
-        self._diversity = DiversityAlarm("the samples' diversity, relative to real images,", floor=MIN_DIVERSITY)
+        self.measured_by = self.extractor.name
+        self.alarms = {
+            "diversity": DiversityAlarm("the samples' diversity, relative to real images,", floor=MIN_DIVERSITY),
+            "recall": DiversityAlarm("the samples' recall"),
+        }
 
     @property
     def last_seed(self) -> int:
@@ -148,10 +151,9 @@ class Evaluation(IntervalCallback):
         if trainer.is_global_zero:
             if "precision" in values:
                 self._log_precision_recall(trainer, images_seen, values)
-            advice = what_to_try(module)
-            self._diversity(values["diversity"], images_seen, advice)
-            if "recall" in values:
-                self._recall(values["recall"], images_seen, advice)
+            for name, alarm in self.alarms.items():
+                if name in values:
+                    alarm(values[name], images_seen, what_to_try(module))
         if self.every_images is None:
             return
         if self.best is not None:

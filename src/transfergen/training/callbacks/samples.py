@@ -10,12 +10,12 @@ from transfergen.images import resize, to_float, to_grid
 from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, what_to_try
+from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, HasAlarms, what_to_try
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.loggers import log_picture
 
 
-class SampleGrid(IntervalCallback):
+class SampleGrid(HasAlarms, IntervalCallback):
     """Saves grids of samples from fixed latents, as PNG and in the loggers, and a grid of real images at the start.
 
     Logs `samples/diversity`, the spread of the samples divided by that of the real images, and warns where it is low.
@@ -31,7 +31,8 @@ class SampleGrid(IntervalCallback):
         super().__init__(every_images)
         self.run_dir, self.count, self.seed = run_dir, count, seed
         self._real_spread = 0.0
-        self._alarm = DiversityAlarm("the spread of a grid's samples, relative to real images,", floor=MIN_DIVERSITY)
+        what = "the spread of a grid's samples, relative to real images,"
+        self.alarms = {"diversity": DiversityAlarm(what, floor=MIN_DIVERSITY)}
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,7 +55,7 @@ class SampleGrid(IntervalCallback):
             diversity = _spread(images) / self._real_spread
             for logger in trainer.loggers:
                 logger.log_metrics({"samples/diversity": diversity}, step=images_seen)
-            self._alarm(diversity, images_seen, what_to_try(module))
+            self.alarms["diversity"](diversity, images_seen, what_to_try(module))
 
 
 def save_grid(
