@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from transfergen.errors import SIGNALS, SignalError
-from transfergen.training.callbacks.checkpointing import Checkpointing
+from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.signals import Signals
 
@@ -27,7 +27,7 @@ class Sends(IntervalCallback):
 
 @pytest.fixture(autouse=True)
 def _on_one_device(trainer):
-    trainer.world_size = 1
+    trainer.world_size, trainer.current_epoch, trainer.max_epochs, trainer.is_last_batch = 1, 1, 2, False
 
 
 @pytest.fixture
@@ -58,6 +58,26 @@ def test_signal_after_the_last_step_waits_until_all_is_written(fit, signals):
     with pytest.raises(SignalError, match=r"^SIGTERM: saved after 16 images; resume=RUN_DIR goes on$"):
         finish(signals, lambda: written.append("metrics.json"))
     assert written == ["metrics.json"]
+
+
+@pytest.mark.parametrize("ends_by", ["images", "epochs"])
+def test_signal_in_the_last_step_waits_until_all_is_written(fit, trainer, signals, ends_by):
+    trainer.is_last_batch = ends_by == "epochs"
+    stop = [StopAtImages(16)] if ends_by == "images" else []
+    fit(*stop, Sends(signal.SIGTERM), signals, images=16)
+    with pytest.raises(SignalError, match=r"^SIGTERM: saved after 16 images; resume=RUN_DIR goes on$"):
+        finish(signals, lambda: None)
+
+
+def test_last_batch_of_an_epoch_that_others_follow_is_not_the_last_step(fit, trainer, signals):
+    trainer.is_last_batch, trainer.current_epoch = True, 0
+    with pytest.raises(SignalError, match="saved after 16 images"):
+        fit(Sends(signal.SIGTERM), signals, images=16)
+
+
+def test_a_job_whose_time_is_up_ends_as_any_other_once_all_is_written(fit, signals):
+    fit(Sends(signal.SIGUSR1, every_images=None), signals, images=16)
+    finish(signals, lambda: None)  # raises nothing, so that the script of docs/clusters.md does not queue it again
 
 
 def test_results_that_cannot_be_written_leave_signals_as_they_were(fit, signals):
