@@ -11,7 +11,7 @@ import pytest
 import transfergen
 
 ROOT = Path(transfergen.__file__).parent
-GROUND = ("config", "settings", "targets", "errors", "devices", "distributed", "image_shape", "images")
+GROUND = ("config", "settings", "targets", "errors", "devices", "distributed", "image_shape", "images", "templates")
 FLOORS = [  # from top to bottom; a module may import from its own room and from the floors below it
     ("__main__",),
     ("commands",),

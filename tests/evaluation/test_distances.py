@@ -12,7 +12,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from transfergen.data.shapes import shapes
-from transfergen.evaluation import distances
+from transfergen.evaluation import blocks, distances
 from transfergen.evaluation.distances import (
     Gaussian,
     class_frechet,
@@ -48,7 +48,7 @@ def correlated(count, dimensions=24, seed=0):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that the matrices of these tests need several, the last one smaller."""
-    monkeypatch.setattr(distances, "BLOCK_ENTRIES", 400)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 400)
 
 
 def test_sliced_wasserstein_of_a_set_in_another_order_is_zero():

@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms.functional import gaussian_blur
 
 from transfergen.data.shapes import shapes
-from transfergen.evaluation import neighbours
+from transfergen.evaluation import blocks
 from transfergen.evaluation.extractors import PixelFeatures
 from transfergen.evaluation.neighbours import authenticity, density_coverage, nearest, precision_recall
 
@@ -32,7 +32,7 @@ def radii(features, k):
 @pytest.mark.parametrize("entries", [2**23, 100, 1])  # one block; blocks of a few rows; row by row
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_all_metrics_agree_with_their_formulas_for_any_block_size(monkeypatch, entries, k):
-    monkeypatch.setattr(neighbours, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", entries)
     real, fake = torch.randn(40, 3), 0.8 * torch.randn(33, 3) + 0.3
     d = distances(real, fake)
     real_radii, fake_radii = radii(real, k)[:, None], radii(fake, k)[None]

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
@@ -17,6 +16,7 @@ from transfergen.errors import counted, first_line
 from transfergen.runs import artefacts
 from transfergen.runs.curves import Curves, draw, plot_precision_recall, precision_recall, read_curves, to_svg
 from transfergen.runs.saved_config import parse_yaml
+from transfergen.templates import html_templates
 
 SHOWN = 9
 """Grids of a run's samples over time."""
@@ -202,13 +202,7 @@ def _charts(runs: dict[str, Run]) -> list[str]:
 
 
 def _render(template: str, **values: Any) -> str:
-    pages = Environment(
-        loader=PackageLoader("transfergen.commands"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    pages = html_templates("transfergen.commands", "templates")
     pages.filters |= {"measured_on": _measured_on, "reservations": _reservations}
     return pages.get_template(template).render(values)
 

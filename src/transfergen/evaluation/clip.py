@@ -6,9 +6,8 @@ import timm
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import Normalize
 
-from transfergen.evaluation.extractors import Extractor
+from transfergen.evaluation.extractors import Extractor, normalization
 from transfergen.images import to_float, to_uint8
 from transfergen.networks.backbones.timm import native_state, weights_id
 from transfergen.networks.weights import load_weights
@@ -39,10 +38,8 @@ class CLIPFeatures(Extractor):
         if state:
             load_weights(net, checkpoint_filter_fn(state, net), weights)
         source = weights_id(NAME, weights)
-        # Published for images in [0, 1]; these are in [-1, 1].
-        mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
         super().__init__(
-            nn.Sequential(Normalize(mean, std), net),
+            nn.Sequential(normalization(published), net),
             name=f"{source or 'CLIP of random weights'}, {INPUT_SIZE} px",
             dimensions=published.num_classes,
             weights_id=source,

@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from transfergen.errors import counted
-
-BLOCK_ENTRIES = 2**23  # of a kernel matrix held at once: 64 MiB
+from transfergen.evaluation.blocks import rows_per_block
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: int = 0) -> Tensor:
@@ -199,7 +198,7 @@ def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0) -> Tensor:
 
 def _mean_kernel(a: Tensor, b: Tensor, kernel: Callable[[Tensor], Tensor]) -> Tensor:
     """The mean of a kernel, a function of dot products, over all pairs of one row of `a` and one of `b`."""
-    blocks = torch.split(a, max(1, BLOCK_ENTRIES // len(b)))
+    blocks = torch.split(a, rows_per_block(len(b)))
     return torch.stack([kernel(rows @ b.T).sum() for rows in blocks]).sum() / (len(a) * len(b))
 
 

@@ -134,11 +134,9 @@ class TimmFeatures(Extractor):
         if weights != "random":
             load_weights(net, native_state(name, weights), weights)
         self.interpolation = interpolation
-        # Published for images in [0, 1]; these are in [-1, 1].
-        mean, std = [2 * m - 1 for m in published.mean], [2 * s for s in published.std]
         source = weights_id(name, weights)
         super().__init__(
-            nn.Sequential(Normalize(mean, std), net),
+            nn.Sequential(normalization(published), net),
             name=f"{source or f'{name} of random weights'}, {input_size} px, {interpolation}",
             dimensions=dimensions,
             weights_id=source,
@@ -213,6 +211,11 @@ class InceptionFeatures(Extractor):
     def score_logits(self, features: Tensor) -> Tensor:
         """Features (B, 2048) -> class logits (B, 1008)."""
         return cast(InceptionV3, self.net).logits(features)
+
+
+def normalization(published: Any) -> Normalize:
+    """Normalise images in [-1, 1], by the mean and the deviation that timm tells for images in [0, 1]."""
+    return Normalize([2 * m - 1 for m in published.mean], [2 * s for s in published.std])
 
 
 def _resized(images: Tensor, size: int | None, interpolation: str) -> Tensor:

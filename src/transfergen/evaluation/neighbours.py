@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from transfergen.errors import counted
+from transfergen.evaluation.blocks import rows_per_block
 
-BLOCK_ENTRIES = 2**23  # of a distance matrix held at once: 64 MiB
 RESOLUTION = 1e-12  # of squared distances relative to squared norms: what float32 features cannot tell from 0
 
 
@@ -95,7 +95,7 @@ def _blocks(a: Tensor, b: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The squared distances between `a` (N, D) and `b` (M, D), in blocks of rows: (first row, (rows, M))."""
     a, b = a.double(), b.double()
     squared_norms = b.square().sum(dim=1)
-    rows = max(1, BLOCK_ENTRIES // len(b))
+    rows = rows_per_block(len(b))
     for start in range(0, len(a), rows):
         part = a[start : start + rows]
         sums = part.square().sum(dim=1, keepdim=True) + squared_norms

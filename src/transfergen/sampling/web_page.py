@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from transfergen.networks.weights import Download
 from transfergen.runs import artefacts
 from transfergen.sampling.export import onnx_difference, to_onnx
 from transfergen.sampling.pretrained import PretrainedGenerator
+from transfergen.templates import html_templates
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -67,13 +67,7 @@ def to_web(generator: PretrainedGenerator, path: Path, *, runtime: str | None = 
         vectors = generator.directions(min(directions, generator.z_dim)).tolist()
     except ValueError:  # it does not say which weights take the latent
         vectors = []
-    pages = Environment(
-        loader=PackageLoader("transfergen.sampling", "web"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    pages = html_templates("transfergen.sampling", "web")
     page = pages.get_template("page.html").render(
         name=type(generator.network).__name__,
         origin=generator.origin,
