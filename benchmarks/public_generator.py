@@ -46,15 +46,15 @@ FROM_G = [*FEW_SHOT, "init_from=studiogan", "init_from.generator='{G_ema}'"]
 FINE_TUNE = ["experiment=fine_tune", "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]"]
 FROM_BOTH = [*FINE_TUNE, "init_from=studiogan", "init_from.generator='{G_ema}'", "init_from.discriminator='{D}'"]
 VARIANTS: Variants = {
+    "fine_tune": [*FROM_BOTH, "init_from.classes=[0,1]"],  # ships start as aeroplanes, and trucks as cars
+    "fine_tune_scratch": [*FINE_TUNE, *BIGGAN, *BIGGAN_DISCRIMINATOR],
+    "fine_tune_mean": FROM_BOTH,
     "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
     "all": FROM_G,
     "norms": [*FROM_G, "transfer.generator=norms"],
     "singular_values": [*FROM_G, "transfer.generator=singular_values"],
     "last_k": [*FROM_G, "transfer.generator=last_k", "transfer.generator_last_k=2"],
     "gradual": [*FROM_G, "transfer.generator=gradual", "transfer.unfreeze_every_images=2_000"],
-    "fine_tune_scratch": [*FINE_TUNE, *BIGGAN, *BIGGAN_DISCRIMINATOR],
-    "fine_tune": [*FROM_BOTH, "init_from.classes=[0,1]"],  # ships start as aeroplanes, and trucks as cars
-    "fine_tune_mean": FROM_BOTH,
 }
 COMMON = ["data.classes=[8,9]", "data.source.test_split=train", "data.source.holdout=0.5"]
 
