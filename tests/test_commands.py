@@ -124,11 +124,11 @@ def archives(pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def public_files(tmp_path_factory):
-    """A folder with G.pth and D.pth of StudioGAN, and in TORCH_HOME the published BigGAN-deep, narrow ones all."""
+    """A folder with StudioGAN's networks, and in TORCH_HOME the published BigGAN-deep, narrow ones all."""
     folder = tmp_path_factory.mktemp("public")
     cached = folder / "hub" / "checkpoints"
     cached.mkdir(parents=True)
-    for name, network in {"G": PublicGenerator, "D": PublicDiscriminator}.items():
+    for name, network in {"G": PublicGenerator, "G_ema": PublicGenerator, "D": PublicDiscriminator}.items():
         torch.save({"state_dict": network(StudioGAN, 32, width=4).state_dict()}, folder / f"{name}.pth")
     deep = biggan_deep(channel_width=4, z_dim=4, class_embed_dim=4)
     torch.save(deep.state_dict(), cached / "biggan-deep-128-pytorch_model.bin")
