@@ -24,6 +24,7 @@ TABLES = {
 """For each table, by its page and first words: the measure in each column; "" for a column that is not compared."""
 CURVES = {
     ("docs/public-generators.md", "| pictures | | 1,008"): "public_generator",
+    ("docs/public-generators.md", "| pictures | `transfer.generator` | 1,008"): "public_generator",
     ("docs/transfer.md", "| | 1,008"): "fine_tuning",
 }
 """Tables whose cells are `kernel distance (recall)` and whose titles are numbers of images, with their benchmark."""
