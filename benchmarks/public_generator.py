@@ -6,10 +6,10 @@
 
 The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on the other eight classes and stored in
 the files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. Variants named
-`fine_tune` have that preset: both networks of the files, beside fresh heads, and two classes. The others have the
-generator alone, in `experiment=few_shot`, and one class. Those named `scratch` have the same networks and settings, and
-start untrained. Half of the training images of the two classes are left out of all trainings, and are
-what the samples are compared with.
+`fine_tune` have that preset: both networks of the files, beside fresh heads, and two classes, which start from two
+chosen ones or, with `mean`, from the mean of all eight. The others have the generator alone, in `experiment=few_shot`,
+and one class. Those named `scratch` have the same networks and settings, and start untrained. Half of the training
+images of the two classes are left out of all trainings, and are what the samples are compared with.
 """
 
 import argparse

@@ -47,8 +47,11 @@ def test_what_networks_are_read_from_is_kept_from_the_root_and_a_name_as_it_is(t
     def kept(value, saved=None):
         config = OmegaConf.create({key: {} for key in ("init_from", "backbone", "metrics", "transfer")})
         config.transfer.source, config.backbone.weights = value, "${transfer.source}"
+        config.discriminator = {"backbones": {"vgg19": {"weights": value}, "dino": None}}
         keep_sources(config, saved and OmegaConf.create({"transfer": {"source": saved}}))
         assert OmegaConf.is_interpolation(config.backbone, "weights")
+        if saved is None:
+            assert config.discriminator.backbones.vgg19.weights == config.transfer.source
         return config.transfer.source
 
     here = Path.cwd()

@@ -16,7 +16,8 @@ SOURCES = (
     *("init_from.generator", "init_from.discriminator", "transfer.teacher", "transfer.source"),
     *("backbone.weights", "metrics.weights"),
 )
-"""Settings that name what networks are read from: a file, a folder, or a name."""
+"""Settings that name what networks are read from: a file, a folder, or a name. The weights of networks that join a
+discriminator are such settings, too."""
 
 
 def train(config: DictConfig) -> float:
@@ -71,16 +72,17 @@ def follow_sources(config: DictConfig) -> None:
 
 
 def keep_sources(config: DictConfig, saved: DictConfig | None = None) -> None:
-    """Write the files and folders of `SOURCES` from the root, so that the run can be resumed from any folder.
+    """Give the files and folders of `SOURCES` their whole paths, so that the run can be resumed from any folder.
 
     Args:
         config: as composed; it is changed.
         saved: of the run that goes on. What that run was started from may be gone since.
     """
-    for key in SOURCES:
+    joining = OmegaConf.select(config, "discriminator.backbones") or {}
+    for key in (*SOURCES, *(f"discriminator.backbones.{name}.weights" for name in joining)):
         value, before = OmegaConf.select(config, key), OmegaConf.select(saved or DictConfig({}), key)
-        group, _, name = key.partition(".")
-        if not isinstance(value, str) or OmegaConf.is_interpolation(config[group], name):
+        parent, _, name = key.rpartition(".")
+        if not isinstance(value, str) or OmegaConf.is_interpolation(OmegaConf.select(config, parent), name):
             continue
         layout, colon, file = value.rpartition(":")  # as in studiogan:G.pth
         for prefix, path in (("", Path(value).expanduser()), (layout + colon, Path(file).expanduser())):

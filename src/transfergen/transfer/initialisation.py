@@ -77,7 +77,7 @@ def initialise(
         state = rename(state, init_from["keys"], setting)
         part = network
         if isinstance(network, VisionAidedDiscriminator) and not any(key.startswith("ordinary.") for key in state):
-            part = network.ordinary  # the source is a discriminator that no pretrained network has joined
+            part = network.ordinary  # the source has no heads on pretrained networks
         trunks = [(trunk, _digest(trunk)) for trunk in getattr(network, "backbones", ())]
         if classes and network is generator and not (tables := table_names(network)) & state.keys():
             without = f"{setting}={path}" if tables else "this generator"
@@ -129,7 +129,7 @@ def check_same_images(source: Generator, generator: Generator, setting: str) -> 
 
 
 _PREFIX = "discriminator."
-"""Of the discriminator's tensors in a checkpoint."""
+"""In a checkpoint, the names of the discriminator's tensors begin with this."""
 
 
 class _Source(NamedTuple):
