@@ -12,7 +12,6 @@ ALL_MEASURES = (
     *("pixel_kernel_distance", "pixel_recall", "high_frequency_ratio"),
 )
 TABLES = {
-    ("README.md", "| discriminator | real images"): ("", "images", "kernel_distance", "frechet_distance", "recall"),
     ("docs/vgg19.md", "| 64x64 | real images"): ("", *ALL_MEASURES),
     ("docs/vgg19.md", "| 64x64, longer | real images"): ("", *ALL_MEASURES),
     ("docs/vgg19.md", "| real images"): ALL_MEASURES,
@@ -30,8 +29,12 @@ CURVES = {
 """Tables whose cells are `kernel distance (recall)` and whose titles are numbers of images, with their benchmark."""
 
 
-MATCHED = {"discriminator=dcgan": "dcgan_matched", "model=vgg_disc": "vgg_disc", "experiment=cifar10": "cifar10"}
-"""By what the columns of the README's second table name: the variant of the benchmark."""
+MATCHED = {
+    "discriminator=dcgan": {"32x32": r"dcgan_matched(_\de-4)?", "64x64": "vgg_disc_matched"},
+    "model=vgg_disc": {"32x32": "vgg_disc", "64x64": "vgg_disc"},
+    "experiment=cifar10": {"32x32": "cifar10"},
+}
+"""By what the columns of the README's table name: the variants of the benchmark at each resolution."""
 
 
 def points(benchmark):
@@ -73,23 +76,29 @@ def test_each_row_is_one_measurement(page, start):
         ), row
 
 
-def test_matched_opponents_of_the_readme_are_measurements_within_the_minutes():
-    titles, *lines = rows("README.md", "| training images | minutes")
-    measured = [point for point in points("time_to_quality") if point["resolution"] == 32]
-    for images, minutes, *cells in lines:
-        for title, cell in zip(titles[2:], cells, strict=True):
-            variant = MATCHED[re.search(r"`(.*)`", title)[1]]
-            of_variant = [
-                p
-                for p in measured
-                if re.fullmatch(variant + r"(_\de-4)?", p["model"]) and p["minutes"] < float(minutes) + 0.5
-            ]
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_each_cell_of_the_readme_is_one_measurement_within_the_row_s_budget(page):
+    titles, *lines = rows(page, "| pixels |" if page == "README.md" else "| 像素 |")
+    for pixels, pictures, budget, *cells in lines:
+        for title, cell in zip(titles[3:], cells, strict=True):
+            of_column = MATCHED[re.search(r"`(.*)`", title)[1]]
             figures = re.findall(r"[\d.]+", cell)
             assert not cell or any(
-                says(images, p["training_images"], "training_images")
+                re.fullmatch(of_column[pixels] + r"( max_images=\S+)?", p["model"])
+                and p["resolution"] == int(pixels.partition("x")[0])
+                and says(pictures, p["training_images"], "training_images")
+                and within(budget, p)
                 and all(map(says, figures, (p["kernel_distance"], p["recall"]), ("kernel_distance", "recall")))
-                for p in of_variant
-            ), (images, minutes, title)
+                for p in points("time_to_quality")
+            ), (pixels, pictures, budget, title)
+
+
+def within(budget, point):
+    """Whether a measurement is of `10 minutes` at most, or of `10,000 images`."""
+    count = first_number(budget)
+    if "minutes" in budget or "分钟" in budget:
+        return point["minutes"] < float(count) + 0.5
+    return says(count, point["images"], "images")
 
 
 @pytest.mark.parametrize(("page", "start"), CURVES)
