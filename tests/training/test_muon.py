@@ -2,6 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from transfergen.networks.encoders.dcgan import DCGANEncoder
+from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.fastgan import FastGAN
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.training.muon import ADAMS_RMS, Muon, orthogonalised
 
 
@@ -84,3 +88,17 @@ def test_the_number_of_updates_is_not_rounded_to_the_weights_precision_when_it_i
         before.step()
     after.load_state_dict(before.state_dict())
     assert after.state[weight]["step"].item() == 257
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", [DCGAN, FastGAN, ResNet, DCGANEncoder])
+def test_the_layer_beside_the_pixels_is_updated_like_biases_if_that_is_asked_for(kind, channels):
+    network = kind(resolution=32, width=8, image_channels=channels)
+    kernels = [p for p in network.parameters() if p.ndim == 4]
+    for fallback_output in (True, False):
+        optimizer = Muon(network.parameters(), fallback_output=fallback_output)
+        for p in network.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        like_biases = [p for p in kernels if "second_moment" in optimizer.state[p]]
+        assert [channels in p.shape[:2] for p in like_biases] == [True] * fallback_output

@@ -11,6 +11,7 @@ from torch.optim.optimizer import ParamsT
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Jordan 2024: five times x -> a x + b x^3 + c x^5 take 0.01 to 1 near 1
 ITERATIONS = 5
 MOST_ROWS = 128  # the time grows with the square of their number
+MOST_CHANNELS = 4  # of an image
 ADAMS_RMS = 0.2  # of an update at rate 1. Liu 2025, arXiv:2502.16982, section 2.2
 
 
@@ -27,8 +28,9 @@ class Muon(Optimizer):
         lr: rate of the matrices; their updates have the root mean square of Adam's.
         momentum: decay of the average of gradients, and weight of that average in the update (Nesterov).
         fallback_lr_scale: learning rate of biases and normalisations, as a multiple of `lr`.
-        fallback_output: whether kernels to 3 channels, the layer that makes the pixels, are updated like biases. Muon
-            moves such a kernel by as much in all directions, those that make a dither included.
+        fallback_output: whether kernels that lead to 4 channels or fewer, or from so few, are updated like biases. That
+            is the layer that makes the pixels, grey to RGBA, and an encoder's first. Muon moves such a kernel by as
+            much in all directions, those that make a dither included.
         beta2: decay of Adam's second moment.
         eps: is added to the root of the second moment.
     """
@@ -58,8 +60,8 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    makes_pixels = group["fallback_output"] and p.ndim == 4 and p.shape[1] == 3
-                    is_matrix = p.ndim > 1 and not makes_pixels
+                    beside_pixels = p.ndim == 4 and min(p.shape[:2]) <= MOST_CHANNELS
+                    is_matrix = p.ndim > 1 and not (group["fallback_output"] and beside_pixels)
                     update = self._update_of_matrix if is_matrix else self._update_of_vector
                     update(p, p.grad, self.state[p], **group)
         return loss
