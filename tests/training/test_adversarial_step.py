@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from trunks import trunk
 
 from transfergen.data.store import Batch
@@ -411,3 +412,34 @@ def test_what_is_not_finite_is_not_learnt_from():
         play(step, [batch()])
     after = [*generator.parameters(), *discriminator.parameters()]
     assert all(torch.equal(p, q) for p, q in zip(before, after, strict=True))
+
+
+class Operations(TorchDispatchMode):
+    """Remembers the names of the operations in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["in turns", "at once"])
+def test_nothing_in_a_step_makes_the_program_wait_for_a_gpu(kind, monkeypatch):
+    monkeypatch.setattr(FiniteUpdates, "raise_if_not_finite", lambda *_: None)  # which a GPU's updates go without
+    step, _ = game(
+        vgg(),
+        generator=DCGAN(resolution=32, z_dim=8, width=8, low_pass=True),
+        augment=AdaptiveAugmentation(flip=True),
+        objective=bce(penalty=GradientPenalty(r1=1.0, r2=1.0, interpolated=1.0)),
+        **PARTS[kind],
+    )
+    play(step, [batch()])
+    with Operations() as operations:
+        play(step, [batch(1)], images_seen=BATCH)
+    assert "aten::convolution" in operations.names
+    read = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal"}
+    built_of_python_numbers = {"aten::lift_fresh"}
+    assert not operations.names & (read | built_of_python_numbers)

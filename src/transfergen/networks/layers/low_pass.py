@@ -12,8 +12,14 @@ class LowPass(nn.Module):
     has such filters in front of each downsampling.
     """
 
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", torch.outer(weights, weights), persistent=False)  # made here, since a GPU waits
+
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w), h and w at least 2 -> maps (B, C, h, w)."""
-        weights = maps.new_tensor([0.25, 0.5, 0.25])
-        kernel = torch.outer(weights, weights).expand(maps.shape[1], 1, 3, 3)
+        kernel = self.kernel.to(maps.dtype).expand(maps.shape[1], 1, 3, 3)
         return F.conv2d(F.pad(maps, (1, 1, 1, 1), mode="reflect"), kernel, groups=maps.shape[1])
