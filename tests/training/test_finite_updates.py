@@ -30,3 +30,22 @@ def test_what_is_not_finite_is_left_out_and_told_of(where):
     assert torch.equal(weight.detach(), torch.zeros(2))
     with pytest.raises(FloatingPointError, match="so that no checkpoint holds it"):
         updates.raise_if_not_finite()
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says it is on a GPU."""
+
+    device = torch.device("cuda")
+
+
+def test_on_a_gpu_no_update_follows_one_that_was_left_out(monkeypatch):
+    norm = nn.utils.get_total_norm
+    monkeypatch.setattr(nn.utils, "get_total_norm", lambda gradients: norm(gradients).as_subclass(OnGPU))
+    weight, updates = nn.Parameter(torch.ones(2)), FiniteUpdates(torch.device("cpu"))
+    optimizer = torch.optim.Adam([weight], lr=1.0, fused=True)
+    for gradient in (float("nan"), 1.0):  # nobody looks until the next point of the curves
+        weight.grad = torch.full_like(weight, gradient)
+        updates.step(optimizer, torch.zeros(()), [weight], "generator")
+        assert torch.equal(weight.detach(), torch.ones(2))
+    with pytest.raises(FloatingPointError):
+        updates.raise_if_not_finite()

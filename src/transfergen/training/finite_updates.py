@@ -35,7 +35,7 @@ class FiniteUpdates:
         self.all_finite &= finite
         inner = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
         if norm.device.type == "cuda" and getattr(inner, "_step_supports_amp_scaling", False):
-            inner.found_inf = (~finite).float()  # the kernel itself leaves out the update
+            inner.found_inf = (~self.all_finite).float()  # the kernel itself leaves out this update, and all after it
         else:
             self.raise_if_not_finite(network)
         optimizer.step()
