@@ -1,8 +1,11 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from transfergen.training.finite_updates import FiniteUpdates
+from transfergen.training.muon import Muon
 
 
 def test_a_step_gives_the_norm_of_all_gradients_together():
@@ -38,14 +41,22 @@ class OnGPU(torch.Tensor):
     device = torch.device("cuda")
 
 
-def test_on_a_gpu_no_update_follows_one_that_was_left_out(monkeypatch):
+@pytest.mark.parametrize("kind", [partial(torch.optim.Adam, fused=True), Muon], ids=["Adam", "Muon"])
+def test_on_a_gpu_no_update_follows_one_that_was_left_out_and_nothing_waits(kind, monkeypatch):
     norm = nn.utils.get_total_norm
     monkeypatch.setattr(nn.utils, "get_total_norm", lambda gradients: norm(gradients).as_subclass(OnGPU))
-    weight, updates = nn.Parameter(torch.ones(2)), FiniteUpdates(torch.device("cpu"))
-    optimizer = torch.optim.Adam([weight], lr=1.0, fused=True)
-    for gradient in (float("nan"), 1.0):  # nobody looks until the next point of the curves
-        weight.grad = torch.full_like(weight, gradient)
-        updates.step(optimizer, torch.zeros(()), [weight], "generator")
-        assert torch.equal(weight.detach(), torch.ones(2))
+    weights, updates = (
+        [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, 8))],
+        FiniteUpdates(torch.device("cpu")),
+    )
+    optimizer = kind(weights, lr=1.0)
+    for gradient in (1.0, float("nan"), 1.0):  # nobody looks until the next point of the curves
+        for weight in weights:
+            weight.grad = torch.full_like(weight, gradient)
+        updates.step(optimizer, torch.zeros(()), weights, "generator")
+        if gradient == 1:
+            after = [weight.detach().clone() for weight in weights]
+        assert all(map(torch.equal, weights, after))
+    assert all((weight < 0).all() for weight in weights)
     with pytest.raises(FloatingPointError):
         updates.raise_if_not_finite()

@@ -35,6 +35,9 @@ class Muon(Optimizer):
         eps: is added to the root of the second moment.
     """
 
+    _step_supports_amp_scaling = True
+    """As in torch's fused optimizers, a step changes no weight if there is a `found_inf`, on the device, that is 1."""
+
     def __init__(
         self,
         params: ParamsT,
@@ -66,22 +69,25 @@ class Muon(Optimizer):
                     update(p, p.grad, self.state[p], **group)
         return loss
 
-    @staticmethod
+    def _kept(self, x: Tensor) -> Tensor:
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        return x if found_inf is None else x.masked_fill(found_inf > 0, 0)
+
     def _update_of_matrix(
-        p: Tensor, gradient: Tensor, state: dict[str, Any], *, lr: float, momentum: float, **_others: Any
+        self, p: Tensor, gradient: Tensor, state: dict[str, Any], *, lr: float, momentum: float, **_others: Any
     ) -> None:
         if not state:
             state["average"] = torch.zeros_like(p)
         average = state["average"].lerp_(gradient, 1 - momentum)
         as_in_memory = (0, *sorted(range(1, p.ndim), key=p.stride, reverse=True))  # a view; columns may have any order
-        update = gradient.lerp(average, momentum).permute(as_in_memory).flatten(1)
+        update = self._kept(gradient.lerp(average, momentum)).permute(as_in_memory).flatten(1)
         rows = MOST_ROWS if len(update) % MOST_ROWS == 0 else len(update)
         update = update.reshape(-1, rows, update.shape[1])
         rate = lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5
         p.permute(as_in_memory).view(update.shape).sub_(orthogonalised(update), alpha=rate)
 
-    @staticmethod
     def _update_of_vector(
+        self,
         p: Tensor,
         gradient: Tensor,
         state: dict[str, Any],
@@ -96,6 +102,7 @@ class Muon(Optimizer):
             # A state of this name keeps its precision and stays on the CPU when it is loaded.
             state |= {"second_moment": torch.zeros_like(p), "step": torch.zeros(())}
         state["step"] += 1
+        gradient = self._kept(gradient)
         moment = state["second_moment"].lerp_(gradient.square(), 1 - beta2)
         root = (moment / (1 - beta2 ** state["step"])).sqrt_().add_(eps)
         p.addcdiv_(gradient, root, value=-lr * fallback_lr_scale)
