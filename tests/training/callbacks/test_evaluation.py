@@ -1,7 +1,9 @@
+import copy
 import json
 
 import pytest
 import torch
+from lightning import Callback
 from omegaconf import OmegaConf
 from runs import ANY_MODEL, SMALL_MODELS, train
 from safetensors.torch import load_file
@@ -83,6 +85,39 @@ def test_a_resumed_run_compares_with_what_was_measured_before(fit, module, tmp_p
     resumed.load_state_dict(first.state_dict())
     fit(resumed, images=16, end=False)
     assert ("recall is 0.20 after 16 images (highest so far 0.80)" in caplog.text) == (size == 16)
+
+
+class SavesLike(Callback):
+    """Keeps what a checkpoint would hold of another callback."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def on_train_batch_end(self, *_):
+        self.state = copy.deepcopy(self.other.state_dict())
+
+
+@pytest.mark.parametrize("killed", ["before it measured", "after it measured"])
+def test_a_run_killed_at_a_checkpoint_goes_on_with_the_history_of_an_uninterrupted_one(
+    fit, trainer, module, tmp_path, planned, killed
+):
+    measured = [{"recall": 0.3}, {"recall": 0.8}, {"recall": 0.5}]
+    planned += measured
+    uninterrupted = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8, best=None)
+    fit(uninterrupted, images=24, end=False)
+    module.images_seen = 0
+    planned += measured[:2]
+    first = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8, best=None)
+    saves = SavesLike(first)
+    fit(*([saves, first] if killed == "before it measured" else [first, saves]), images=16, end=False)
+    trainer.loggers[0].clear()
+    planned += measured[1:] if killed == "before it measured" else measured[2:]
+    resumed = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8, best=None)
+    resumed.load_state_dict(saves.state)
+    fit(resumed, images=24, end=False)
+    assert [step for step, _ in trainer.loggers[0]] == ([16, 24] if killed == "before it measured" else [24])
+    assert resumed.state_dict() == uninterrupted.state_dict()
+    assert resumed.state_dict()["alarms"]["recall"]["highest"] == 0.8
 
 
 def test_without_intervals_the_end_is_measured_and_no_best_generator_kept(fit, trainer, tmp_path, planned, capsys):

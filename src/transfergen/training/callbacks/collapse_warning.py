@@ -4,11 +4,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from lightning import Callback, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.interval import BatchCallback
+from transfergen.training.callbacks.interval import BatchCallback, IntervalCallback
 from transfergen.training.gan_module import GAN
 
 log = logging.getLogger(__name__)
@@ -60,26 +60,39 @@ class DiversityAlarm:
         self._highest, self._low = state["highest"], state["low"]
 
 
-class HasAlarms(Callback):
+class HasAlarms(IntervalCallback):
     """A callback whose checkpoints hold the history of its alarms, so that a resumed run goes on with it.
 
-    A history from another measure, as of another extractor, is not taken up. Nor is there one in older checkpoints.
+    A history from another measure, as of another extractor, is not taken up. Nor is there one in older checkpoints. A
+    run that was killed between a checkpoint and the measurement at the same number of images begins with the latter.
     """
 
     alarms: Mapping[str, DiversityAlarm]
     """By the name of the number that each is shown."""
     measured_by: str = ""
     """Numbers by something else are not comparable."""
+    measured_at: int = 0
+    """Images seen at the latest measurement. `act` sets it."""
+    _resumed = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Measure what is due and not in the checkpoint that the run goes on from."""
+        assert isinstance(pl_module, GenerativeModule)
+        if self._resumed and self.measured_at < pl_module.images_seen and self.is_due(trainer, pl_module):
+            self.act(trainer, pl_module)
+        self._resumed = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The history of each alarm."""
+        """The history of each alarm, and where it ends."""
         return {
+            "measured_at": self.measured_at,
             "measured_by": self.measured_by,
             "alarms": {name: alarm.state_dict() for name, alarm in self.alarms.items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the history of a checkpoint."""
+        self.measured_at, self._resumed = state_dict.get("measured_at", 0), True
         if state_dict["measured_by"] == self.measured_by:
             for name, alarm in self.alarms.items():
                 alarm.load_state_dict(state_dict["alarms"][name])

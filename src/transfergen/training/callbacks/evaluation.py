@@ -31,7 +31,6 @@ from transfergen.runs.curves import PrecisionRecall, plot_precision_recall, prec
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import save_files
 from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, HasAlarms, what_to_try
-from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.progress import track_on_bar
 from transfergen.training.loggers import log_picture
 
@@ -42,7 +41,7 @@ LAST_SEED_OFFSET = 1_000_000
 """The last measurement's seed is `seed` plus this, so that its latents are not those that chose the best generator."""
 
 
-class Evaluation(HasAlarms, IntervalCallback):
+class Evaluation(HasAlarms):
     """Measures samples against the test split at the end and, if wanted, at intervals. All ranks share the work.
 
     With intervals it keeps the best generator and its metrics in best/, and its checkpoint in checkpoints/best.ckpt.
@@ -143,7 +142,7 @@ class Evaluation(HasAlarms, IntervalCallback):
 
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Measure the generator, log the metrics, and keep the generator if it is the best so far."""
-        images_seen = module.images_seen
+        self.measured_at = images_seen = module.images_seen
         values = self._measure(trainer, module, self.last_seed if self.every_images is None else self.seed)
         for logger in trainer.loggers:
             logger.log_metrics({f"metrics/{name}": value for name, value in values.items()}, step=images_seen)
@@ -171,7 +170,8 @@ class Evaluation(HasAlarms, IntervalCallback):
 
     def _log_precision_recall(self, trainer: Trainer, images_seen: int, values: dict[str, float]) -> None:
         """Log precision against recall so far as a picture, from the second point on."""
-        self._precision_recall.append((images_seen, values["precision"], values["recall"]))
+        earlier = [point for point in self._precision_recall if point[0] < images_seen]  # it may be measured again
+        self._precision_recall = [*earlier, (images_seen, values["precision"], values["recall"])]
         if len(self._precision_recall) > 1:
             picture = to_picture(plot_precision_recall({"": self._precision_recall}))
             for logger in trainer.loggers:

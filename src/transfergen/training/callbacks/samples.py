@@ -11,11 +11,10 @@ from transfergen.networks.generators.base import sample
 from transfergen.runs import artefacts
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.collapse_warning import MIN_DIVERSITY, DiversityAlarm, HasAlarms, what_to_try
-from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.loggers import log_picture
 
 
-class SampleGrid(HasAlarms, IntervalCallback):
+class SampleGrid(HasAlarms):
     """Saves grids of samples from fixed latents, as PNG and in the loggers, and a grid of real images at the start.
 
     Logs `samples/diversity`, the spread of the samples divided by that of the real images, and warns where it is low.
@@ -46,7 +45,7 @@ class SampleGrid(HasAlarms, IntervalCallback):
     @rank_zero_only
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Save a grid, and log how diverse its samples are."""
-        images_seen = module.images_seen
+        self.measured_at = images_seen = module.images_seen
         images = sample(module.ema_generator, range(self.seed, self.seed + self.count), module.device)
         path = self.run_dir / artefacts.SAMPLES / f"{images_seen:09d}.png"
         save_grid(trainer, path, "samples", images, images_seen)
