@@ -86,14 +86,17 @@ class FeatureCache:
         if len(missing):
             self._put(indices[missing], compute(missing))
         assert self._store is not None
-        return [store[indices.to(store.device, non_blocking=True)] for store in self._store]
+        found = [store[indices.to(store.device, non_blocking=True)] for store in self._store]
+        return [found[i] for i in self._order]
 
     def _put(self, indices: Tensor, features: Features) -> None:
+        distinct = {id(f): f for f in features}  # the last frozen tap may be the next block's input as well
         if self._store is None:
-            bytes_an_image = sum(f[0].numel() * f.element_size() for f in features)
+            bytes_an_image = sum(f[0].numel() * f.element_size() for f in distinct.values())
             if bytes_an_image * self.size > self.max_bytes:
                 return
-            self._store = [f.new_empty((self.size, *f.shape[1:])) for f in features]
-        for store, feature in zip(self._store, features, strict=True):
+            self._store = [f.new_empty((self.size, *f.shape[1:])) for f in distinct.values()]
+            self._order = [list(distinct).index(id(f)) for f in features]
+        for store, feature in zip(self._store, distinct.values(), strict=True):
             store[indices.to(store.device, non_blocking=True)] = feature
         self._known[indices] = True
