@@ -424,6 +424,10 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
             ["run=RUN", "real=nowhere", "data.resolution=64"],
             ["data.resolution=64: the generator makes images of 32x32 px"],
         ),
+        (
+            ["run=RUN", "real=nowhere", "data.channels=4"],
+            ["data.channels=4: the generator makes images of 32x32 px with 3 channels; leave it out"],
+        ),
         (["run=RUN", "real=FOLDERS/noise", "data.path=moved"], ["data.path=moved: real=", "noise takes the place"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

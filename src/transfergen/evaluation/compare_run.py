@@ -120,7 +120,8 @@ def _named_by_real(
         raise ValueError(f"data.path={data.path}: real={config.real} takes the place of the run's data; leave one out")
     for key, ours in {"resolution": shape.resolution, "aspect": None, "channels": shape.channels}.items():
         if data[key] not in (None, ours):
-            raise ValueError(f"data.{key}={data[key]}: the generator makes images of {shape}; leave it out")
+            made = f"{shape.width}x{shape.height} px with {counted(shape.channels, 'channel')}"
+            raise ValueError(f"data.{key}={data[key]}: the generator makes images of {made}; leave it out")
     given = read_set("real", config, extractor)
     real = image_set("real", given, config, extractor, device, track, shape=shape)
     return real, real, {"real": str(config.real), **describe_shape(shape), "fit": data.fit or "crop"}
