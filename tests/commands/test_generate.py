@@ -83,6 +83,10 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ({"directions": 2, "fine": "[2]"}, "directions= and coarse= ask for two kinds of output; leave one out"),
         ({"block": 2}, "coarse=[], fine=[]: give at least one seed of each"),
         ({"out": "many.zip", "directions": 2}, "out=many.zip: an archive is for images; give a folder for directions="),
+        (
+            {"devices": 2, "invert": "cat.png"},
+            "devices=2: only single images are shared out; leave it out with invert=",
+        ),
         ({"out": "many.tar.gz"}, "out=many.tar.gz: an archive is written as .zip only"),
         ({"out": "many.ZIP"}, "out=many.ZIP: an archive is written as .zip only"),
     ],
