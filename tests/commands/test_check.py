@@ -124,8 +124,9 @@ def test_it_takes_the_settings_of_a_training_without_its_weights_and_refuses_wha
         "encoder=dcgan": "encoder: a GAN has none; set encoder=none",
         f"resume={folder}": f"resume={folder}: this command is for new trainings; leave it out",
         "trainer.devices=99": "trainer.devices=99: this machine has",
+        "model=vae optimizer.discriminator.betas=[0,0]": "optimizer.discriminator.betas: a plain VAE has no use for it",
     }.items():
-        code, _, err = check(f"data.path={folder}", setting)
+        code, _, err = check(f"data.path={folder}", *setting.split())
         assert (code, err.count("\n")) == (2, 1)
         assert line in err
 

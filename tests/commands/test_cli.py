@@ -91,6 +91,10 @@ def refusal(run_dir, *overrides, small=False):
         (["data=shapes", "model=vae", "augment=flip"], ["augment=none", "model=vae_gan"]),
         (["data=shapes", "model=vae", "discriminator=dcgan"], ["discriminator=none", "model=vae_gan"]),
         (["data=shapes", "model=vae", "optimizer.d_steps=2"], ["optimizer.d_steps=1", "model=vae_gan"]),
+        (
+            ["data=shapes", "model=vae", "optimizer.discriminator.lr=1"],
+            ["optimizer.discriminator.lr:", "model=vae_gan"],
+        ),
         (["data=shapes", "model=vae", "transfer=fine_tuning"], ["transfer.trunk=frozen", "model=vae_gan"]),
         ([*SHAPES_ON_VGG, "objective._target_=os.system"], ["_target_=os.system", "refused"]),
     ],

@@ -6,8 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from transfergen.commands.overrides import explain, quote_path
+from transfergen.commands.overrides import check_used, explain, quote_path
 from transfergen.config import CONF_DIR
 
 
@@ -78,6 +79,17 @@ def test_several_values_are_answered_with_the_list_and_the_sweep():
     with pytest.raises(HydraException) as refused, initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         compose("generate", ["interpolate=1,5"])
     assert explain(refused.value) == "interpolate=1,5: for a list give interpolate=[1,5], for a sweep add --multirun"
+
+
+@pytest.mark.parametrize("override", ["++optimizer.discriminator.lr=1", "~optimizer.discriminator.fused"])
+def test_the_discriminators_optimizer_is_refused_only_where_there_is_no_discriminator(override):
+    encoder, discriminator = {"_target_": "encoder"}, {"_target_": "discriminator"}
+    check_used(OmegaConf.create({"encoder": encoder, "discriminator": discriminator}), [override])
+    vae = OmegaConf.create({"encoder": encoder, "discriminator": {}})
+    check_used(vae, ["optimizer.generator.lr=1", "optimizer=muon", "discriminator=none"])
+    key = override.lstrip("+~").partition("=")[0]
+    with pytest.raises(ValueError, match=f"^{re.escape(key)}: a plain VAE .*; leave it out, or set model=vae_gan$"):
+        check_used(vae, [override])
 
 
 def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):

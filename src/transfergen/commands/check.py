@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from transfergen.commands import cli
+from transfergen.commands.overrides import check_used
 from transfergen.commands.train import follow_sources
 from transfergen.errors import counted, printable
 
@@ -39,6 +40,7 @@ def check(config: DictConfig) -> None:
     from transfergen.data.pictures import Split
 
     config = cli.plain(config)
+    check_used(config, cli.overrides())
     follow_sources(config)
     data = instantiate(config.data)
     names: tuple[Split, ...] = ("train", "test")

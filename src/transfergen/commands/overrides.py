@@ -64,6 +64,20 @@ def check_keys(saved: DictConfig, overrides: Sequence[str]) -> None:
             raise ValueError(_no_such_key(key))
 
 
+def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse settings of the discriminator's optimizer where a plain variational autoencoder would ignore them.
+
+    Each choice of `optimizer` has its own, so that only the command line tells whether they were set.
+
+    Raises:
+        ValueError: one is set.
+    """
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    ignored = [key for key in keys if f"{key}.".startswith("optimizer.discriminator.")]
+    if ignored and config.encoder and not config.discriminator:
+        raise ValueError(f"{ignored[0]}: a plain VAE has no use for it; leave it out, or set model=vae_gan")
+
+
 def _quoted(value: str) -> str:
     """A value in quotes, by the rules of Hydra's grammar."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), value) + '"'

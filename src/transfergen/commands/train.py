@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
-from transfergen.commands.overrides import check_keys
+from transfergen.commands.overrides import check_keys, check_used
 from transfergen.commands.sweep import run_trial
 from transfergen.config import check
 from transfergen.runs import artefacts
@@ -34,6 +34,7 @@ def train(config: DictConfig) -> float:
     keep_sources(config)
     if resume is not None:
         config, choices, checkpoint = _resume(config, choices, run_dir)
+    check_used(config, cli.overrides())
     if checkpoint is None and not (cli.is_sweep() or overwrite):
         _refuse_other_run(run_dir, resume=resume)
     config.data.path = absolute_path(config.data)
