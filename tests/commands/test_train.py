@@ -111,6 +111,26 @@ def test_a_resumed_run_takes_each_setting_that_it_has_and_no_other(begun):
         assert line in err
 
 
+def test_the_settings_that_are_shown_of_a_resumed_run_are_those_that_it_goes_on_with(begun):
+    run_dir, configs = begun
+    settings = [f"resume={run_dir}", "trainer.max_epochs=3"]
+    code, out, err = train(None, *settings, "--cfg", "job", "--resolve", small=False)
+    assert code == 0, err
+    assert len(configs) == 1, "nothing trains"
+    shown = OmegaConf.create(out)
+    assert (shown.resume, shown.transfer.output, shown.trainer.max_epochs) == (str(run_dir), 5, 3)
+    assert resume(run_dir, "trainer.max_epochs=3") == (0, "")
+    for key in ("resume", "overwrite"):
+        del shown[key]
+    assert shown == OmegaConf.to_container(configs[-1], resolve=True)
+    code, out, _ = train(None, *settings, "--cfg", "all", small=False)
+    assert "${" in out
+    assert OmegaConf.create(out).hydra.job.name == "train"
+    code, _, err = train(None, settings[0], "trainer.max_epchs=3", "--cfg", "job", small=False)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "trainer.max_epchs: there is no such key, did you mean trainer.max_epochs?" in err
+
+
 def test_a_resumed_run_gets_no_other_first_weights(begun):
     run_dir, _ = begun
     for setting in ("init_from.generator=builtin:cifar10", "init_from.classes=[1]", "init_from=biggan_deep"):

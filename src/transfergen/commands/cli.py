@@ -68,8 +68,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     def guarded(config: DictConfig) -> object:
         _restore(wants_traceback)
         sys.argv = argv  # Lightning starts the other ranks by it
-        for handler in (*logging.getLogger().handlers, *filter(None, [logging.lastResort])):
-            handler.addFilter(escape_record)
+        escape_records()
         trust(trusted_names(overrides()))
         os.chdir(HydraConfig.get().runtime.cwd)  # relative paths are the user's, with hydra.job.chdir=true, too
         try:
@@ -99,6 +98,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
             _exit(RANK_LOST, error, line)
 
     open_streams()
+    escape_records()  # of Hydra's own options, for which it sets up no handlers
     die_with_parent()
     os.environ[_FULL_ERROR] = "1"  # Hydra then raises its own errors instead of printing them
     given = argv[1:] if arguments is None else arguments
@@ -192,6 +192,12 @@ def track(items: Sequence[Item], description: str) -> Iterable[Item]:
 
     screen = Console(stderr=True)
     return progress.track(items, description, console=screen, transient=True, disable=not sys.stderr.isatty())
+
+
+def escape_records() -> None:
+    """Let all handlers of logs spell out control characters, see `escape_record`."""
+    for handler in (*logging.getLogger().handlers, *filter(None, [logging.lastResort])):
+        handler.addFilter(escape_record)
 
 
 def escape_record(record: logging.LogRecord) -> bool:

@@ -1,8 +1,12 @@
 """`transfergen train`, `python train.py`: train a generator."""
 
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
@@ -56,7 +60,10 @@ def train(config: DictConfig) -> float:
     return run_trial(run_dir, compose, cli.overrides(), lambda *given: _train(config, run_dir, *given))
 
 
-main = partial(cli.run, "train", train)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command on `arguments`, by default those of the process."""
+    with _resumed_config_shown():
+        cli.run("train", train, arguments)
 
 
 def follow_sources(config: DictConfig) -> None:
@@ -113,6 +120,30 @@ def _refuse_other_run(run_dir: Path, *, resume: str | None) -> None:
     if artefacts.is_run(run_dir) if resume is None else (run_dir / artefacts.GENERATOR_WEIGHTS).exists():
         go_on = f"set resume={run_dir} to go on with it, or overwrite=true to remove it"
         raise ValueError(f"hydra.run.dir={run_dir}: holds a run; {go_on}")
+
+
+@contextmanager
+def _resumed_config_shown() -> Iterator[None]:
+    """A context in which `--cfg` shows the settings that a resumed run would have; Hydra has no setting for that."""
+    command: Any = Hydra
+    theirs = command.get_sanitized_cfg
+
+    def shown(hydra: Hydra, config: DictConfig, kind: str) -> Any:
+        if kind == "hydra" or config.resume is None:
+            return theirs(hydra, config, kind)
+        job = theirs(hydra, config.copy(), "job")
+        keep_sources(job)
+        resumed, *_ = _resume(job, OmegaConf.create(cli.choices()), Path(HydraConfig.get().run.dir))
+        OmegaConf.set_struct(resumed, False)
+        for key in ("resume", "overwrite", *(["hydra"] if kind == "all" else [])):
+            resumed[key] = config[key]
+        return resumed
+
+    command.get_sanitized_cfg = shown
+    try:
+        yield
+    finally:
+        command.get_sanitized_cfg = theirs
 
 
 def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:
