@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from judge import RESOLUTION, load_or_train
@@ -57,16 +58,24 @@ class Measure:
             grid: where a picture of the first 64 goes.
 
         Returns:
-            Kernel and Fréchet distance, precision and recall in the judge's features; kernel distance and recall on
-            16x16 pixels; and the power of the samples' highest frequencies as a multiple of the test images'. All are
-            rounded to six significant digits.
+            As `of` does.
         """
         seeds = range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES)
         device = next(generator.parameters()).device
         samples = to_float(to_uint8(sample(generator, seeds, device, batch_size=250).cpu()))
         if grid is not None:
             to_grid(samples[:64]).save(grid, quality=92, subsampling=0)
-        fake, fake_pixels = self._features(samples), self.pixels(samples)
+        return self.of(samples)
+
+    def of(self, images: Tensor) -> Point:
+        """Measure images (N, 3, R, R) in [-1, 1].
+
+        Returns:
+            Kernel and Fréchet distance, precision and recall in the judge's features; kernel distance and recall on
+            16x16 pixels; and the power of the images' highest frequencies as a multiple of the test images'. All are
+            rounded to six significant digits.
+        """
+        fake, fake_pixels = self._features(images), self.pixels(images)
         precision, recall = precision_recall(self.real, fake)
         measured = {
             "kernel_distance": kernel(self.real, fake),
@@ -75,7 +84,7 @@ class Measure:
             "recall": recall,
             "pixel_kernel_distance": kernel(self.real_pixels, fake_pixels),
             "pixel_recall": precision_recall(self.real_pixels, fake_pixels)[1],
-            "high_frequency_ratio": high_frequency_power(samples) / self.real_power,
+            "high_frequency_ratio": high_frequency_power(images) / self.real_power,
         }
         return {name: float(f"{float(value):.6g}") for name, value in measured.items()}
 
@@ -166,7 +175,8 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
 
     Returns:
         The numbers of training images, samples and parameters, the judge's accuracy, and what was measured: for each
-        measure, its values at the moments.
+        measure, its values at the moments; and in `copies`, of training images, as many as samples, each drawn at
+        random. A generator that only repeats its training images comes as close.
     """
     config = plain(compose_config(overrides))
     follow_source(config, [override_key(override) for override in overrides])
@@ -174,6 +184,7 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     data.setup()
     set_num_classes(config, data.class_count)
     measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels, config.data.resolution), config.data.path)
+    drawn = np.random.default_rng(0).integers(len(data.train_set), size=SAMPLES)
     grid.parent.mkdir(parents=True, exist_ok=True)
     measuring = MeasureAtMoments(moments, unit, measure, grid)
     callbacks: list[Callback] = [measuring]
@@ -190,5 +201,6 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
         "samples": SAMPLES,
         "parameters": {part: sum(p.numel() for p in net.parameters()) for part, net in networks.items() if net},
         "judge_accuracy": round(measure.accuracy, 4),
+        "copies": measure.of(to_float(data.train_set[drawn].pixels, config.data.resolution)),
         "points": {key: [point[key] for point in measuring.points] for key in measuring.points[0]},
     }

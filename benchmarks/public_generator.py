@@ -49,6 +49,7 @@ VARIANTS: Variants = {
     "fine_tune": [*FROM_BOTH, "init_from.classes=[0,1]"],  # ships start as aeroplanes, and trucks as cars
     "fine_tune_scratch": [*FINE_TUNE, *BIGGAN, *BIGGAN_DISCRIMINATOR],
     "fine_tune_mean": FROM_BOTH,
+    "fine_tune_mixture": [*FROM_BOTH, "init_from.classes=[0,1]", "transfer.new_classes=mixture"],
     "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
     "all": FROM_G,
     "norms": [*FROM_G, "transfer.generator=norms"],
