@@ -2,9 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
+from transfergen import errors
 from transfergen.errors import SIGNALS, SignalError, SignalHandler, counted, ended_by_signals
 
 
@@ -45,6 +49,67 @@ def test_second_sigint_ends_at_once_while_a_second_sighup_does_not_disturb(monke
             handler(number, None)
         handler(number, None)
         assert codes == expected
+
+
+WAITS = """
+import ctypes, sys
+from transfergen import errors
+errors.PATIENCE = 0.1
+mutex, c = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+with errors.ended_by_signals():
+    c.pthread_mutex_lock(mutex)
+    print("waits", flush=True)
+    c.pthread_mutex_lock(mutex)  # for ever, and no signal handler of Python runs meanwhile
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a mutex is larger")
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (0, signal.SIGTERM), (1, signal.SIGINT)])
+def test_signal_ends_a_process_that_waits_in_c_as_for_a_rank_that_has_ended(rank, number):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", WAITS], env=os.environ | {"LOCAL_RANK": str(rank)}, **streams)
+    try:
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    told = f"transfergen: {number.name}: ended before all was done\n"
+    assert (process.returncode, err) == ((0, "") if rank else (128 + number, told))
+
+
+def test_signal_to_a_fork_is_not_its_parents(monkeypatch):
+    told = []
+    monkeypatch.setattr(errors, "PATIENCE", 0.0)
+    monkeypatch.setattr(errors, "_tell", told.append)
+    parent, (reader, writer) = os.getpid(), os.pipe()
+    with ended_by_signals():
+        try:
+            fork = os.fork()
+            if not fork:
+                os.write(writer, b"begun")
+                time.sleep(60)
+        finally:
+            if os.getpid() != parent:
+                os._exit(0)
+        os.read(reader, 1)
+        os.kill(fork, signal.SIGTERM)
+        os.waitpid(fork, 0)
+        time.sleep(0.1)
+    assert told == []
+
+
+def test_a_signal_that_a_training_keeps_until_the_end_of_its_step_has_time(monkeypatch):
+    told = []
+    monkeypatch.setattr(errors, "PATIENCE", 0.05)
+    monkeypatch.setattr(errors, "_tell", told.append)
+    with ended_by_signals():
+        training = SignalHandler(raises=False)
+        training.install()
+        os.kill(os.getpid(), signal.SIGTERM)
+        training.restore()
+        time.sleep(0.15)
+    assert (training.received, told) == (signal.SIGTERM, [])
 
 
 def test_sighup_stays_ignored_under_nohup():

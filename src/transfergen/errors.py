@@ -4,12 +4,19 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+
+PATIENCE = 3.0
+"""Seconds that a signal waits for the main thread."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the signals of a fork are not its parent's
 
 
 class SignalError(BaseException):
@@ -33,7 +40,9 @@ class SignalHandler:
     """Takes the signals that end a command, from `install` to `restore`. A second SIGINT ends the process at once.
 
     Args:
-        raises: the first signal raises SignalError wherever the main thread is; otherwise it is only kept.
+        raises: the first signal raises SignalError wherever the main thread is; otherwise it is only kept. If the main
+            thread waits in C for more than `PATIENCE`, as for a rank that the same signal has ended, and so cannot
+            raise, the process ends without it.
 
     Attributes:
         received: number of the first signal; 0 before.
@@ -43,6 +52,7 @@ class SignalHandler:
     def __init__(self, *, raises: bool) -> None:
         self.raises, self.received = raises, 0
         self.previous: dict[int, Any] = {}
+        self._pipe = self._pipe_before = -1
 
     def install(self, *more: int) -> None:
         """Handle `SIGNALS` and `more`, but no signal that is ignored, as SIGHUP is under `nohup`.
@@ -52,12 +62,30 @@ class SignalHandler:
         if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
             ignored = {n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN}
             self.previous = {number: signal.signal(number, self) for number in {*SIGNALS, *more} - ignored}
+            if self.raises and os.name == "posix":
+                reader, self._pipe = os.pipe()
+                os.set_blocking(self._pipe, False)
+                threading.Thread(target=self._insist, args=(reader,), daemon=True).start()
+            self._pipe_before = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
 
     def restore(self) -> None:
         """Put the handlers from before `install` back."""
+        if self.previous:
+            signal.set_wakeup_fd(self._pipe_before)
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         self.previous = {}
+        if self._pipe != -1:
+            os.close(self._pipe)
+            self._pipe = -1
+
+    def _insist(self, reader: int) -> None:
+        """End the process if the main thread does not handle a signal, whose number comes through a pipe, in time."""
+        while number := os.read(reader, 1):
+            time.sleep(PATIENCE)
+            if not self.received and number[0] in self.previous:
+                os._exit(_tell(SignalError(number[0])))
+        os.close(reader)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -84,10 +112,15 @@ def ended_by_signals() -> Iterator[None]:
 
 def exit_by_signal(error: SignalError) -> NoReturn:
     """Print the line and exit. Other ranks than 0 exit silently with 0: any other code would get rank 0 killed."""
+    sys.exit(_tell(error))
+
+
+def _tell(error: SignalError) -> int:
+    """Print the line, if this is rank 0. Returns the exit code."""
     if int(os.environ.get("LOCAL_RANK", "0")):
-        sys.exit(0)
+        return 0
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
-    sys.exit(128 + error.number)
+    return 128 + error.number
 
 
 def printable(text: str) -> str:
