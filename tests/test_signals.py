@@ -41,7 +41,7 @@ class Running:
         self.process = start_python(*start, f"hydra.run.dir={run_dir}", *SMALL, *overrides, **streams)
 
     def wait_for(self, condition):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # on a busy machine the imports of two ranks take minutes
         while not condition():
             assert self.process.exitcode is None, self.stderr.exists() and self.stderr.read_text()
             assert time.monotonic() < deadline
@@ -52,7 +52,7 @@ class Running:
         """Wait until the first curve is written."""
         return self.wait_for(lambda: any(f.stat().st_size > 500 for f in self.run_dir.glob("csv/*/metrics.csv")))
 
-    def end(self, timeout=60):
+    def end(self, timeout=200):
         """Wait for the end: exit code and stderr. No process may be left behind."""
         family = children(self.process.pid)
         self.process.join(timeout)
@@ -126,6 +126,6 @@ def test_a_rank_that_is_killed_ends_the_whole_run(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["run"]
     other = [pid for pid in children(running.process.pid) if alive(pid)]
     os.kill(other[0], signal.SIGKILL)
-    code, err = running.end(timeout=60)
+    code, err = running.end()
     assert code in (4, -signal.SIGKILL)  # the lost connection, or Lightning's own watch over its processes
     assert code != 4 or "another process of this run has ended" in err
