@@ -101,6 +101,13 @@ def test_the_step_of_each_model_can_be_measured(model):
     assert measure_step(networks, batch_size=8, device=CPU).activations > 0
 
 
+def test_a_step_is_measured_for_a_gpu_that_the_networks_are_not_on_yet():
+    gpu = torch.device("cuda")
+    report = step_report.report_step(module(), batch_size=8, ranks=1, device=gpu, precision="32-true")
+    # Without a GPU torch computes no gradients for it, not even of tensors that have no values.
+    assert (report.memory is not None) == torch.cuda.is_available()
+
+
 def test_settings_that_are_on_or_do_not_fit_are_not_recommended():
     assert settings_for_less(module(), 8, 16, False) == [
         "trainer.precision=bf16-mixed", "optimizer.accumulate=2", "generator_checkpointing=true", "data.batch_size=8"

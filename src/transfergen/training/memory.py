@@ -105,7 +105,10 @@ def measure_step(
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:
-    return tensor if tensor.device == device else tensor.to(device)  # which makes a copy, even to the same device
+    if tensor.device == device:  # `to` would make a copy
+        return tensor
+    moved = tensor.detach().to(device)
+    return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
 
 
 def _make_state(optimizer: Optimizer) -> None:
