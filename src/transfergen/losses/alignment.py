@@ -46,8 +46,14 @@ def coral(a: Tensor, b: Tensor) -> Tensor:
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"coral needs two rows or more in each set, not {len(a)} and {len(b)}")
-    difference = torch.cov(a.T) - torch.cov(b.T)
+    difference = _covariance(a) - _covariance(b)
     return difference.square().sum() / (4 * a.shape[1] ** 2)
+
+
+def _covariance(features: Tensor) -> Tensor:
+    """The covariance (D, D) of features (N, D). `torch.cov` would wait for a GPU, to read N - 1 from it."""
+    centred = features - features.mean(dim=0)
+    return centred.T @ centred / (len(features) - 1)
 
 
 def cross_domain_consistency(source: Tensor, target: Tensor) -> Tensor:
