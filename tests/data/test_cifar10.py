@@ -113,10 +113,24 @@ def assert_one_line_about(path, error):
 
 
 def test_missing_files_without_download_are_refused_in_one_line(small, tmp_path):
-    with pytest.raises(ValueError, match=r"unpack a copy to .* or set data=huggingface") as error:
+    with pytest.raises(ValueError, match=r"unpack a copy to .* data=huggingface") as error:
         cifar10(str(tmp_path / "empty"), "train", download=False, dataset=small[2])
     assert_one_line_about(tmp_path / "empty", error)
     assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("name", ["pictures", "pictures.zip"])
+def test_pictures_of_ones_own_are_not_taken_for_cifar10(small, server, tmp_path, name):
+    url, requests = server
+    path = tmp_path / name
+    file = path if path.suffix else path / "1.png"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="set data=image_folder for pictures of your own") as error:
+        cifar10(str(path), "train", dataset=type("Served", (small[2],), {"url": url}))
+    assert str(error.value).startswith(f"data.path={path}: ")
+    assert not requests
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [file]
 
 
 @pytest.mark.parametrize("damaged", ["data_batch_2", "test_batch", "batches.meta"])

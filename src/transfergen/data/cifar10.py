@@ -19,10 +19,13 @@ def cifar10(path: str, split: Split, *, download: bool = True, dataset: type[CIF
         dataset: torchvision's class, which knows the address and the checksums.
 
     Raises:
-        ValueError: the files are missing or damaged, and cannot be downloaded.
+        ValueError: the files are missing or damaged, and cannot be downloaded; or `path` holds other files.
     """
     root = Path(path).expanduser()
     train = split == "train"
+    others = "data=image_folder for pictures of your own, or data=huggingface for parquet files"
+    if _holds_others(root, dataset):
+        raise ValueError(f"data.path={path}: is not CIFAR-10; set {others}, or give CIFAR-10 a folder of its own")
     try:
         try:
             data = dataset(root, train=train)
@@ -35,6 +38,15 @@ def cifar10(path: str, split: Split, *, download: bool = True, dataset: type[CIF
     except (RuntimeError, OSError, EOFError) as error:
         raise ValueError(
             f"data.path={path}: there is no CIFAR-10, and {dataset.url} cannot be downloaded ({error}); unpack a "
-            f"copy to {root / dataset.base_folder}, or set data=huggingface data.path=FOLDER for parquet files"
+            f"copy to {root / dataset.base_folder}, or set {others}"
         ) from error
     return from_array(f"cifar10/{split}", data.data, np.asarray(data.targets, np.int64), tuple(data.classes))
+
+
+def _holds_others(root: Path, dataset: type[CIFAR10]) -> bool:
+    """Whether something is there, but neither CIFAR-10 nor an empty folder to download it to."""
+    if not root.is_dir():
+        return root.exists()
+    own = {dataset.base_folder, dataset.filename}
+    names = {file.name for file in root.iterdir() if not file.name.startswith(".")}
+    return bool(names - own) and not names & own
