@@ -1,6 +1,7 @@
 """Reports: pages of a run and of several, of files that are there, damaged or missing."""
 
 import base64
+import html
 import json
 import os
 import re
@@ -105,6 +106,25 @@ def test_a_resumed_run_shows_the_command_that_began_it_and_the_last(tmp_path):
         "python train.py model=dcgan max_images=64",
         "python train.py resume=there ema.rampup=0 max_images=96",
     ]
+
+
+def test_a_command_of_a_page_can_be_copied_into_a_shell(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / ".hydra/overrides.yaml").write_text("['data.path=my pictures', max_images=64]")
+    page = html.unescape(report(tmp_path / "report.html", f"run={run}"))
+    assert "python train.py 'data.path=my pictures' max_images=64</pre>" in page
+
+
+def test_pages_fit_a_phone(browser, tmp_path):
+    a, b = make_run(tmp_path / "a", note="x" * 200), make_run(tmp_path / "b", note="y" * 200)
+    context = browser.new_context(viewport={"width": 360, "height": 640}, is_mobile=True)
+    tab = context.new_page()
+    for number, given in enumerate((f"run={a}", f"runs=[{a},{b}]")):
+        out = tmp_path / f"{number}.html"
+        report(out, given)
+        tab.goto(out.as_uri())
+        assert tab.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+    context.close()
 
 
 def test_runs_side_by_side_show_what_differs(tmp_path):

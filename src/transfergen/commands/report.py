@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +73,7 @@ def report(config: DictConfig) -> None:
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
-    cli.check_file(out)
+    cli.check_out(out)
     runs = [read_run(folder, key) for folder in folders]
     page = run_page(runs[0]) if key == "run" else comparison_page(runs)
     artefacts.write(out, page.encode(errors="replace"))  # a folder's name need not be Unicode
@@ -158,7 +159,7 @@ def run_page(run: Run) -> str:
         title=run.folder.name,
         about=", ".join(part for part in about if part),
         problems=run.problems,
-        commands="\n".join(" ".join(["python train.py", *overrides]) for overrides in run.commands),
+        commands="\n".join(shlex.join(["python", "train.py", *overrides]) for overrides in run.commands),
         samples=[(_when(Path(name).stem), picture) for name, picture in run.pictures.items()],
         records=run.records,
         curves=_charts({run.folder.name: run}),
