@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 from functools import partial
 from pathlib import Path
@@ -63,3 +64,12 @@ def vgg_weights(shared):
 def cifar10_parquet(shared):
     """20,000 training and 2,000 test images of CIFAR-10 in the Hugging Face hub's layout."""
     return shared / "data" / "cifar10"
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process grows beyond 64 KiB, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,21 @@ def test_an_export_that_makes_other_images_is_refused(tmp_path, monkeypatch):
     )
     assert code == 2
     assert "do not use it" in err
+
+
+@pytest.mark.parametrize(("format", "name"), [("onnx", "out.onnx"), ("torch_export", "out.pt2")])
+def test_an_export_that_finds_no_space_leaves_what_was_there(run_dir, tmp_path, monkeypatch, small_files, format, name):
+    def save(program, f, **_):
+        f.write(bytes(100_000)) if hasattr(f, "write") else Path(f).write_bytes(bytes(100_000))
+
+    monkeypatch.setattr("transfergen.sampling.export.exported", lambda generator: None)
+    monkeypatch.setattr("torch.onnx.export", save)
+    monkeypatch.setattr("torch.export.save", save)
+    out = tmp_path / name
+    out.write_bytes(b"old")
+    code, _, err = called(main, f"run={run_dir}", f"format={format}", f"out={out}")
+    assert (code, err) == (2, f"transfergen: [Errno 27] File too large: '{out}'\n")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"old")]
 
 
 def test_a_run_is_not_overwritten_and_a_folder_is_no_file(run_dir, tmp_path):
@@ -213,6 +229,9 @@ def test_a_page_without_a_server_draws_what_torch_does(opened, tmp_path):
     tab.locator(f"canvas:not([aria-label*='seed={seed}&'])").wait_for(timeout=60_000)
     assert np.abs(drawn(tab) - before).max() > 2
     assert {url.partition(":")[0] for url in requests} == {"file", "blob"}
+
+    tab.set_viewport_size({"width": 360, "height": 640})  # a phone's
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_a_page_lets_the_class_be_chosen(opened, conditional_run):

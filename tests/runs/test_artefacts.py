@@ -1,7 +1,6 @@
 """Files that are written whole or not at all, through no link; and folders in which one process works at a time."""
 
 import os
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,15 +14,6 @@ from transfergen.runs.artefacts import claim, partial, read, refuse_links, write
 
 HOLD = "import sys; from pathlib import Path; from transfergen.runs.artefacts import claim\n"
 HOLD += "with claim(Path(sys.argv[1]), 'out'): print('held', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def small_files():
-    """No file of this process grows beyond 64 KiB, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_file_that_finds_no_space_is_named_and_leaves_what_was_there(tmp_path, small_files):

@@ -1,5 +1,6 @@
 """Export: a trained generator as ONNX, as a program of torch.export, or in bfloat16."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch.nn.utils import parametrize
 
 from transfergen.networks.generators.base import Generator, latents
+from transfergen.runs.artefacts import partial, write
 from transfergen.runs.generator_files import build_generator, load_generator, save_generator
 from transfergen.sampling.pretrained import PretrainedGenerator
 
@@ -30,15 +32,16 @@ def to_onnx(generator: PretrainedGenerator, path: Path) -> float:
     except ImportError as error:
         raise ValueError("ONNX needs more packages: pip install 'transfergen[export]'") from error
     names = ["z", "y"] if generator.num_classes else ["z"]
-    torch.onnx.export(
-        exported(generator),
-        f=path,
-        input_names=names,
-        output_names=["images"],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with partial(path) as part:
+        torch.onnx.export(
+            exported(generator),
+            f=part,
+            input_names=names,
+            output_names=["images"],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     return onnx_difference(path, generator)
 
 
@@ -58,7 +61,9 @@ def onnx_difference(model: Path | bytes, generator: PretrainedGenerator) -> floa
 
 def to_torch_export(generator: PretrainedGenerator, path: Path) -> float:
     """Write a program that `torch.export.load` reads. Returns the largest difference between its images and ours."""
-    torch.export.save(exported(generator), path)
+    program = io.BytesIO()
+    torch.export.save(exported(generator), program)
+    write(path, program.getvalue())
     return _largest_difference(torch.export.load(path).module(), generator.network)
 
 
