@@ -15,6 +15,7 @@ from transfergen.training.compatibility import (
     check_generator_shape,
     check_no_game,
     check_shape,
+    warn_of_random_weights,
 )
 from transfergen.transfer.strategy import Strategy
 
@@ -110,3 +111,21 @@ def test_a_network_for_squares_or_rgb_alone_says_so():
         ValueError, match=r"images are 64x32 px, RGBA .* set data\.aspect=\[1,1\] data\.channels=3, or "
     ):
         check_generator_shape(Squares(), image_shape(32, (2, 1), 4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sources", "warned"),
+    [
+        ({"generator": "norms"}, {}, "transfer.generator=norms"),
+        ({"generator": "norms"}, {"discriminator": "run"}, "transfer.generator=norms"),
+        ({"generator": "norms"}, {"generator": "run"}, None),
+        ({"generator": "norms", "source": "run"}, {}, None),
+        ({"freeze_d": 2}, {"generator": "run"}, "transfer.freeze_d=2"),
+        ({"freeze_d": 2}, {"discriminator": "run"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_random_weights_that_are_to_stay_are_warned_of(caplog, settings, sources, warned):
+    init_from = {"generator": None, "discriminator": None} | sources
+    warn_of_random_weights({"generator": "all", "freeze_d": 0} | settings, init_from)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ([warned] if warned else [])

@@ -111,6 +111,25 @@ def check_game(
         )
 
 
+def warn_of_random_weights(transfer: Mapping[str, Any], init_from: Mapping[str, Any]) -> None:
+    """Warn of a network that begins with random weights, and is to keep some of them.
+
+    Args:
+        transfer: the settings of the group.
+        init_from: of that one, whose `generator` and `discriminator` are None without a source.
+    """
+    kept = {
+        "generator": ("generator", "all", init_from["generator"] or transfer.get("source")),
+        "freeze_d": ("discriminator", 0, init_from["discriminator"]),
+    }
+    for name, (network, default, source) in kept.items():
+        if transfer[name] != default and not source:
+            log.warning(
+                f"transfer.{name}={transfer[name]}: keeps weights of a {network} that begins with random ones; set "
+                f"init_from.{network}, or transfer.{name}={default}"
+            )
+
+
 def check_batch_size(transfer: Strategy, images: int, *, ranks: int = 1, parts: int = 1) -> None:
     """Refuse a batch that cannot be split, or of fewer images than the losses of a transfer strategy compare.
 
