@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def refusal(run_dir, *overrides, small=False):
     [
         (["data=imge_folder"], ["data=imge_folder", "did you mean image_folder"]),
         (["modl=vgg_disc"], ["modl", "did you mean model"]),
+        (["batch_size=8"], ["batch_size: there is no such key, did you mean data.batch_size"]),
+        (["--resume", "somewhere"], ["--resume: there is no such option; a setting is KEY=VALUE, without dashes"]),
         (["backbone.cutt=pool4"], ["backbone.cutt", "did you mean backbone.cut"]),
         (["model=dcgan", "discriminator.hidden=8"], ["discriminator.hidden", "what was chosen of discriminator"]),
         (
@@ -41,6 +44,7 @@ def refusal(run_dir, *overrides, small=False):
             ["VGGDiscriminator has no", "~discriminator.layers"],
         ),
         (["data=image_folder"], ["data.path"]),
+        (["data=image_folder", "data.path=nowhere", "trainer.devices=two"], ["trainer.devices=two: give a number"]),
         (["data=image_folder", "data.path=nowhere"], ["data.path=", "/nowhere", "no such folder"]),
         (["data=huggingface", "data.path=./nowhere"], ["data.path=./nowhere", "no such folder"]),
         ([*SHAPES_ON_VGG, "data.resolution=48"], ["data.resolution=48", "32, 64, 128 or 256"]),
@@ -140,14 +144,47 @@ class Payload:
 def test_output_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     line = refusal(tmp_path / "file" / "run", "data=image_folder", "data.path=nowhere")
-    assert str(tmp_path / "file") in line
-    assert "hydra.run.dir" in line
+    assert f"hydra.run.dir: cannot write {tmp_path / 'file' / 'run'} (Not a directory)" in line
+
+
+def test_sweep_folder_that_cannot_be_written_is_named_by_its_own_setting(tmp_path):
+    (tmp_path / "file").write_text("")
+    with warnings.catch_warnings(action="error"):
+        line = refusal(None, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'file' / 'sweep'}")
+    assert f"hydra.sweep.dir: cannot write {tmp_path / 'file' / 'sweep'} (Not a directory)" in line
+
+
+def test_a_log_that_cannot_be_opened_is_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "train.log").mkdir()
+    line = refusal(tmp_path, *SHAPES_ON_VGG)
+    assert f"hydra.run.dir: cannot write {tmp_path / 'train.log'} (Is a directory)" in line
 
 
 def test_resuming_a_folder_that_is_no_run_is_refused_and_makes_nothing(tmp_path):
     assert "no such folder" in refusal(None, f"resume={tmp_path / 'nowhere'}")
     assert not (tmp_path / "nowhere").exists()
     assert "last.ckpt" in refusal(None, f"resume={tmp_path}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_has_saved_nothing_yet_is_begun_again(tmp_path):
+    (tmp_path / ".composed.yaml").write_text("held")
+    line = refusal(None, f"resume={tmp_path}")
+    assert f"has saved no checkpoint yet; begin it again with hydra.run.dir={tmp_path} overwrite=true" in line
+
+
+@pytest.mark.parametrize(("place", "folder"), [("file/new", True), ("file", True), ("file/new.html", False)])
+def test_a_file_in_the_place_of_a_folder_is_refused_before_any_work(tmp_path, place, folder):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=rf"^out={tmp_path / place}: {tmp_path / 'file'} is a file, not a folder"):
+        cli.check_out(tmp_path / place, folder=folder)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    for folder in (True, False):
+        with pytest.raises(ValueError, match=rf"^out={tmp_path}/a/b: {tmp_path} cannot be written to; choose another"):
+            cli.check_out(tmp_path / "a" / "b", folder=folder)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,22 @@ def test_no_file_of_a_run_is_overwritten(run_dir, place, settings):
     assert {file.name for file in run_dir.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("out", "settings", "words"),
+    [
+        ("file", {}, "is a file, not a folder"),
+        ("file", {"interpolate": "[1,2]"}, "is a file, not a folder"),
+        ("folder.zip", {}, "is a folder; give a file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, out, settings, words):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.zip").mkdir()
+    line = refusal(tmp_path / out, run="nowhere", **settings)
+    assert f"out={tmp_path / out}: " in line
+    assert words in line
+
+
 def test_interpolation_is_written_as_gif_and_film(run_dir, tmp_path):
     pytest.importorskip("av")
     code, out, err = called(main, f"run={run_dir}", "interpolate=[1,2,3]", "frames=4", f"out={tmp_path}")

@@ -144,8 +144,11 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_how_much_is_needed(tmp_p
     try:
         path = mounted / "checkpoints" / LAST
         save(state(1), path)
-        with pytest.raises(OSError, match=r"last\.ckpt: no space left for the checkpoint, 80\d,\d{3} bytes are needed"):
+        needed = r"last\.ckpt: no space left for the checkpoint, 80\d,\d{3} bytes are needed; free some and "
+        with pytest.raises(OSError, match=f"{needed}go on with resume={mounted}$"):
             save(state(2), path)
+        with pytest.raises(OSError, match=f"{needed}start again$"):
+            save(state(2), mounted / "new" / "checkpoints" / LAST)
         assert number(path) == 1
         assert [p.name for p in path.parent.iterdir() if "part" in p.name] == []
     finally:

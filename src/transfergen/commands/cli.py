@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
-from transfergen.commands.overrides import NO_HOME, explain, for_resumed, quote_path
+from transfergen.commands.overrides import NO_HOME, check_options, explain, for_resumed, quote_path
 from transfergen.config import CONF_DIR, check
 from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
+from transfergen.runs import artefacts
 from transfergen.targets import trust
 
 
@@ -33,6 +34,8 @@ def _run_dir(resume: str | None, new: str) -> str:
     path = Path(resume).expanduser()
     if not path.is_dir():
         raise ValueError(f"resume={resume}: there is no such folder; give that of a run")
+    if not artefacts.is_run(path):  # else Hydra would write to it
+        raise ValueError(f"resume={resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
     return str(path)
 
 
@@ -104,13 +107,14 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     given = argv[1:] if arguments is None else arguments
     sweeps = not {"-m", "--multirun"}.isdisjoint(given)
     try:
-        quoted = [quote_path(argument, sweeps=sweeps) for argument in given]
-        sys.argv = [argv[0], *for_resumed(quoted)]  # Hydra reads no other
+        check_options(given)
+        # Hydra reads no other.
+        sys.argv = [argv[0], *for_resumed([quote_path(argument, sweeps=sweeps) for argument in given])]
         with ended_by_signals(), checked_configs():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
-        _exit(USER_ERROR, error, explain(error))
+        _exit(USER_ERROR, error, explain(error, sweeps=sweeps))
     finally:
         sys.argv = argv
         _restore(wants_traceback)
@@ -143,17 +147,20 @@ def run_directory() -> Path:
     return path
 
 
-def check_file(out: Path, setting: str = "out") -> None:
-    """Check before any work that the file of a setting can be written.
+def check_out(out: Path, setting: str = "out", *, folder: bool = False) -> None:
+    """Check before any work that the file of a setting, or its folder, can be written.
 
     Raises:
-        ValueError: it is a folder, or in one that cannot be written to.
+        ValueError: a folder is in the place of the file, or a file in that of a folder, or it cannot be written to.
     """
-    if out.is_dir():
+    if out.is_dir() and not folder:
         raise ValueError(f"{setting}={out}: is a folder; give a file")
-    folder = next(folder for folder in out.absolute().parents if folder.exists())
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{setting}={out}: {folder} cannot be written to; give a file in another folder")
+    places = [out.absolute(), *out.absolute().parents]
+    existing = next(place for place in places[0 if folder else 1 :] if place.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{setting}={out}: {existing} is a file, not a folder; choose another place")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"{setting}={out}: {existing} cannot be written to; choose another place")
 
 
 def is_sweep() -> bool:

@@ -35,8 +35,7 @@ def export(config: DictConfig) -> None:
         raise ValueError(f"out={out}: torch.export.load asks for a name that ends in .pt2; give one")
     if config.format == "bf16":
         artefacts.refuse_run(out)
-    else:
-        cli.check_file(out)
+    cli.check_out(out, folder=config.format == "bf16")
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
     from transfergen.sampling.web_page import ONE_LEVEL, to_web

@@ -45,6 +45,7 @@ def generate(config: DictConfig) -> None:
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
     if kinds and config.devices != 1:
         raise ValueError(f"devices={config.devices}: only single images are shared out; leave it out with {kinds[0]}=")
+    cli.check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
     from transfergen.networks.class_mixtures import to_labels
     from transfergen.runs.generator_files import choose_generator

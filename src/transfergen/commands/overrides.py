@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,17 @@ from transfergen.settings import PATHS
 
 NO_HOME = "HOME is not set, and this user has no home directory: set HOME=FOLDER"
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Check that Hydra has the options among the arguments.
+
+    Raises:
+        ValueError: it has not one of them.
+    """
+    _, unknown = get_args_parser().parse_known_args(arguments)
+    if unknown:
+        raise ValueError(f"{unknown[0]}: there is no such option; a setting is KEY=VALUE, without dashes")
 
 
 def quote_path(argument: str, *, sweeps: bool) -> str:
@@ -83,10 +95,12 @@ def _quoted(value: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), value) + '"'
 
 
-def explain(error: Exception) -> str:
-    """Hydra's message in one line, with the nearest existing name."""
-    if isinstance(error, OSError) and error.filename:  # some of Hydra's own errors are OSErrors, without a filename
-        return f"hydra.run.dir={error.filename}: cannot write there ({error.strerror}); choose another folder"
+def explain(error: Exception, *, sweeps: bool = False) -> str:
+    """Hydra's message in one line, with the nearest existing name. `sweeps`: Hydra runs several jobs."""
+    cause = error.__cause__ or error  # of a log that cannot be opened
+    if isinstance(cause, OSError) and cause.filename:  # some of Hydra's own errors are OSErrors, without a filename
+        setting = "hydra.sweep.dir" if sweeps else "hydra.run.dir"
+        return f"{setting}: cannot write {cause.filename} ({cause.strerror}); choose another folder"
     text = _unreadable(error.override) if isinstance(error, OverrideParseException) else str(error)
     if isinstance(error, MissingConfigException) and error.options:
         name, _, wrong = str(error.missing_cfg_file).rpartition("/")
@@ -112,8 +126,10 @@ def explain(error: Exception) -> str:
 
 def _no_such_key(key: str) -> str:
     known = _all_keys()
-    why = f"what was chosen of {key.partition('.')[0]} has no" if key in known else "there is no"
-    near = "" if key in known else nearest(key, known)
+    group, dot, _ = key.partition(".")
+    others = dot and key in known
+    why = f"what was chosen of {group} has no" if others else "there is no"
+    near = "" if others else nearest(key, [each for each in known if each != key])
     return f"{key}: {why} such key{near} (--cfg job lists all)"
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the sweep's folder, in which a study may keep its database."""
-        Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # Hydra, which makes it next, says why it cannot be made
+            Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report all trials in the sweep's folder, including those of a sweep that was killed and restarted."""

@@ -157,7 +157,8 @@ def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[Dic
     if checkpoint is None:
         if config.resume == "auto":
             return config, choices, None
-        raise ValueError(f"resume={config.resume}: no {artefacts.LAST_CHECKPOINT} in it; give the folder of a run")
+        again = f"begin it again with hydra.run.dir={config.resume} overwrite=true"
+        raise ValueError(f"resume={config.resume}: this run has saved no checkpoint yet; {again}")
     saved, choices = read_composed(run_dir, like=config)
     check_keys(saved, cli.overrides())
     keep_sources(config, saved)

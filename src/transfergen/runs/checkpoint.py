@@ -69,9 +69,9 @@ def save(state: dict[str, Any], path: Path) -> None:
             _replace(part, path, digest)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            needed = f"{len(content):,} bytes are needed"
+            again = f"go on with resume={path.parents[1]}" if path.with_name(LAST).exists() else "start again"
             raise OSError(
-                f"{path}: no space left for the checkpoint, {needed}; free some and go on with resume={path.parents[1]}"
+                f"{path}: no space left for the checkpoint, {len(content):,} bytes are needed; free some and {again}"
             ) from error
         raise
 

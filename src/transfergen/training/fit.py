@@ -18,7 +18,7 @@ from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_callbacks, build_module, set_num_classes
 from transfergen.training.callbacks import Checkpointing, Evaluation, Signals
 from transfergen.training.loggers import check_installed, log_settings, log_text
-from transfergen.training.trainer import build_trainer
+from transfergen.training.trainer import build_trainer, choose_hardware
 
 NETWORKS = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
 COMPARED = ("data", *NETWORKS, "objective", "optimizer", "init_from")
@@ -41,10 +41,10 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         FloatingPointError: the training diverged.
     """
     check_installed(config.logger)
+    choose_hardware(**OmegaConf.to_container(config.trainer, resolve=True))  # type: ignore[arg-type]
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # first, since a wrong path is found sooner than weights are downloaded
-
     set_num_classes(config, data.class_count)
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     module = build_module(config, fresh=checkpoint is None)
