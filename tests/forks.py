@@ -11,24 +11,26 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pytest", "transfergen.training.fit", "transfergen.commands.train", "datasets", "timm"])
 
 
-def start_python(*arguments, stdout=os.devnull, stderr=os.devnull):
+def start_python(*arguments, folder=".", stdout=os.devnull, stderr=os.devnull):
     """Start `python ARGUMENTS` in a session of its own, as a shell does.
 
     Args:
         arguments: a script or `-m` and a module, and what it is given.
+        folder: where it works.
         stdout: name of a file or a terminal. A terminal becomes that of the session.
         stderr: as for `stdout`.
 
     Returns:
         The process, started: a `multiprocessing.Process`.
     """
-    process = FORKS.Process(target=_run, args=(arguments, stdout, stderr), daemon=True)
+    process = FORKS.Process(target=_run, args=(arguments, folder, stdout, stderr), daemon=True)
     process.start()
     return process
 
 
-def _run(arguments, *streams):
+def _run(arguments, folder, *streams):
     os.setsid()
+    os.chdir(folder)
     for number, name in enumerate(streams, 1):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)  # a terminal is the session's if it can be read
     os.environ["OMP_NUM_THREADS"] = "1"
