@@ -38,6 +38,11 @@ def test_overview_says_in_a_line_what_the_first_line_of_each_help_says(overview,
     assert (keys in out) == (name not in ("train", "check"))  # these have groups, and the settings of a training
 
 
+def test_version_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert called(main, "--version") == (0, f"transfergen {project['version']}\n", "")
+
+
 def test_unknown_command_gets_one_line_with_the_nearest_name():
     code, out, err = called(main, "generat", "num=1")
     assert (code, out) == (2, "")

@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 if __name__ == "__main__" and sys.path[0] == os.getcwd():  # noqa: PTH109  pathlib might come from there, too
     del sys.path[0]  # `python -m` adds the working folder, whose modules may be somebody else's
@@ -20,6 +21,8 @@ def main(*given: str) -> None:
             import_module(f"transfergen.commands.{name}").main(arguments)
         elif name in ("-h", "--help"):
             print(_overview())
+        elif name == "--version":
+            print(f"transfergen {version('transfergen')}")
         else:
             from transfergen.commands import cli, overrides
 
@@ -37,7 +40,7 @@ def _overview() -> str:
     lines = "\n".join(f"  {name:10}{header}" for name, header in headers.items())
     return (
         f"Image generation by transfer learning.\n\ntransfergen COMMAND KEY=VALUE ...\n\n{lines}\n\n"
-        "transfergen COMMAND --help shows examples and all keys."
+        "transfergen COMMAND --help shows examples and all keys, transfergen --version the installed version."
     )
 
 
