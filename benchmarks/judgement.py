@@ -58,7 +58,7 @@ class Measure:
             grid: where a picture of the first 64 goes.
 
         Returns:
-            As `of` does.
+            See `of`.
         """
         seeds = range(SAMPLE_SEED, SAMPLE_SEED + SAMPLES)
         device = next(generator.parameters()).device
@@ -174,9 +174,9 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
         grid: where a picture of the newest samples goes.
 
     Returns:
-        The numbers of training images, samples and parameters, the judge's accuracy, and what was measured: for each
-        measure, its values at the moments; and in `copies`, of training images, as many as samples, each drawn at
-        random. A generator that only repeats its training images comes as close.
+        The numbers of training images, samples and parameters, and the judge's accuracy. `points` has the values of
+        each measure at the moments. `copies` has what a generator would get that only repeats training images: the
+        measures of as many of them as there are samples, each drawn at random.
     """
     config = plain(compose_config(overrides))
     follow_source(config, [override_key(override) for override in overrides])
@@ -184,7 +184,6 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     data.setup()
     set_num_classes(config, data.class_count)
     measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels, config.data.resolution), config.data.path)
-    drawn = np.random.default_rng(0).integers(len(data.train_set), size=SAMPLES)
     grid.parent.mkdir(parents=True, exist_ok=True)
     measuring = MeasureAtMoments(moments, unit, measure, grid)
     callbacks: list[Callback] = [measuring]
@@ -195,6 +194,7 @@ def judged_training(overrides: Sequence[str], moments: Sequence[float], unit: Un
     seed_everything(config.seed, verbose=False)  # after the judge's weights were drawn
     module = build_module(config)
     trainer.fit(module, datamodule=data)
+    drawn = np.random.default_rng(0).integers(len(data.train_set), size=SAMPLES)
     networks = {part: getattr(module, part, None) for part in ("generator", "discriminator")}
     return {
         "training_images": len(data.train_set),

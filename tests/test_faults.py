@@ -9,7 +9,6 @@ import pytest
 import torch
 from forks import start_python
 from PIL import Image
-from ranks import on_two_ranks
 from runs import ANY_MODEL, ROOT, SMALL_MODELS, called, command, train
 
 from transfergen.commands import evaluate
@@ -119,25 +118,26 @@ def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused_by_name(tmp_pa
     assert "trainer.limit_train_batches=0.01: leaves no batch of an epoch; set more" in err
 
 
-def test_divergence_stops_both_ranks_before_the_update(tmp_path):
-    stderr = tmp_path.with_name(f"{tmp_path.name}.stderr")
-    overrides = [f"hydra.run.dir={tmp_path}", *SMALL, "optimizer.generator.lr=1e30", "trainer.devices=2"]
-    process = start_python(str(ROOT / "train.py"), *overrides, stderr=str(stderr))
+def train_on_two_ranks(run_dir, *overrides):
+    """Run train.py in a process that starts another: (exit code, stderr)."""
+    stderr = run_dir.with_name(f"{run_dir.name}.stderr")
+    process = start_python(str(ROOT / "train.py"), *overrides, "trainer.devices=2", stderr=str(stderr))
     process.join(300)  # on a busy machine the imports of two ranks take minutes
-    assert process.exitcode == 3, stderr.read_text()
-    assert "not finite" in stderr.read_text()
+    return process.exitcode, stderr.read_text()
+
+
+def test_divergence_stops_both_ranks_before_the_update(tmp_path):
+    code, err = train_on_two_ranks(tmp_path, f"hydra.run.dir={tmp_path}", *SMALL, "optimizer.generator.lr=1e30")
+    assert code == 3, err
+    assert "not finite" in err
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
-
-
-def resumed(rank, run_dir):
-    return train(None, f"resume={run_dir}", "max_images=48", "trainer.devices=2", small=False)
 
 
 def test_run_goes_on_with_another_number_of_devices(tmp_path):
     code, _, err = train(tmp_path, *SMALL, "max_images=24", small=False)
     assert code == 0, err
-    for code, _, err in on_two_ranks(tmp_path, resumed, tmp_path, joined=False):
-        assert code == 0, err
+    code, err = train_on_two_ranks(tmp_path, f"resume={tmp_path}", "max_images=48")
+    assert code == 0, err
     assert images_saved(tmp_path) == 48
 
 
