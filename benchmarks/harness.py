@@ -5,6 +5,7 @@ repository keeps in benchmarks/results, prints them as a table, and keeps them t
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import re
@@ -19,6 +20,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks/results"
+LONGEST = 200  # file systems take 255 characters
 Options = Callable[[argparse.ArgumentParser], object]
 Number = TypeVar("Number", int, float)
 Result = dict[str, Any]
@@ -37,8 +39,11 @@ class Results:
         return Results("trials", self.work, self.work)
 
     def file(self, name: str, suffix: str = ".json") -> Path:
-        """The file of a finished measurement."""
-        return self.work / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}{suffix}"
+        """The file of a finished measurement. A name too long for a file ends with its digest."""
+        short = re.sub(r"[^A-Za-z0-9.]+", "-", name)
+        if len(short) > LONGEST:
+            short = f"{short[:LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return self.work / f"{short}{suffix}"
 
     def add(self, result: Result) -> None:
         """Store a finished measurement."""

@@ -53,13 +53,14 @@ class Proof:
     def plot(self, results: Sequence[Result], file: Path) -> None:
         """Plot kernel distance over minutes: a panel for each number of training images and minutes, a line for a row.
 
-        Each line is the first seed of the variant that the table shows. Of several machines and resolutions, those of
-        the opponent's last result are shown.
+        Each line is the first seed of the variant that the table shows. Of several machines and resolutions, those
+        at which the opponent ran most often are shown.
         """
-        ran = [r for r in results if r["model"] in self.rows[self.opponent]]
-        if not ran:
+        opponents = self.rows[self.opponent]
+        places = [(r["machine"], r["resolution"]) for r in results if r["model"] in opponents]
+        if not places:
             return
-        here = [r for r in results if all(r[key] == ran[-1][key] for key in ("machine", "resolution"))]
+        here = [r for r in results if (r["machine"], r["resolution"]) == statistics.mode(places)]
         panels = {
             f"{images:,} training images, {minutes} min": {
                 row.replace("`", ""): seeds[min(seeds)] for row, seeds in chosen.items()

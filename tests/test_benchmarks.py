@@ -85,6 +85,14 @@ def test_a_new_result_replaces_the_kept_one_of_its_name_and_machine(tmp_path):
     assert len((tmp_path / "kept" / "speed.json").read_text().splitlines()) == 4
 
 
+def test_measurements_of_long_names_have_files_of_their_own(tmp_path):
+    results = import_module("harness").Results("speed", tmp_path / "work", tmp_path / "kept")
+    names = [f"image in data.path={'x' * 300} {end}" for end in "ab"]
+    for name in names:
+        results.add(result(name))
+    assert sorted(r["name"] for r in results.load()) == names
+
+
 def test_ratios_are_of_the_moment_when_a_model_is_as_good_as_the_rival_at_its_best():
     quality = import_module("quality")
     rival = run("dcgan", [100, 200, 400], [0.5, 0.1, 0.2], [0.1, 0.6, 0.6])
@@ -202,7 +210,8 @@ def test_the_plot_of_the_proof_has_the_lines_of_the_table(tmp_path, monkeypatch)
     draw = proof.plot_minutes
     monkeypatch.setattr(proof, "plot_minutes", lambda panels, file: drawn.update(panels) or draw(panels, file))
     b, b_fast, d = row("b", [0.8, 0.7]), row("b_fast", [0.6]), row("d", [0.2, 0.1])
-    plan().plot([b, b_fast, d, row("d", [0.1], resolution=64)], tmp_path / "plot.png")
+    once_elsewhere = [row(name, [0.5], machine="there") for name in ("b", "d")]
+    plan().plot([b, b_fast, d, row("d", [0.1], resolution=64), *once_elsewhere], tmp_path / "plot.png")
     assert drawn == {
         "100 training images, 1 min": {"matched": b_fast, "trunk": row("d", [0.2])},
         "100 training images, 2 min": {"matched": b, "trunk": d},

@@ -11,6 +11,7 @@ from timm.layers import BatchNormAct2d
 from trunks import trunk
 
 from transfergen.data.store import Batch
+from transfergen.distributed import gather_rows, sum_over_ranks
 from transfergen.losses.adversarial import relativistic
 from transfergen.losses.divergence import Elbo, Posterior
 from transfergen.losses.penalties import GradientPenalty
@@ -91,6 +92,40 @@ def bound(rank, ranks):
     return {name: term.detach() for name, term in terms.items()} | {"gradient": scale.grad}
 
 
+def norms(rank, ranks):
+    """Batch normalisation alone: its maps and statistics, and derivatives of the first and the second order."""
+    torch.manual_seed(0)
+    share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    factors = torch.randn(BATCH, 3, 4, 4)[share]
+    maps = (3 * torch.randn(BATCH, 3, 4, 4) + 50)[share].requires_grad_()  # far from zero
+    gains = torch.rand(3)
+    found = {}
+    for name, affine in {"affine": True, "plain": False}.items():
+        norm = torch.nn.BatchNorm2d(3, affine=affine)
+        if affine:
+            norm.weight.data = gains.clone()
+        synchronize(norm)
+        normalized = norm(maps)
+        given = [maps, *norm.parameters()]
+        loss = (normalized**3 * factors).sum()
+        first = torch.autograd.grad(loss, given, retain_graph=True)
+        differentiable = torch.autograd.grad(loss, given, create_graph=True)
+        second = torch.autograd.grad((differentiable[0] ** 2 * factors).sum(), given[:2])
+        for order, (by_maps, *by_parameters) in {
+            "first": first,
+            "differentiable": differentiable,
+            "second": second,
+        }.items():
+            found[f"{name} {order} by maps"] = gather_rows(by_maps.detach())
+            found |= {f"{name} {order} {i}": sum_over_ranks(g.detach()) for i, g in enumerate(by_parameters)}
+        found[f"{name} maps"] = gather_rows(normalized.detach())
+        found |= {f"{name} {key}": value for key, value in norm.state_dict().items()}
+    rounded = torch.nn.BatchNorm2d(3)
+    synchronize(rounded)
+    found["bf16"] = gather_rows(rounded(maps.detach().bfloat16())).float()
+    return found
+
+
 def timms(rank, ranks):
     """timm's batch normalisation with an activation."""
     torch.manual_seed(0)
@@ -105,6 +140,7 @@ def results(rank, ranks):
         "game": game(rank, ranks, synchronized=True),
         "unsynchronized": game(rank, ranks, synchronized=False),
         "bound": bound(rank, ranks),
+        "norm": norms(rank, ranks),
         "timm": timms(rank, ranks),
     }
 
@@ -115,7 +151,7 @@ def both(tmp_path_factory):
     return on_two_ranks(tmp_path_factory.mktemp("ranks"), results, 2)
 
 
-@pytest.mark.parametrize("what", ["game", "bound", "timm"])
+@pytest.mark.parametrize("what", ["game", "bound", "norm", "timm"])
 def test_two_ranks_equal_one(both, what):
     one = results(0, 1)[what]
     for two in both:

@@ -3,8 +3,11 @@
 `nn.SyncBatchNorm` needs a GPU, and has no second derivatives, which gradient penalties take.
 """
 
-from typing import cast
+from typing import Any, cast
 
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
@@ -41,17 +44,64 @@ def _sees_ranks(norm: nn.BatchNorm2d) -> bool:
 
 
 def _normalized(norm: nn.BatchNorm2d, maps: Tensor) -> Tensor:
-    x = maps.float()
-    count = x.numel() // x.shape[1] * rank_and_world_size()[1]
-    mean = sum_over_ranks(x.sum((0, 2, 3))) / count
-    x = x - mean[:, None, None]
-    variance = sum_over_ranks(x.square().sum((0, 2, 3))) / count
+    weight = norm.weight if norm.affine else maps.new_ones(norm.num_features, dtype=torch.float32)
+    bias = norm.bias if norm.affine else torch.zeros_like(weight)
+    normalized, mean, variance = cast(tuple[Tensor, Tensor, Tensor], _Normalize.apply(maps, weight, bias, norm.eps))
     if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-        norm.running_mean.lerp_(mean.detach(), share)
-        norm.running_var.lerp_(variance.detach() * (count / (count - 1)), share)
-    scale = (variance + norm.eps).rsqrt()
-    if norm.affine:
-        return (x * (scale * norm.weight)[:, None, None] + norm.bias[:, None, None]).to(maps.dtype)
-    return (x * scale[:, None, None]).to(maps.dtype)
+        count = _positions(maps)
+        norm.running_mean.lerp_(mean, share)
+        norm.running_var.lerp_(variance * (count / (count - 1)), share)
+    return normalized
+
+
+def _positions(maps: Tensor) -> int:
+    """Over which each channel is normalised, on all ranks together."""
+    return maps.numel() // maps.shape[1] * rank_and_world_size()[1]
+
+
+class _Normalize(torch.autograd.Function):
+    """Maps, gains (C,) and biases (C,) -> normalised maps, and the mean (C,) and the variance (C,) of all ranks.
+
+    torch's fused kernels, for which the statistics are given, do the work, and one message each way connects the ranks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        ours = torch.stack(torch.batch_norm_update_stats(maps.float(), None, None, 0.0))  # (2, C): mean and variance
+        of_ranks = [torch.empty_like(ours) for _ in range(dist.get_world_size())]
+        dist.all_gather(of_ranks, ours)
+        means, variances = torch.stack(of_ranks, dim=1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        ctx.save_for_backward(maps, weight, bias, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        return F.batch_norm(maps, mean, variance, weight, bias, eps=eps), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, bias, mean, variance = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this derivative has derivatives itself
+            again = _composed(maps, weight, bias, ctx.eps)
+            given = [t for t, needed in zip((maps, weight, bias), ctx.needs_input_grad[:3], strict=True) if needed]
+            found = iter(torch.autograd.grad(again, given, gradients[0], create_graph=True))
+            return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
+        inverse = (variance + ctx.eps).rsqrt()
+        by_maps, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], maps, weight, mean, variance, mean, inverse, False, ctx.eps, [True, True, True]
+        )
+        # The mean and the variance depend on the maps, too.
+        slope, shift = -sum_over_ranks(torch.stack((by_weight, by_bias))) / _positions(maps) * weight * inverse
+        by_maps += F.batch_norm(maps, mean, variance, slope, shift, eps=ctx.eps)
+        return by_maps, by_weight, by_bias, None
+
+
+def _composed(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The same maps by operations that autograd knows."""
+    x = maps.float()
+    x = x - (sum_over_ranks(x.sum((0, 2, 3))) / _positions(maps))[:, None, None]
+    variance = sum_over_ranks(x.square().sum((0, 2, 3))) / _positions(maps)
+    scale = (variance + eps).rsqrt() * weight
+    return (x * scale[:, None, None] + bias[:, None, None]).to(maps.dtype)
