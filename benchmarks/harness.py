@@ -205,9 +205,16 @@ def fill(page: Path, name: str, text: str) -> None:
 
 
 def processor(trainer: str = "cpu") -> str:
-    """The name of the GPU if `trainer` is gpu, and of the CPU otherwise."""
+    """The name of the GPU if `trainer` is gpu, and of the CPU otherwise.
+
+    Intel's Xeons of the same name compute in bfloat16 at different speeds, with and without AMX.
+    """
     if trainer == "gpu":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    text = info.read_text() if info.exists() else ""
+    name = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
+    if not name:
+        return platform.machine()
+    without_amx = "Xeon" in name[1] and "amx_bf16" not in text
+    return f"{name[1].strip()} without AMX" if without_amx else name[1].strip()

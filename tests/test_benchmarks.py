@@ -85,6 +85,23 @@ def test_a_new_result_replaces_the_kept_one_of_its_name_and_machine(tmp_path):
     assert len((tmp_path / "kept" / "speed.json").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu\n", "AMD EPYC"),
+        ("model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu amx_bf16\n", "Intel(R) Xeon(R)"),
+        ("model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx512_bf16\n", "Intel(R) Xeon(R) without AMX"),
+        ("BogoMIPS\t: 50.00\n", "arm64"),
+    ],
+)
+def test_xeons_with_and_without_amx_are_two_machines(monkeypatch, tmp_path, info, name):
+    harness = import_module("harness")
+    (tmp_path / "cpuinfo").write_text(info)
+    monkeypatch.setattr(harness, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(harness.platform, "machine", lambda: "arm64")
+    assert harness.processor() == name
+
+
 def test_measurements_of_long_names_have_files_of_their_own(tmp_path):
     results = import_module("harness").Results("speed", tmp_path / "work", tmp_path / "kept")
     names = [f"image in data.path={'x' * 300} {end}" for end in "ab"]
