@@ -110,6 +110,13 @@ def test_mistake_gets_one_line_with_the_override(tmp_path, overrides, words):
         assert word in line
 
 
+@pytest.mark.parametrize("mistake", ["trainer.max_time=1h", "+trainer.profiler=nothing", "trainer.devices=999"])
+def test_a_trainer_is_refused_before_any_data_is_read(tmp_path, mistake):
+    line = refusal(tmp_path / "run", f"data.path={tmp_path / 'nowhere'}", "data=image_folder", mistake)
+    assert "trainer" in line
+    assert "data.path" not in line
+
+
 def test_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "pictures").mkdir()
     line = refusal(tmp_path / "run", "data=image_folder", f"data.path={tmp_path / 'pictures'}")

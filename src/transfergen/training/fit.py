@@ -18,7 +18,7 @@ from transfergen.training.base_module import GenerativeModule
 from transfergen.training.build import build_callbacks, build_module, set_num_classes
 from transfergen.training.callbacks import Checkpointing, Evaluation, Signals
 from transfergen.training.loggers import check_installed, log_settings, log_text
-from transfergen.training.trainer import build_trainer, choose_hardware
+from transfergen.training.trainer import build_trainer
 
 NETWORKS = ("generator", "encoder", "discriminator", "backbone", "transfer", "augment", "ema")
 COMPARED = ("data", *NETWORKS, "objective", "optimizer", "init_from")
@@ -41,7 +41,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         FloatingPointError: the training diverged.
     """
     check_installed(config.logger)
-    choose_hardware(**OmegaConf.to_container(config.trainer, resolve=True))  # type: ignore[arg-type]
+    hardware: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    build_trainer(run_dir=run_dir, callbacks=[], **hardware)  # what it refuses is found before anything is downloaded
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # first, since a wrong path is found sooner than weights are downloaded
