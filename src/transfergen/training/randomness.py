@@ -24,15 +24,17 @@ class RankRandomness:
         return torch.randn(count, z_dim, generator=self._latents, device=self.device)
 
     def state(self) -> dict[str, Tensor]:
-        """The state of all generators, for a checkpoint."""
+        """The state of all generators, for a checkpoint: of the latents, of the CPU, and of any other device."""
         state = {"latents": self._latents.get_state(), "cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.device.type != "cpu":
+            state[self.device.type] = torch.get_device_module(self.device).get_rng_state(self.device)
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from what `state` returned. From that of another kind of device, nothing is taken up."""
+        if state.keys() != self.state().keys():
+            return
         self._latents.set_state(state["latents"].cpu())
         torch.set_rng_state(state["cpu"].cpu())
-        if "cuda" in state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(state[self.device.type].cpu(), self.device)
