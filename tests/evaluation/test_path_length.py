@@ -63,6 +63,24 @@ def test_seeds_decide_and_batches_do_not():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_images_a_step_apart_are_told_apart_by_all_digits_of_float32(tf32):
+    seen = []
+
+    class Distance(Squared):
+        def forward(self, a, b):
+            seen.extend(each.fp32_precision for each in tf32)
+            return super().forward(a, b)
+
+    class Generated(Linear):
+        def forward(self, z, y=None):
+            seen.extend(each.fp32_precision for each in tf32)
+            return super().forward(z)
+
+    path_length(Generated(0.1), Distance(), count=4)
+    assert seen == 4 * ["ieee"]
+    assert [each.fp32_precision for each in tf32] == ["tf32", "tf32"]
+
+
 def comparison(**settings):
     images = ImageSet("test", torch.randn(9, 12))
     return Comparison({}, PixelFeatures(size=2), fake=images, real=images, references=images, searched="", **settings)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import perceptual_path_length
 from torchmetrics.functional.image.lpips import _LPIPS
 
+from transfergen.devices import full_float32
 from transfergen.images import to_rgb
 from transfergen.networks.backbones.vgg import published
 from transfergen.networks.generators.base import Generator, latents
@@ -44,7 +45,7 @@ def path_length(
 
     The mean, without the highest and the lowest hundredth, of the distances between images a step apart, divided by the
     step's square. Karras 2019, arXiv:1812.04948, sec. 4.1, by torchmetrics: on the spherical way between two random
-    latents, of which only the first step is taken, and on images of the generator's own size.
+    latents, of which only the first step is taken, and on images of the generator's own size. In float32 without TF32.
 
     Args:
         generator: in eval mode. A conditional one gets random classes.
@@ -55,7 +56,7 @@ def path_length(
     """
     device = next(generator.parameters()).device
     sampled: Any = _Sampled(generator, seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), full_float32():  # a step changes pixels by less than TF32 can tell
         torch.manual_seed(seed)  # of the classes
         mean, _, _ = perceptual_path_length(
             sampled,
