@@ -67,6 +67,24 @@ def test_directions_change_the_layers_that_take_the_latent_most_and_independentl
     assert torch.equal(latent_directions(network, 2), found[:2])
 
 
+class WithoutFloat64(torch.Tensor):
+    """A tensor as on MPS, which has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_directions_are_found_on_a_device_without_float64(monkeypatch):
+    network = DCGAN(resolution=32, z_dim=6, width=4).eval()
+    expected = latent_directions(network, 2)
+    weight = network.latent_weight().as_subclass(WithoutFloat64)
+    monkeypatch.setattr(network, "latent_weight", lambda: weight)
+    assert torch.equal(latent_directions(network, 2), expected)
+
+
 def taken(network, z):
     """The outputs, one after the other, of all layers that get the latent or a part of it."""
     outputs = []

@@ -103,7 +103,7 @@ def latent_directions(generator: Generator, count: int) -> Tensor:
     """
     if not 1 <= count <= generator.z_dim:
         raise ValueError(f"directions={count}: choose 1 to {generator.z_dim}, the dimensions of the latent")
-    weight = generator.latent_weight().double().cpu()
+    weight = generator.latent_weight().cpu().double()  # MPS has no float64
     vectors: Tensor = torch.linalg.eigh(weight.T @ weight).eigenvectors.T.flip(0)[:count]  # that of the largest is last
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     return (vectors * largest.sign()).float()
