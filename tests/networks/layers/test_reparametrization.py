@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.overrides import TorchFunctionMode
 
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
@@ -67,12 +68,31 @@ def test_singular_values_are_those_from_before_spectral_normalisation():
     torch.testing.assert_close(plain_state_dict(layer)["parametrizations.weight.original"], 2 * original)
 
 
-def test_a_weight_is_composed_in_full_precision_under_autocast():
-    layer = nn.Linear(16, 16)
-    weight = layer.weight.detach().clone()
-    train_singular_values(layer)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(layer.weight, weight, rtol=1e-5, atol=1e-6)
+class Products(TorchFunctionMode):
+    """Remembers the two settings of TF32 at each matrix product."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings, self.seen = settings, []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.matmul:
+            self.seen.append([each.fp32_precision for each in self.settings])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["singular values", "mixtures"])
+def test_a_weight_is_composed_in_full_precision_under_autocast_and_where_cuda_has_tf32(kind, tf32):
+    layer, rows = nn.Embedding(16, 8) if kind == "mixtures" else nn.Linear(8, 16), torch.randn(5, 8)
+    coefficients = torch.rand(16, 5)
+    expected = coefficients @ rows if kind == "mixtures" else layer.weight.detach().clone()
+    if kind == "mixtures":
+        train_mixtures(layer, rows, coefficients)
+    else:
+        train_singular_values(layer)
+    with torch.autocast("cpu", torch.bfloat16), Products(tf32) as products:
+        torch.testing.assert_close(layer.weight, expected, rtol=1e-5, atol=1e-6)
+    assert products.seen == [["ieee", "ieee"]]
 
 
 def test_rows_are_mixtures_of_the_given_ones_and_start_as_told():

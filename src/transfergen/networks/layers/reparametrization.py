@@ -1,11 +1,14 @@
 """Weights that are functions of fewer numbers, which train in their place, and how to save them as plain weights."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from transfergen.devices import full_float32
 
 
 class SingularValues(nn.Module):
@@ -26,7 +29,7 @@ class SingularValues(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Singular values (K,) -> a weight, in their precision even under autocast."""
-        with torch.autocast(values.device.type, enabled=False):
+        with _in_full_precision(values):
             return ((self.u * values) @ self.vh).view(self.shape)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -50,12 +53,20 @@ class Mixtures(nn.Module):
         self._start = start.to(rows)
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """Coefficients (N, M) -> rows (N, D)."""
-        return coefficients @ self.rows
+        """Coefficients (N, M) -> rows (N, D), in their precision even under autocast."""
+        with _in_full_precision(coefficients):
+            return coefficients @ self.rows
 
     def right_inverse(self, table: Tensor) -> Tensor:
         """The first coefficients, whatever the table (N, D) in their place holds."""
         return self._start.clone()
+
+
+@contextmanager
+def _in_full_precision(numbers: Tensor) -> Iterator[None]:
+    """A context for the products that make a weight, which is then as exact as one that trains itself."""
+    with torch.autocast(numbers.device.type, enabled=False), full_float32():
+        yield
 
 
 def class_tables(network: nn.Module) -> dict[str, nn.Embedding]:
