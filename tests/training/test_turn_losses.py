@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -114,6 +116,32 @@ def test_both_turns_have_the_gradients_of_each_turn_at_the_same_weights(name, jo
     for parameter, gradient in zip(weights["d"] + weights["g"], expected, strict=True):
         factor = 1 if any(parameter is p for p in weights["d"]) else 3
         torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-4, atol=1e-7)
+
+
+class Backward(torch.autograd.Function):
+    """Remembers whether autocast is on in a backward pass."""
+
+    seen: ClassVar[list[bool]] = []
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Backward.seen.append(torch.is_autocast_enabled("cpu"))
+        return gradient
+
+
+def test_the_backward_pass_within_both_turns_is_without_autocast(monkeypatch):
+    discriminator = DCGANDiscriminator(resolution=32, width=4, norm="none")
+    score = discriminator.score
+    monkeypatch.setattr(discriminator, "score", lambda features, y: score([Backward.apply(features[0])], y))
+    monkeypatch.setattr(Backward, "seen", [])
+    fake = torch.rand(BATCH, 3, 32, 32, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        both_turns(discriminator, bce(), [torch.rand(BATCH, 3, 32, 32)], [fake])
+    assert Backward.seen == [False]
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0])

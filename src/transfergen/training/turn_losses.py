@@ -71,7 +71,8 @@ def both_turns(
     leaves = [feature.detach().requires_grad_() for feature in fake]
     real_logits, fake_logits = _score(d, real, leaves, y)
     g_loss = _g_loss(d, objective, real_logits, fake_logits)
-    gradients = torch.autograd.grad(g_loss, leaves, retain_graph=True)
+    with torch.autocast(g_loss.device.type, enabled=False):  # as in other backward passes
+        gradients = torch.autograd.grad(g_loss, leaves, retain_graph=True)
     logits = real_logits.detach(), fake_logits.detach()
     d_turn = Turn(_d_loss(d, objective, real_logits, fake_logits), *logits)
     return d_turn, Turn(cast(Tensor, _WithGradients.apply(g_loss.detach(), gradients, *fake)), *logits)
