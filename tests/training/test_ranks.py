@@ -1,6 +1,7 @@
 """Two ranks, each with its share of a batch, against one process with the whole batch."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transfergen.losses.divergence import Elbo, Posterior
 from transfergen.losses.penalties import GradientPenalty
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.layers.checkpointing import checkpointed
 from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.training.adversarial_step import AdversarialStep
 from transfergen.training.augmentation import Augmentation
@@ -126,6 +128,48 @@ def norms(rank, ranks):
     return found
 
 
+def rounded_norms(rank, ranks):
+    """Batch normalisation of maps in bfloat16, in both layouts: its maps, its statistics and all its derivatives."""
+    torch.manual_seed(0)
+    share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    maps, factors = (3 * torch.randn(BATCH, 3, 4, 4) + 5)[share], torch.randn(BATCH, 3, 4, 4)[share]
+    found = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm, rounded = torch.nn.BatchNorm2d(3), maps.bfloat16().to(memory_format=layout).requires_grad_()
+        synchronize(norm)
+        normalized = norm(rounded)
+        assert normalized.dtype == torch.bfloat16
+        by_maps, *by_parameters = torch.autograd.grad(
+            (normalized.float() ** 3 * factors).sum(), [rounded, *norm.parameters()]
+        )
+        found[f"{layout} maps"] = gather_rows(normalized.detach().float())
+        found[f"{layout} by maps"] = gather_rows(by_maps.float())
+        found |= {f"{layout} by parameter {i}": sum_over_ranks(g) for i, g in enumerate(by_parameters)}
+        found |= {f"{layout} {key}": value for key, value in norm.state_dict().items()}
+    return found
+
+
+def partly_frozen(rank, ranks):
+    """Derivatives where maps, or gains and biases, need none; and where the backward pass computes the layers anew."""
+    torch.manual_seed(0)
+    share = slice(rank * BATCH // ranks, (rank + 1) * BATCH // ranks)
+    images, factors = torch.randn(BATCH, 3, 6, 6)[share], torch.randn(BATCH, 4, 4, 4)[share]
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(inplace=True))
+    synchronize(layers)
+    found = {}
+    for frozen in (0, 1):
+        layers.requires_grad_(True)[frozen].requires_grad_(False)
+        for name, run in {"at once": layers, "anew": partial(checkpointed, layers)}.items():
+            layers.zero_grad()
+            (run(images) ** 2 * factors).sum().backward()
+            grads = {key: p.grad for key, p in layers.named_parameters() if p.grad is not None}
+            assert len(grads) == 2
+            found |= {f"{frozen} {name} {key}": sum_over_ranks(gradient) for key, gradient in grads.items()}
+    with torch.no_grad():
+        found["without gradients"] = gather_rows(layers(images))
+    return found | layers.state_dict()
+
+
 def timms(rank, ranks):
     """timm's batch normalisation with an activation."""
     torch.manual_seed(0)
@@ -141,6 +185,8 @@ def results(rank, ranks):
         "unsynchronized": game(rank, ranks, synchronized=False),
         "bound": bound(rank, ranks),
         "norm": norms(rank, ranks),
+        "rounded": rounded_norms(rank, ranks),
+        "frozen": partly_frozen(rank, ranks),
         "timm": timms(rank, ranks),
     }
 
@@ -151,17 +197,28 @@ def both(tmp_path_factory):
     return on_two_ranks(tmp_path_factory.mktemp("ranks"), results, 2)
 
 
-@pytest.mark.parametrize("what", ["game", "bound", "norm", "timm"])
-def test_two_ranks_equal_one(both, what):
-    one = results(0, 1)[what]
+@pytest.fixture(scope="module")
+def one():
+    """The results of one process."""
+    return results(0, 1)
+
+
+@pytest.mark.parametrize("what", ["game", "bound", "norm", "frozen", "timm"])
+def test_two_ranks_equal_one(both, one, what):
     for two in both:
-        assert two[what].keys() == one.keys()
-        for name, tensor in one.items():
+        assert two[what].keys() == one[what].keys()
+        for name, tensor in one[what].items():
             torch.testing.assert_close(two[what][name], tensor, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_without_synchronisation_each_rank_normalises_its_own_share(both):
-    one = results(0, 1)["unsynchronized"]
-    name = next(name for name in one if name.endswith("running_mean"))
+def test_two_ranks_equal_one_up_to_rounding_in_bfloat16(both, one):
+    for two in both:
+        for name, tensor in one["rounded"].items():
+            largest = tensor.abs().max().item()
+            torch.testing.assert_close(two["rounded"][name], tensor, rtol=0, atol=largest / 128, msg=name)
+
+
+def test_without_synchronisation_each_rank_normalises_its_own_share(both, one):
+    name = next(name for name in one["unsynchronized"] if name.endswith("running_mean"))
     assert not torch.allclose(both[0]["unsynchronized"][name], both[1]["unsynchronized"][name])
-    assert not torch.allclose(both[0]["unsynchronized"][name], one[name])
+    assert not torch.allclose(both[0]["unsynchronized"][name], one["unsynchronized"][name])

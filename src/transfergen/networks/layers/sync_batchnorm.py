@@ -88,10 +88,12 @@ class _Normalize(torch.autograd.Function):
             given = [t for t, needed in zip((maps, weight, bias), ctx.needs_input_grad[:3], strict=True) if needed]
             found = iter(torch.autograd.grad(again, given, gradients[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
-        inverse = (variance + ctx.eps).rsqrt()
+        inverse, wanted = (variance + ctx.eps).rsqrt(), [ctx.needs_input_grad[0], True, True]
         by_maps, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], maps, weight, mean, variance, mean, inverse, False, ctx.eps, [True, True, True]
+            gradients[0], maps, weight, mean, variance, mean, inverse, False, ctx.eps, wanted
         )
+        if not ctx.needs_input_grad[0]:  # as after frozen layers, and so on all ranks
+            return None, by_weight, by_bias, None
         # The mean and the variance depend on the maps, too.
         slope, shift = -sum_over_ranks(torch.stack((by_weight, by_bias))) / _positions(maps) * weight * inverse
         by_maps += F.batch_norm(maps, mean, variance, slope, shift, eps=ctx.eps)
