@@ -78,7 +78,7 @@ def test_signal_saves_the_step_that_it_came_in_and_ends_with_its_code(tmp_path, 
     code, err = running.end()
     assert code == 128 + number, err
     saved = running.images_saved()
-    assert err.splitlines()[-1] == f"transfergen: {name}: saved after {saved:,} images; resume=RUN_DIR goes on"
+    assert err.splitlines()[-1] == f"transfergen: {name}: saved after {saved:,} images; resume={tmp_path} goes on"
     assert "Traceback" not in err
     assert saved % 8 == 0
     curve = next(tmp_path.glob("csv/*/metrics.csv")).read_text().splitlines()

@@ -1,12 +1,14 @@
 """Signals that end a command, raised as an error and told in a line; and how errors, names and counts are shown."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -25,15 +27,16 @@ class SignalError(BaseException):
     Args:
         number: of the signal.
         images_seen: real images at the checkpoint that a training has saved; None: nothing was trained since the last.
+        run_dir: the folder of that training.
     """
 
-    def __init__(self, number: int, images_seen: int | None = None) -> None:
+    def __init__(self, number: int, images_seen: int | None = None, run_dir: Path | None = None) -> None:
         self.number = number
         name = signal.Signals(number).name
         if images_seen is None:
             super().__init__(f"{name}: ended before all was done")
         else:
-            super().__init__(f"{name}: saved after {images_seen:,} images; resume=RUN_DIR goes on")
+            super().__init__(f"{name}: saved after {images_seen:,} images; {resume_override(run_dir)} goes on")
 
 
 class SignalHandler:
@@ -121,6 +124,11 @@ def _tell(error: SignalError) -> int:
         return 0
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
     return 128 + error.number
+
+
+def resume_override(run_dir: Path | str | None) -> str:
+    """The override that goes on with a run, as a shell takes it."""
+    return shlex.quote(f"resume={run_dir or 'RUN_DIR'}")
 
 
 def printable(text: str) -> str:

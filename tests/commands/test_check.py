@@ -67,6 +67,12 @@ def test_too_few_pictures_are_an_error_and_other_sources_are_read(folder):
     code, out, _ = check(f"data.path={folder}")
     assert code == 2
     assert "data.batch_size=128: the training split has 36 pictures; set at most that many" in out
+    for name in ("cat", "dog"):
+        for picture in sorted((folder / name).iterdir())[1:]:
+            picture.unlink()
+    code, out, _ = check(f"data.path={folder}", "data.batch_size=2")
+    assert code == 2
+    assert "data.path, data.max_images: the training split has 1 picture, and a batch needs 2" in out
     code, out, err = check("data=shapes", "data.source.train=20", "data.source.test=5", "data.batch_size=8")
     assert code == 0, err
     code, _, err = check(f"data.path={folder / 'nowhere'}")

@@ -204,6 +204,14 @@ def test_a_new_run_in_the_folder_of_another_is_refused(tmp_path, overrides, held
     assert (tmp_path / held).read_text() == "held"
 
 
+@pytest.mark.parametrize("value", ["no", "off", "maybe", "1", "[false]"])
+def test_no_word_but_true_removes_a_run(tmp_path, value):
+    (tmp_path / "config.yaml").write_text("held")
+    line = refusal(tmp_path, *SHAPES_ON_VGG, f"overwrite={value}")
+    assert f"overwrite={value.replace('false', 'False')}: choose true or false" in line
+    assert (tmp_path / "config.yaml").read_text() == "held"
+
+
 def test_a_path_with_odd_characters_reaches_the_command_as_it_was_typed(tmp_path):
     odd = tmp_path / "größe, o'brien (a=1)"
     assert f"data.path={odd}/nowhere: there is no such folder" in refusal(

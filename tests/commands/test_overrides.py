@@ -8,8 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from transfergen.commands.overrides import check_used, explain, quote_path
+from transfergen.commands.overrides import check_paths, check_used, explain, quote_path
 from transfergen.config import CONF_DIR
+from transfergen.settings import PATHS
 
 
 def read(argument):
@@ -100,3 +101,14 @@ def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", nobody)
     with pytest.raises(ValueError, match=r"^run=~/x: HOME is not set.*set HOME=FOLDER$"):
         quote_path("run=~/x", sweeps=False)
+
+
+@pytest.mark.parametrize("key", sorted(PATHS))
+@pytest.mark.parametrize("value", ["", "''", '""', " "])
+def test_an_unset_variable_does_not_stand_for_the_current_folder(key, value):
+    with pytest.raises(ValueError, match=rf"^{key}={value}: is empty, .*; give a path$"):
+        check_paths(["num=3", f"{key}={value}"])
+
+
+def test_other_settings_may_be_empty_and_paths_null():
+    check_paths(["prompt=", "data.path", "data.path=null", "run=a", "-m"])

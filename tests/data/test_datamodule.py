@@ -51,6 +51,20 @@ def test_source_without_pictures_is_refused():
         module(labelled(0))
 
 
+def test_classes_that_no_held_out_picture_has_are_refused_with_what_to_change():
+    def source(path, split):
+        labels = np.array([0, 1, 1] if split == "train" else [0, 0], np.int64)
+        return from_array(f"lesions/{split}", np.zeros((len(labels), 32, 32, 3), np.uint8), labels, ("many", "few"))
+
+    with pytest.raises(ValueError, match=r"^data\.classes=\['few'\]: test split without .* 2 pictures; .*holdout"):
+        module(source, classes=["few"], batch_size=2)
+
+
+def test_a_single_image_is_refused_without_a_batch_size_that_would_be_refused_too():
+    with pytest.raises(ValueError, match=r"^data\.path, data\.max_images: the training split has 1 image, .* needs 2"):
+        module(labelled(1), batch_size=2)
+
+
 def test_fewer_images_than_a_batch_are_refused_with_the_batch_size_to_set():
     module(labelled(8), batch_size=8)
     with pytest.raises(ValueError, match=r"data\.batch_size=8: the training split has 7 images; set at most"):

@@ -75,7 +75,10 @@ def test_lightning_neither_saves_nor_samples_nor_handles_signals_itself(tmp_path
 
 @pytest.mark.parametrize(
     ("option", "line"),
-    [({"max_time": "1h"}, r"^trainer\.max_time: "), ({"profiler": "none such"}, r"^trainer: .*profiler")],
+    [
+        ({"max_time": "1h"}, r"^trainer\.max_time: 1h is no time; give DD:HH:MM:SS"),
+        ({"profiler": "none such"}, r"^trainer: .*profiler"),
+    ],
 )
 def test_what_lightning_refuses_names_the_setting(tmp_path, option, line):
     with pytest.raises(ValueError, match=line):

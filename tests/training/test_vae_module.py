@@ -82,6 +82,10 @@ def test_adversarial_loss_counts_by_its_weight(tmp_path):
     [
         ([*VAE[:-1], "encoder=none"], "a VAE needs an encoder; set encoder=dcgan"),
         ([*VAE, "encoder.z_dim=5"], "encoder.z_dim=5: the generator's latents have 100 numbers"),
+        (
+            [*VAE_GAN, "backbone.input_size=2"],
+            "less than 1x1 of 2 px; choose for the backbone input_size=",
+        ),
         ([*VAE, "objective.perceptual=1"], "set backbone=vgg19_multiscale, or objective.perceptual=0"),
         (
             [*ANY_MODEL, "model=dcgan", "discriminator=none"],

@@ -101,6 +101,13 @@ def test_a_teacher_of_other_sizes_than_the_student_is_refused(teacher, student, 
         attached(teacher[0], DCGAN(**{**TEACHER, **student}), perceptual=0.0)
 
 
+def test_a_trunk_too_deep_for_the_images_is_refused_before_it_is_run(teacher):
+    folder, network = teacher
+    backbone = VGG(arch="vgg11", cut="pool2", weights="random", input_size=2)
+    with pytest.raises(ValueError, match="less than 1x1 of 2 px; choose for the backbone input_size=4 or more"):
+        attached(folder, network, backbone=backbone, perceptual=1.0)
+
+
 def test_bad_settings_are_refused_by_the_argument(tmp_path):
     with pytest.raises(ValueError, match=r"^perceptual=1\.0: .*set backbone=efficientnet_lite0"):
         Distillation(teacher="x", backbone={})

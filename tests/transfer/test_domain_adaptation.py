@@ -30,7 +30,7 @@ def trunk():
 
 
 def attached(folder, generator, **settings):
-    strategy = DomainAdaptation(source=str(folder), backbone=trunk(), **settings)
+    strategy = DomainAdaptation(source=str(folder), **{"backbone": trunk()} | settings)
     strategy.attach(generator, Discriminator())
     return strategy
 
@@ -161,6 +161,13 @@ def test_a_source_that_is_another_network_is_refused(source):
         ValueError, match=r"transfer\.source=.*DCGAN of 32 px.*\(8, 16, 4, 4\), expected \(8, 32, 4, 4\)"
     ):
         attached(source[0], DCGAN(**{**NETWORK, "width": 8}))
+
+
+def test_a_trunk_too_deep_for_the_images_is_refused_before_it_is_run(source):
+    folder, network = source
+    backbone = VGG(arch="vgg11", cut="pool2", weights="random", input_size=2)
+    with pytest.raises(ValueError, match="less than 1x1 of 2 px; choose for the backbone input_size=4 or more"):
+        attached(folder, network, backbone=backbone, mmd=1.0)
 
 
 def test_bad_settings_are_refused_by_the_argument(tmp_path):

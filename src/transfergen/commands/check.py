@@ -126,18 +126,19 @@ def _report_step(config: DictConfig, class_count: int) -> "StepReport":
 
 def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
     """A line for each reason why a training would refuse the pictures."""
+    from transfergen.data.datamodule import too_few
+
     lines = []
     for name, split in splits.items():
         damaged, total = len(split["damaged"]), split["pictures"]
         unreadable = f"{damaged:,} of {counted(total, f'{name} picture')} cannot be read"
         if damaged and data.damaged == "error":
-            lines.append(f"{unreadable}: remove them, or set data.damaged=skip")
+            lines.append(f"{unreadable}: remove {'it' if damaged == 1 else 'them'}, or set data.damaged=skip")
         elif damaged > data.max_damaged * total:
             lines.append(f"{unreadable}, a larger part than data.max_damaged={data.max_damaged:g}")
     train, test = (splits[name]["pictures"] - len(splits[name]["damaged"]) for name in ("train", "test"))
-    if train < data.batch_size:
-        has = f"the training split has {counted(train, 'picture')}"
-        lines.append(f"data.batch_size={data.batch_size}: {has}; set at most that many")
+    if refusal := too_few(train, data.batch_size):
+        lines.append(refusal)
     if test < 2:
         lines.append(
             f"metrics need 2 test pictures, and there is {test}: have more, as by a larger data.source.holdout"

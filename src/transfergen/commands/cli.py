@@ -22,7 +22,7 @@ from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.commands.overrides import NO_HOME, check_options, explain, for_resumed, quote_path
 from transfergen.config import CONF_DIR, check
-from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable
+from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable, resume_override
 from transfergen.runs import artefacts
 from transfergen.targets import trust
 
@@ -97,8 +97,8 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
                 _exit(USER_ERROR, error, NO_HOME)
             if "by peer" not in str(error):
                 raise
-            line = "another process of this run has ended; resume=RUN_DIR goes on from the last checkpoint"
-            _exit(RANK_LOST, error, line)
+            resume = resume_override(HydraConfig.get().runtime.output_dir)
+            _exit(RANK_LOST, error, f"another process of this run has ended; {resume} goes on from the last checkpoint")
 
     open_streams()
     escape_records()  # of Hydra's own options, for which it sets up no handlers

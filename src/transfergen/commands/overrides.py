@@ -20,14 +20,27 @@ _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slur
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Check that Hydra has the options among the arguments.
+    """Check that Hydra has the options among the arguments, and that no path is empty.
 
     Raises:
-        ValueError: it has not one of them.
+        ValueError: it has not one of them, or a path is empty.
     """
     _, unknown = get_args_parser().parse_known_args(arguments)
     if unknown:
         raise ValueError(f"{unknown[0]}: there is no such option; a setting is KEY=VALUE, without dashes")
+    check_paths(arguments)
+
+
+def check_paths(arguments: Sequence[str]) -> None:
+    """Check that no path is empty, which would stand for the current folder where a shell's variable is not set.
+
+    Raises:
+        ValueError: one is.
+    """
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.lstrip("+") in PATHS and not value.strip("\"' "):
+            raise ValueError(f"{argument}: is empty, as where a variable of the shell is not set; give a path")
 
 
 def quote_path(argument: str, *, sweeps: bool) -> str:

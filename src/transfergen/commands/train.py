@@ -15,6 +15,7 @@ from transfergen.commands.sweep import run_trial
 from transfergen.config import check
 from transfergen.runs import artefacts
 from transfergen.runs.saved_config import confine, dump_composed, read_composed
+from transfergen.settings import TYPES, check_value
 
 SOURCES = (
     *("init_from.generator", "init_from.discriminator", "transfer.teacher", "transfer.source"),
@@ -33,6 +34,7 @@ def train(config: DictConfig) -> float:
     run_dir = cli.run_directory()
     checkpoint, choices = None, OmegaConf.create(cli.choices())
     resume, overwrite = config.resume, config.overwrite
+    check_value("overwrite", overwrite, TYPES["overwrite"])  # before it removes a run; the config is checked later
     if cli.is_sweep() and resume not in (None, "auto"):
         raise ValueError(f"resume={resume}: a sweep (-m) starts runs of its own; leave one of the two out")
     keep_sources(config)

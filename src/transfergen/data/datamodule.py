@@ -23,6 +23,14 @@ from transfergen.image_shape import LARGEST, SMALLEST, Channels, image_shape
 log = logging.getLogger(__name__)
 
 
+def too_few(pictures: int, batch_size: int, noun: str = "picture") -> str | None:
+    """Why a training refuses a split of so many pictures, in a line; None: it does not."""
+    has = f"the training split has {counted(pictures, noun)}"
+    if pictures < 2:
+        return f"data.path, data.max_images: {has}, and a batch needs 2; give more pictures"
+    return f"data.batch_size={batch_size}: {has}; set at most that many" if pictures < batch_size else None
+
+
 class ImageDataModule(LightningDataModule):
     """The training and the test split of a data source; the training split as batches in a seeded order.
 
@@ -136,11 +144,8 @@ class ImageDataModule(LightningDataModule):
         """
         if not hasattr(self, "train_set"):
             self.train_set, self.test_set = self._store("train"), self._store("test")
-            if len(self.train_set) < self.batch_size:
-                raise ValueError(
-                    f"data.batch_size={self.batch_size}: the training split has "
-                    f"{counted(len(self.train_set), 'image')}; set at most that many"
-                )
+            if refusal := too_few(len(self.train_set), self.batch_size, "image"):
+                raise ValueError(refusal)
         if self.trainer and self.batches_per_epoch < 1:
             limit = self.trainer.limit_train_batches
             raise ValueError(f"trainer.limit_train_batches={limit}: leaves no batch of an epoch; set more, or null")
@@ -187,7 +192,12 @@ class ImageDataModule(LightningDataModule):
             found = self.source(self.path, split)
             pictures = found if isinstance(found, Pictures) else found(self._fill)
             if self.classes is not None:
-                pictures = select_classes(pictures, self.classes)
+                before, pictures = len(pictures), select_classes(pictures, self.classes)
+                if before and not len(pictures):
+                    raise ValueError(
+                        f"data.classes={list(self.classes)}: {split} split without pictures of them, of "
+                        f"{counted(before, 'picture')}; choose more classes, or another data.source.holdout"
+                    )
             if self.max_images is not None and split == "train":
                 pictures = subsample(pictures, self.max_images)
             if self.num_classes == 1:

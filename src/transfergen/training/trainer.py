@@ -99,8 +99,10 @@ def build_trainer(
             **others,
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        setting = "trainer.max_time" if "Timer(" in str(error) else "trainer"  # Lightning makes a Timer of max_time
-        raise ValueError(f"{setting}: {str(error).splitlines()[0]}") from error
+        if "Timer(" in str(error):  # which Lightning makes of max_time
+            line = f"trainer.max_time: {others['max_time']} is no time; give DD:HH:MM:SS, as in 00:02:30:00"
+            raise ValueError(line) from error
+        raise ValueError(f"trainer: {str(error).splitlines()[0]}") from error
     # Lightning's handler of SIGTERM ends with exit code 0, and waits for ever for a rank in another collective.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer

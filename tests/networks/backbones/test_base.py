@@ -92,6 +92,12 @@ def test_a_trunk_too_deep_for_the_images_is_refused(settings):
         trunk(**settings).shapes(resolution)
 
 
+def test_images_that_are_resized_to_too_few_pixels_need_a_larger_input_size_and_not_a_larger_resolution():
+    with pytest.raises(ValueError, match=r"px; choose for the backbone input_size=32 or more, or a shallower cut"):
+        trunk(input_size=16).check_depth(64)
+    trunk(input_size=16).check_depth(64, positions=1)
+
+
 @pytest.mark.parametrize(("groups", "dtype"), [(6, torch.float32), (1, torch.bfloat16)])
 def test_depthwise_convolutions_stay_in_float32_where_a_cpu_would_use_bfloat16(groups, dtype):
     blocks = [nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1, groups=groups)]

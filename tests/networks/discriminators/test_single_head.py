@@ -6,7 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from transfergen.networks.backbones.base import Backbone
+from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.backbones.vgg import VGG
+from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 from transfergen.networks.discriminators.single_head import SingleHeadDiscriminator
 
 BOUNDARIES = range(4)
@@ -130,6 +132,13 @@ def test_without_calibration_features_stay_as_they_are(images):
     before = d(images)
     d.calibrate(images)
     assert torch.equal(d(images), before)
+
+
+@pytest.mark.parametrize("kind", [SingleHeadDiscriminator, ProjectedDiscriminator])
+def test_images_that_are_resized_to_too_few_pixels_are_refused_before_the_trunk_is_run(kind):
+    backbone = TimmBackbone(weights="random", taps=(1, 2, 3), input_size=10)
+    with pytest.raises(ValueError, match=r"^resolution=32: .* 2x2 of 10 px; choose for the backbone input_size=32"):
+        kind(backbone, resolution=32)
 
 
 def test_a_trunk_too_deep_for_the_resolution_is_refused():

@@ -47,25 +47,25 @@ def finish(signals, write):
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_signal_ends_the_training_once_all_is_saved(fit, signals, tmp_path, number):
-    with pytest.raises(SignalError, match=rf"^{number.name}: saved after 16 images; resume=RUN_DIR goes on$"):
+    with pytest.raises(SignalError, match=rf"^{number.name}: saved after 16 images; resume={tmp_path} goes on$"):
         fit(Sends(number), signals, images=100)
     assert (tmp_path / "checkpoints" / "last.ckpt").read_text() == "16"
 
 
-def test_signal_after_the_last_step_waits_until_all_is_written(fit, signals):
+def test_signal_after_the_last_step_waits_until_all_is_written(fit, signals, tmp_path):
     fit(Sends(signal.SIGTERM, every_images=None), signals, images=16)
     written = []
-    with pytest.raises(SignalError, match=r"^SIGTERM: saved after 16 images; resume=RUN_DIR goes on$"):
+    with pytest.raises(SignalError, match=rf"^SIGTERM: saved after 16 images; resume={tmp_path} goes on$"):
         finish(signals, lambda: written.append("metrics.json"))
     assert written == ["metrics.json"]
 
 
 @pytest.mark.parametrize("ends_by", ["images", "epochs"])
-def test_signal_in_the_last_step_waits_until_all_is_written(fit, trainer, signals, ends_by):
+def test_signal_in_the_last_step_waits_until_all_is_written(fit, trainer, signals, ends_by, tmp_path):
     trainer.is_last_batch = ends_by == "epochs"
     stop = [StopAtImages(16)] if ends_by == "images" else []
     fit(*stop, Sends(signal.SIGTERM), signals, images=16)
-    with pytest.raises(SignalError, match=r"^SIGTERM: saved after 16 images; resume=RUN_DIR goes on$"):
+    with pytest.raises(SignalError, match=rf"^SIGTERM: saved after 16 images; resume={tmp_path} goes on$"):
         finish(signals, lambda: None)
 
 

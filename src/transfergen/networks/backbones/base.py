@@ -109,6 +109,27 @@ class Backbone(nn.Module):
         factor = self.input_size / min(size)
         return round(factor * height), round(factor * width)
 
+    def check_depth(self, size: Size, *, positions: int = 2) -> None:
+        """Check, before anything is computed, that each tap has at least so many positions on the shorter side.
+
+        Args:
+            size: H and W of the images, in pixels.
+            positions: 1 is the least with which the blocks can be run.
+
+        Raises:
+            ValueError: a tap has fewer, so the trunk is too deep for these images.
+        """
+        size = height_and_width(size)
+        shortest, stride = min(self._input_size(size)), max(self.strides)
+        if shortest // stride < positions:
+            larger = "a larger resolution, or for the backbone a shallower cut or taps, or input_size=224"
+            if self.input_size is not None:  # to which images of any resolution are resized
+                larger = f"for the backbone input_size={positions * stride} or more, or a shallower cut or taps"
+            raise ValueError(
+                f"resolution={min(size)}: the backbone's tap of stride {stride} leaves less than "
+                f"{positions}x{positions} of {shortest} px; choose {larger}"
+            )
+
     @torch.no_grad()
     def shapes(self, size: Size) -> list[tuple[int, int, int]]:
         """(C, h, w) of each tap for images of this size.
@@ -116,14 +137,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: a tap has less than 2x2 positions, so the trunk is too deep for these images.
         """
+        self.check_depth(size)
         size = height_and_width(size)
-        shortest = min(self._input_size(size))
-        if shortest // max(self.strides) < 2:
-            raise ValueError(
-                f"resolution={min(size)}: the backbone's tap of stride {max(self.strides)} leaves less than 2x2 of "
-                f"{shortest} px; choose a larger resolution, or for the backbone a shallower cut or taps, or "
-                "input_size=224"
-            )
         was_training = self.training
         self.eval()
         maps = self(torch.zeros(1, 3, *size, device=cast(Tensor, self.scale).device))

@@ -43,6 +43,7 @@ class TrunkDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         check_backbone(backbone)
+        backbone.check_depth(size)  # before anything runs it
         prepare(backbone, size)
         self.backbone = backbone
         self.backbones = (backbone,)

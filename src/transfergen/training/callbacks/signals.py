@@ -53,7 +53,7 @@ class Signals(BatchCallback):
             self.files.act(trainer, module)
             if number == _REQUEUE:
                 self._handler.previous[number](number, None)
-            raise SignalError(number, module.images_seen)
+            raise SignalError(number, module.images_seen, self.files.run_dir)
 
     @contextmanager
     def finishing(self, images_seen: int) -> Iterator[None]:
@@ -70,7 +70,7 @@ class Signals(BatchCallback):
         finally:
             self._handler.restore()
         if self._handler.received not in (0, _REQUEUE, _TIME_IS_UP):
-            raise SignalError(self._handler.received, images_seen)
+            raise SignalError(self._handler.received, images_seen, self.files.run_dir)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the earlier handlers back."""
