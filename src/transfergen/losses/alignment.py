@@ -3,18 +3,19 @@
 Features are (N, D), one row for each image, in float32 or float64: differences of nearly equal numbers need them.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BANDWIDTHS = (0.25, 0.5, 1, 2, 4)
+"""Of the Gaussians in the kernel of `mmd`, in units of the mean squared distance between two rows."""
 
-def mmd(a: Tensor, b: Tensor, *, bandwidths: Sequence[float] = (0.25, 0.5, 1, 2, 4)) -> Tensor:
+
+def mmd(a: Tensor, b: Tensor) -> Tensor:
     """Unbiased estimate of the squared maximum mean discrepancy between features (N, D) and (M, D), a scalar.
 
     Its expectation is 0 if the distributions are equal, so a value may be negative. Gretton 2012, JMLR 13, eq. 3. The
-    kernel is the mean over the bandwidths s of exp(-|x - y|^2 / (s d)), several Gaussians as in Long 2015,
+    kernel is the mean over the `BANDWIDTHS` s of exp(-|x - y|^2 / (s d)), several Gaussians as in Long 2015,
     arXiv:1502.02791. Here d is the mean squared distance between two rows of both sets together, and is detached.
 
     Raises:
@@ -27,7 +28,7 @@ def mmd(a: Tensor, b: Tensor, *, bandwidths: Sequence[float] = (0.25, 0.5, 1, 2,
     distances = torch.cdist(joined, joined).square()
     mean = distances.detach().sum() / ((n + m) * (n + m - 1))
     unit = mean.clamp(min=torch.finfo(mean.dtype).tiny)  # not 0 if all rows are equal
-    kernel = torch.stack([(-distances / (s * unit)).exp() for s in bandwidths]).mean(dim=0)
+    kernel = torch.stack([(-distances / (s * unit)).exp() for s in BANDWIDTHS]).mean(dim=0)
     return _mean_of_pairs(kernel[:n, :n]) + _mean_of_pairs(kernel[n:, n:]) - 2 * kernel[:n, n:].mean()
 
 

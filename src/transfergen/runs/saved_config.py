@@ -53,20 +53,19 @@ def _read_yaml(folder: Path, name: str, override: str) -> dict[str, Any]:
     return content
 
 
-def read_config(run_dir: Path, override: str = "run", given: Collection[str] = ()) -> DictConfig:
+def read_config(run_dir: Path, given: Collection[str] = ()) -> DictConfig:
     """The config of a run.
 
     Args:
         run_dir: holds it.
-        override: names the folder in messages.
         given: see `confine`.
 
     Raises:
         ValueError: there is none, it is damaged, or it would have others write outside the folder.
     """
-    config = OmegaConf.create(_read_yaml(run_dir, artefacts.CONFIG, override))
+    config = OmegaConf.create(_read_yaml(run_dir, artefacts.CONFIG, "run"))
     if not isinstance(OmegaConf.select(config, "data.source"), DictConfig):
-        raise ValueError(f"{override}={run_dir}: {artefacts.CONFIG} is damaged: it says nothing of data.source")
+        raise ValueError(f"run={run_dir}: {artefacts.CONFIG} is damaged: it says nothing of data.source")
     confine(config, run_dir, given)
     return config
 

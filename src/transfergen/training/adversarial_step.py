@@ -7,8 +7,10 @@ The discriminator is split into a frozen prefix, whose output is called features
     discriminator      suffix(real features) against suffix(fake features, detached); its optimizer steps
     generator          the *updated* suffix on the same fake features; the gradient goes back through both to G
 
-With a frozen trunk these are three passes through the trunk where the textbook's loop spends nine. With nothing frozen
-the features are the images: eight passes.
+A textbook's loop takes nine passes through the discriminator: reals, fakes and, in the generator's turn, fakes again,
+each of them forward and backward, where the backward pass counts twice, for inputs and for weights. Here a frozen trunk
+has three: forward for reals, forward and backward for fakes. With nothing frozen the features are the images, and there
+are eight, since the generator's turn computes no gradients of weights.
 
 A batch may be computed in parts, whose gradients are summed before an update. In turns, all parts are drawn before the
 discriminator's update, and what leads to their features is computed anew in the generator's backward pass.

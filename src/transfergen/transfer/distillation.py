@@ -29,7 +29,7 @@ class Distillation(Strategy):
         teacher: a run directory, or what else `load_pretrained` finds.
         backbone: the trunk of the perceptual term; it stays frozen, even if the discriminator's own trunk trains.
         output, perceptual, adversarial: weights; a term of weight 0 is not computed.
-        trunk: the settings of `Strategy`.
+        settings: those of `Strategy`.
 
     Raises:
         ValueError: a weight below 0, or a perceptual term without a backbone.
@@ -43,9 +43,9 @@ class Distillation(Strategy):
         output: float = 1.0,
         perceptual: float = 1.0,
         adversarial: float = 1.0,
-        **trunk: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(**trunk)
+        super().__init__(**settings)
         self._trunk = self._add_trunk(backbone, {"perceptual": perceptual})
         self.path, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)

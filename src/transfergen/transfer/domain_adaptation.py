@@ -40,7 +40,7 @@ class DomainAdaptation(Strategy):
         source: a run directory, or what else `load_pretrained` finds.
         backbone: the trunk of these terms; it stays frozen, even if the discriminator's own trunk trains.
         mmd, coral, reversal, consistency, ewc: weights; a term of weight 0 is not computed.
-        trunk: the settings of `Strategy`.
+        settings: those of `Strategy`.
 
     Raises:
         ValueError: a weight below 0, or a term that needs a backbone where there is none.
@@ -56,9 +56,9 @@ class DomainAdaptation(Strategy):
         reversal: float = 0.0,
         consistency: float = 333.0,
         ewc: float = 0.0,
-        **trunk: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(**trunk)
+        super().__init__(**settings)
         if ewc and self.generator == "singular_values":
             raise ValueError(
                 f"ewc={ewc}: it holds weights, and transfer.generator=singular_values trains none; set transfer.ewc=0, "

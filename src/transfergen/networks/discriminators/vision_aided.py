@@ -13,6 +13,9 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, LogitGroup
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
 
+RIDGE = 1e-2
+"""Weight of a probe's squared norm, beside its mean squared error."""
+
 
 class VisionAidedDiscriminator(Discriminator):
     """Images (B, C, H, W) in [-1, 1] -> logits (B, N): the ordinary discriminator's, then each joined network's.
@@ -166,14 +169,13 @@ class Probe(NamedTuple):
 
 
 @torch.no_grad()
-def probe(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: float = 1e-2) -> Probe:
+def probe(backbone: Backbone, real: Tensor, fake: Tensor) -> Probe:
     """Fit a linear probe that tells reals from fakes to one half of the images, and measure it on the other.
 
     Args:
         backbone: the mean of each channel over positions is a feature, standardised on the half that is fitted.
         real: images (B, C, H, W) in [-1, 1].
         fake: images (B, C, H, W) in [-1, 1].
-        ridge: weight of the probe's squared norm.
     """
     batches = [*torch.split(real, 64), *torch.split(fake, 64)]  # a trunk's first maps are large
     means = [torch.cat([m.mean(dim=(2, 3)) for m in backbone(images)], dim=1) for images in batches]
@@ -186,7 +188,7 @@ def probe(backbone: Backbone, real: Tensor, fake: Tensor, *, ridge: float = 1e-2
     a = x[fitted]
     # The dual form of ridge regression, whose unknowns are as many as the images.
     weights = a.T @ torch.linalg.solve(
-        a @ a.T + ridge * len(a) * torch.eye(len(a), dtype=a.dtype, device=a.device), labels[fitted]
+        a @ a.T + RIDGE * len(a) * torch.eye(len(a), dtype=a.dtype, device=a.device), labels[fitted]
     )
     answers, right = x[held_out] @ weights, labels[held_out]
     return Probe(float((answers.sign() == right).double().mean()), float((answers - right).square().mean()))
