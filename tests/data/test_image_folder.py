@@ -251,3 +251,11 @@ def test_identity_is_another_for_another_folder_and_for_other_content_of_the_sam
     assert file.stat().st_size == before.st_size
     identities.append(image_folder(".", "train").identity())
     assert len(set(identities)) == 3
+
+
+def test_pictures_of_phones_name_the_package_that_reads_them_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("transfergen.data.picture_files.SUFFIXES", frozenset({".png"}))
+    (tmp_path / "a.HEIC").write_bytes(b"")
+    message = r"left out are 1 \.heic \(\.heic needs one more package: pip install 'transfergen\[heif\]'\)"
+    with pytest.raises(ValueError, match=message):
+        image_folder(str(tmp_path), "train")

@@ -102,6 +102,24 @@ def test_classes_are_counted_and_a_large_imbalance_is_told(tmp_path):
     )
 
 
+def test_few_bits_stored_in_16_are_told_with_what_makes_them_bright(tmp_path):
+    def lines(largest):
+        scan = np.linspace(0, largest, 64 * 64).astype(np.uint16).reshape(64, 64)
+        folder = saved(tmp_path / str(largest), a_png=Image.fromarray(scan), b_tif=Image.fromarray(scan // 2))
+        pictures, found = findings(folder)
+        about = summarize(pictures, found, SHAPE)
+        assert about["largest_of_16_bit"] == largest
+        return [line for line in list_warnings({"train": about, "test": about}, 0, shape=SHAPE) if "16-bit" in line]
+
+    assert lines(65535) == []
+    assert lines(30000) == []
+    assert lines(4095) == [
+        "the values of all 16-bit pictures are 4,095 or less, of 65,535, so they become dark; multiply them by 16, and "
+        "save them anew"
+    ]
+    assert summarize(*findings(saved(tmp_path / "rgb", a_png=noise(0))), SHAPE)["largest_of_16_bit"] is None
+
+
 def test_white_on_transparent_is_no_duplicate_where_alpha_is_kept(tmp_path):
     glyphs = {}
     for i, name in enumerate(("a_png", "b_png")):

@@ -27,6 +27,7 @@ SUFFIXES = frozenset(
     for suffix, name in Image.registered_extensions().items()
     if name in (*FORMATS, "MPO")  # read as JPEG
 )
+HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # cameras and editors write more than 1 MiB of metadata
 _BLOCK = 8192

@@ -20,6 +20,9 @@ from transfergen.data.pictures import Pictures, Split, to_mode
 from transfergen.errors import counted
 from transfergen.image_shape import ImageShape
 
+_DARK = 65536 // 3
+"""16-bit pictures below this value are warned of: scanners and cameras store 10 to 14 bits in 16."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -32,6 +35,7 @@ class Finding:
         animation: whether there are frames after the first.
         digest: of the pixels as training takes them, so that it is equal for equal pictures in different files.
         error: why the picture cannot be read; "" if it can.
+        largest: the largest value of a 16-bit grey picture, of at most 65,535; None of others.
     """
 
     mode: str = ""
@@ -39,6 +43,7 @@ class Finding:
     animation: bool = False
     digest: str = ""
     error: str = ""
+    largest: int | None = None
 
 
 def inspect_pictures(
@@ -57,7 +62,8 @@ def inspect_pictures(
                 mode += ", rotated by EXIF" if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1 else ""
                 animation, upright = is_animation(picture), to_mode(picture, shape.mode)
                 digest = bytes_digest(repr(upright.size).encode() + upright.tobytes()).hex()
-                return Finding(mode, upright.size, animation, digest)
+                largest = int(np.asarray(picture).max()) if picture.mode.startswith("I") else None
+                return Finding(mode, upright.size, animation, digest, largest=largest)
         except DamagedPictureError as error:
             return Finding(error=str(error))
 
@@ -89,6 +95,7 @@ def summarize(pictures: Pictures, findings: list[Finding], shape: ImageShape) ->
         "height": _range(sides[:, 1]),
         "proportional": int((sides[:, 0] * shape.height == sides[:, 1] * shape.width).sum()) if readable else 0,
         "shorter_side": _range(sides.min(axis=1)),
+        "largest_of_16_bit": max((each.largest for each in readable if each.largest is not None), default=None),
         "damaged": [finding.error for finding in findings if finding.error],
         "animations": [pictures.name(i) for i, finding in enumerate(findings) if finding.animation],
         "duplicates": [[pictures.name(i) for i in group] for group in find_duplicates(findings)],
@@ -139,6 +146,12 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: Ima
         lines.append(
             f"half of the pictures are smaller than data.resolution={shape.resolution} and are enlarged; set a smaller "
             "one"
+        )
+    largest = train["largest_of_16_bit"]
+    if largest and largest < _DARK:
+        lines.append(
+            f"the values of all 16-bit pictures are {largest:,} or less, of 65,535, so they become dark; multiply them "
+            f"by {65535 // largest}, and save them anew"
         )
     few, many = min(train["classes"].values(), default=0), max(train["classes"].values(), default=0)
     if many > 10 * few:

@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from transfergen.data.formats import SUFFIXES, bytes_digest, file_digest, open_image
+from transfergen.data.formats import HEIF_SUFFIXES, SUFFIXES, bytes_digest, file_digest, open_image
 from transfergen.data.pictures import Pictures
 
 _RUN_FILES = {".hydra", "multirun.yaml"}
@@ -73,7 +73,9 @@ class PictureFiles:
     def left_out_text(self) -> str:
         """A line that counts the files without a picture by their kind; "" if there are none."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.most_common())
-        return f"left out are {kinds}" if kinds else ""
+        heif = next((kind for kind in self.left_out if kind in HEIF_SUFFIXES), "")  # not among SUFFIXES here
+        needs = f" ({heif} needs one more package: pip install 'transfergen[heif]')" if heif else ""
+        return f"left out are {kinds}{needs}" if kinds else ""
 
     def digest(self, name: str) -> bytes:
         """16 bytes that differ between pictures of different content, see `file_digest`."""
