@@ -78,10 +78,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
         if not evaluation.records:
-            raise ValueError(
-                f"resume: the run has reached its end, {module.images_seen:,} images; set a larger trainer.max_epochs "
-                "or trainer.max_time"
-            )
+            end = f"resume: the run has reached its end, {module.images_seen:,} images"
+            raise ValueError(f"{end}; set a larger trainer.max_epochs or trainer.max_time")
         with signals.finishing(module.images_seen):
             _report(trainer, module, evaluation.records, plain, run_dir)
     return evaluation.objective
