@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from transfergen.networks.layers.attention import SelfAttention, check_attention
 
@@ -32,6 +33,33 @@ def test_it_is_the_papers_softmax_written_out_in_its_gradients_too(attention, me
     torch.testing.assert_close(result, expected)
     inputs, outer = [maps, *attention.parameters()], torch.randn_like(expected)
     torch.testing.assert_close(torch.autograd.grad(result, inputs, outer), torch.autograd.grad(expected, inputs, outer))
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **kwargs or {})
+        tensors = [each for each in torch.utils._pytree.tree_leaves(result) if isinstance(each, torch.Tensor)]
+        self.numel = max(self.numel, *(tensor.numel() for tensor in tensors), 0)
+        return result
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_without_gradients_no_matrix_of_all_weights_is_made_and_the_result_is_the_same(dtype, memory_format):
+    layer = SelfAttention(16).to(dtype)
+    nn.init.constant_(layer.gain, 0.7)
+    maps = torch.randn(1, 16, 32, 64, dtype=dtype).to(memory_format=memory_format)
+    with torch.no_grad(), LargestTensor() as largest:
+        result = layer(maps)
+    assert largest.numel == maps.numel()
+    rounding = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+    torch.testing.assert_close(result, layer(maps), atol=rounding, rtol=rounding)
 
 
 def test_it_starts_as_the_identity_and_its_gain_learns():

@@ -33,14 +33,28 @@ class SelfAttention(nn.Module):
         """Maps (B, C, h, w) -> the same shape."""
         query = _positions(self.query(maps))
         key, value = (_positions(F.max_pool2d(layer(maps), 2)) for layer in (self.key, self.value))
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        attended = _attend(query, key, value)
         gathered: Tensor = self.out(attended.transpose(2, 3).reshape(maps.shape[0], -1, *maps.shape[2:]))
         return maps + self.gain * gathered
 
 
 def _positions(maps: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, 1, h w, C): one head, the layout that torch's fused attention kernels take."""
-    return maps.flatten(2).transpose(1, 2).unsqueeze(1)
+    """(B, C, h, w) -> (B, 1, h w, C): one head, the layout in memory that torch's fused attention kernels take."""
+    return maps.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Queries (B, 1, P, D), keys (B, 1, Q, D), values (B, 1, Q, E) -> (B, 1, P, E), D at most E.
+
+    On a CPU, torch's fused kernel, which does without a matrix of all P x Q weights, takes queries and keys that are as
+    wide as values. Zeros widen them and change no dot product. The kernel has no second derivatives, which
+    discriminators need, so that it computes only where no gradient is asked for; and a graph for export has kernels of
+    its own.
+    """
+    if query.device.type == "cpu" and not query.requires_grad and not torch.compiler.is_exporting():
+        missing = value.shape[-1] - query.shape[-1]
+        query, key = (F.pad(each, (0, missing)) for each in (query, key))
+    return F.scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
 def check_attention(attention: int | None, sizes: Sequence[int]) -> None:
