@@ -91,8 +91,9 @@ def test_a_file_that_would_take_minutes_or_gigabytes_is_refused_before(saved):
         "{config: 5, choices: {}, references: {}}",
         "{config: {}, choices: {}}",
         "[" * 5000,
+        "[" * 1_000_000,  # as large as a config may be
     ],
-    ids=lambda content: content[:12],
+    ids=lambda content: f"{content[:12]}-{len(content)}",
 )
 def test_a_composed_config_of_wrong_types_gets_one_line(saved, content):
     (saved / artefacts.COMPOSED).write_text(content)
