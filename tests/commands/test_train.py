@@ -1,5 +1,6 @@
 """The command `train`, before a training starts."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def test_a_path_is_kept_from_the_root_and_a_name_on_the_hub_as_it_is(tmp_path, m
     (tmp_path / "local").mkdir()
     found = absolute_path(OmegaConf.create({"path": path, "source": {"_target_": target}}))
     assert found == (expected and expected.format(here=Path.cwd()))
+
+
+def test_garbage_is_not_searched_for_while_modules_are_imported_but_afterwards(tmp_path, monkeypatch):
+    searched = []
+
+    def check(config):
+        searched.append(gc.isenabled())
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr("transfergen.commands.train.check", check)
+    code, _, err = train(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], small=False)
+    assert (code, err) == (2, "transfergen: a mistake\n")
+    assert searched == [False]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 100_000
 
 
 def test_a_run_is_not_resumed_into_another_folder(tmp_path):

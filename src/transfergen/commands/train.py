@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
+from transfergen.commands.imports import garbage_kept
 from transfergen.commands.overrides import check_keys, check_used
 from transfergen.commands.sweep import run_trial
 from transfergen.config import check
@@ -111,9 +112,10 @@ def absolute_path(data: DictConfig) -> str | None:
 
 
 def _train(config: DictConfig, run_dir: Path, checkpoint: Path | None, composed: str) -> float:
-    from transfergen.training import fit  # torch and Lightning take seconds, which --help does not need
+    with garbage_kept():
+        from transfergen.training import fit  # torch and Lightning take seconds, which --help does not need
 
-    check(config)
+        check(config)
     return fit.train(config, run_dir, checkpoint, composed=composed)
 
 
