@@ -1,5 +1,6 @@
 """Processes that begin with torch, Lightning and Hydra imported: forks of one that has done only that."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -29,6 +30,7 @@ def start_python(*arguments, folder=".", stdout=os.devnull, stderr=os.devnull):
 
 
 def _run(arguments, folder, *streams):
+    gc.freeze()  # what was imported before the fork
     os.setsid()
     os.chdir(folder)
     for number, name in enumerate(streams, 1):

@@ -1,5 +1,6 @@
 """Two ranks, each a process of its own, over gloo."""
 
+import gc
 import importlib.util
 import inspect
 import os
@@ -36,6 +37,7 @@ def on_two_ranks(folder, work, *arguments, joined=True):
 
 
 def _run(rank, folder, port, joined, file, name, arguments):
+    gc.freeze()  # what was imported before the fork
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "tests"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)

@@ -50,7 +50,8 @@ PLAIN = [  # for use without Lightning and Hydra
     "evaluation.neighbours",
 ]
 CODE = """
-import importlib, json, sys
+import gc, importlib, json, sys
+gc.disable()
 guilty = {}
 for name in sys.argv[1:]:
     importlib.import_module("transfergen." + name)
