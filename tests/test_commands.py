@@ -42,6 +42,10 @@ def test_there_are_commands_to_run():
 TRANSFORMER = ["weights=random", "taps=[0,1]", "input_size=112"]  # a multiple of 14 and of 16
 
 
+FROM_SCRATCH = {"dcgan", "wgan", "wgan_gp", "sagan", "biggan"}
+OTHER_DISCRIMINATORS = {"discriminator", "discriminator.width", "init_from", "init_from.discriminator"}
+
+
 def weights_from_here(overrides, vgg_weights):
     """Weights from here for each network whose own would be downloaded.
 
@@ -64,7 +68,8 @@ def weights_from_here(overrides, vgg_weights):
         return ["backbone.input_size=null", "discriminator.width=4"]  # made for a GPU
     models = [o for o in overrides if o.startswith(("model=", "experiment="))]
     if (models and models not in (["model=vgg_disc"], ["experiment=tutorial"])) or "discriminator=dcgan" in overrides:
-        return []  # nothing in them is pretrained, or the weights come with a package
+        narrow = {o.partition("=")[2] for o in models} & FROM_SCRATCH and not given & OTHER_DISCRIMINATORS
+        return ["discriminator.width=4"] * bool(narrow)  # nothing is pretrained, or the weights come with a package
     if "data.resolution" not in given:
         vgg.append("data.resolution=32")
     return ["discriminator.hidden=8", *([] if "backbone=efficientnet_lite0" in overrides else vgg)]

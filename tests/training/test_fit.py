@@ -364,6 +364,8 @@ def test_real_cifar10_against_real_vgg19(tmp_path, cifar10_parquet, vgg_weights)
         "backbone.cut=relu3_4",
         f"backbone.weights={vgg_weights}",
         "data.batch_size=4",
+        "generator.width=8",
+        "memory_report=false",
         "trainer.max_epochs=1",
         "trainer.limit_train_batches=2",
         small=False,
