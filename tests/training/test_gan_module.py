@@ -17,6 +17,7 @@ from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet, orthogonality
 from transfergen.training.augmentation import AdaptiveAugmentation
 from transfergen.training.base_module import GenerativeModule
+from transfergen.training.ema import EMA
 from transfergen.training.gan_module import GAN
 
 CALIBRATIONS = 64 // 16  # all training images, some at a time
@@ -119,6 +120,18 @@ def test_both_networks_are_told_the_classes_of_the_reals(tmp_path, monkeypatch):
     assert all(torch.equal(y, label) for y, label in zip(given[ResNetDiscriminator], scored, strict=True))
     saved = json.loads((tmp_path / "generator.json").read_text())["generator"]
     assert saved["num_classes"] == 10
+
+
+def test_the_average_counts_all_reals_since_the_generators_last_update(tmp_path, monkeypatch):
+    seen, update = [], EMA.update
+
+    def record(self, network, **images):
+        seen.append(images)
+        update(self, network, **images)
+
+    monkeypatch.setattr(EMA, "update", record)
+    run(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer.d_steps=3", "max_images=48")
+    assert seen == [{"images": 24, "images_seen": 24}, {"images": 24, "images_seen": 48}]
 
 
 def test_orthogonal_regularization_is_added_to_the_generators_loss(tmp_path):

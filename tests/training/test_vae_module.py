@@ -1,16 +1,27 @@
 import csv
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from runs import ANY_MODEL, SMALL_MODELS, train
+from trunks import trunk
 
+from transfergen.data.store import Batch
+from transfergen.images import to_float
+from transfergen.losses.adversarial import bce
 from transfergen.losses.divergence import Elbo
+from transfergen.losses.perceptual import perceptual_distance
+from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.encoders.dcgan import DCGANEncoder
 from transfergen.networks.generators.base import sample
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_generator
+from transfergen.training.augmentation import Augmentation
 from transfergen.training.vae_module import VAE as VAEModule
+from transfergen.training.vae_module import VAEGAN as VAEGANModule
+from transfergen.transfer.strategy import Strategy
 
 VAE = [*ANY_MODEL, *SMALL_MODELS["vae"]]
 VAE_GAN = [*ANY_MODEL, *SMALL_MODELS["vae_gan"]]
@@ -68,6 +79,63 @@ def test_encoder_and_decoder_in_use_are_both_moving_averages():
     for name, parameter in module.encoder.named_parameters():
         torch.testing.assert_close(averaged[name], parameter - 0.05)
     assert not torch.equal(module.encode(images), before)
+
+
+def networks():
+    return DCGAN(resolution=32, z_dim=8, width=4), DCGANEncoder(resolution=32, z_dim=8, width=4)
+
+
+def batch_of(count):
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+    return Batch(pixels, torch.zeros(count, dtype=torch.long), np.arange(count))
+
+
+def drawing(module):
+    """Let a module draw its latents one batch after the other from the noise that is returned."""
+    noise = torch.randn(2, 4, 8)
+    given = iter(noise)
+    module._randomness = SimpleNamespace(latents=lambda count, z_dim: next(given))
+    return noise
+
+
+def as_pixels(z, y=None):
+    """A generator of plain images, each as bright as the first number of its latent."""
+    return z[:, 0].view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+
+
+def drawn(encoder, batch, noise):
+    """The latents that the noise gives by the distributions of a batch's images."""
+    mean, log_variance = encoder(to_float(batch.pixels))
+    return mean + log_variance.exp().sqrt() * noise
+
+
+@torch.no_grad()
+def test_a_vae_decodes_a_draw_from_the_distribution_of_each_image():
+    module, batch = VAEModule(*networks(), Elbo(), g_optimizer=torch.optim.SGD, ema_halflife_images=0), batch_of(4)
+    noise = drawing(module)
+    coding = module._encode_and_decode(batch, as_pixels)
+    torch.testing.assert_close(coding.decoded, as_pixels(drawn(module.encoder, batch, noise[0])))
+
+
+@torch.no_grad()
+def test_half_of_the_fakes_are_decoded_and_half_are_sampled():
+    game = {"discriminator": DCGANDiscriminator(resolution=32, width=4), "transfer": Strategy()}
+    game |= {"augment": Augmentation(), "d_optimizer": torch.optim.SGD, "g_optimizer": torch.optim.SGD}
+    module, batch = VAEGANModule(*networks(), Elbo(game=bce()), **game, ema_halflife_images=0), batch_of(4)
+    noise = drawing(module)
+    fakes = module.draw_fakes(batch, None, as_pixels)
+    decoded = as_pixels(drawn(module.encoder, batch, noise[0]))
+    torch.testing.assert_close(fakes.images, torch.cat([decoded[:2], as_pixels(noise[1, 2:])]))
+
+
+@torch.no_grad()
+def test_the_perceptual_term_is_its_weight_times_the_distance_in_the_trunks_features():
+    elbo = Elbo(perceptual=3.0)
+    module = VAEModule(*networks(), elbo, backbone=trunk(), g_optimizer=torch.optim.SGD, ema_halflife_images=0)
+    drawing(module)
+    coding = module._encode_and_decode(batch_of(4), as_pixels)
+    features = [module._trunk[0](images) for images in (coding.decoded, coding.images)]
+    torch.testing.assert_close(module._elbo_terms(coding)["perceptual"], 3 * perceptual_distance(*features))
 
 
 def test_adversarial_loss_counts_by_its_weight(tmp_path):
