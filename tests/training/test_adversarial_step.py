@@ -201,13 +201,15 @@ def test_the_discriminator_sees_what_augmentation_gives(monkeypatch):
 
 def test_the_generator_is_updated_on_every_second_batch():
     step, generator = game(DISCRIMINATORS["dcgan"][0](), d_steps=2)
-    start = copy.deepcopy(generator.state_dict())
+    start, graphs = copy.deepcopy(generator.state_dict()), []
+    generator.register_forward_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     (first,) = play(step, [batch()])
     assert first.g is None
     assert all(torch.equal(p, start[name]) for name, p in generator.named_parameters())
     (second,) = play(step, [batch(1)], images_seen=BATCH)
     assert second.g is not None
     assert any(not torch.equal(p, start[name]) for name, p in generator.named_parameters())
+    assert graphs == [False, True]  # where it is not updated, nothing is kept for its gradients
 
 
 class Watching:

@@ -60,6 +60,7 @@ def test_each_term_is_its_weight_times_its_loss_and_reaches_the_generator_alone(
     fake, real = strategy._features(batch.fake), strategy._features(batch.real)
     torch.testing.assert_close(terms["mmd"], 2 * mmd(fake, real))
     torch.testing.assert_close(terms["coral"], 3 * coral(fake, real))
+    torch.testing.assert_close(terms["reversal"], 0.5 * F.softplus(strategy.domain_head(fake)).mean())
     source_features = strategy._features(network(batch.z))
     torch.testing.assert_close(terms["consistency"], 4 * cross_domain_consistency(source_features, fake))
     assert terms["ewc"].item() == 0
