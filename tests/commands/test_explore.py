@@ -1,6 +1,7 @@
 """The page: the images it shows, and a click in a real browser."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from omegaconf import OmegaConf
 from runs import called
 
 from transfergen import Generator
+from transfergen.commands import explore
 from transfergen.commands.explore import (
     BY_SEED,
     between,
@@ -132,6 +135,21 @@ def test_missing_run_or_gradio_gets_one_line(monkeypatch, run_dir):
     monkeypatch.setitem(sys.modules, "gradio", None)
     code, _, err = called(main, f"run={run_dir}")
     assert (code, "pip install 'transfergen[explore]'" in err) == (2, True)
+
+
+def test_the_page_shows_the_generator_at_its_best_moment(monkeypatch, run_dir, tmp_path):
+    pytest.importorskip("gradio")
+    run, shown = shutil.copytree(run_dir, tmp_path / "run"), []
+    monkeypatch.setattr(
+        explore, "page", lambda generator, search: shown.append(generator) or SimpleNamespace(launch=dict)
+    )
+    code, _, err = called(main, f"run={run}", "checkpoint=best")
+    assert (code, f"checkpoint=best: run={run} kept none" in err) == (2, True)
+    Generator.from_pretrained("builtin:cifar10").save_pretrained(run / "best")
+    for checkpoint, resolution in (("last", 32), ("best", 64)):
+        code, _, err = called(main, f"run={run}", f"checkpoint={checkpoint}")
+        assert code == 0, err
+        assert shown[-1].resolution == resolution
 
 
 def answers(port):

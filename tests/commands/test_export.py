@@ -80,6 +80,17 @@ def test_bf16_is_half_the_size_and_loads_like_any_generator(tmp_path):
     assert 0 < (a - b).abs().float().mean() < 3
 
 
+def test_the_generator_at_its_best_moment_is_exported(tmp_path):
+    run, out = run_of(tmp_path / "run", "dcgan"), tmp_path / "bf16"
+    code, _, err = called(main, f"run={run}", "checkpoint=best", "format=bf16", f"out={out}")
+    assert (code, f"checkpoint=best: run={run} kept none" in err) == (2, True)
+    best = Generator.from_pretrained(run_of(run / "best", "dcgan")).pixels([1]).int()
+    code, _, err = called(main, f"run={run}", "checkpoint=best", "format=bf16", f"out={out}")
+    assert code == 0, err
+    assert (Generator.from_pretrained(out).pixels([1]).int() - best).abs().float().mean() < 3
+    assert (Generator.from_pretrained(run).pixels([1]).int() - best).abs().float().mean() > 5
+
+
 class Other(nn.Sequential):
     z_dim, num_classes = 100, 0
 

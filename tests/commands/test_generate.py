@@ -120,6 +120,9 @@ def test_existing_images_are_kept_and_other_settings_are_refused(run_dir, tmp_pa
     assert all((images / name).stat().st_mtime_ns == time for name, time in kept.items())
     assert np.abs(again["000004.png"].astype(int) - whole["000004.png"]).max() <= 1
     assert not list(images.glob(".*"))
+    _, out, _ = called(main, f"run={run_dir}", "num=4", f"out={tmp_path / 'out'}")
+    assert out.startswith(f"4 images: {images}, ")
+    assert out.endswith("; of earlier commands it holds 2 more\n")
     assert "holds images of another seed" in refusal(tmp_path / "out", run=run_dir, num=6, seed=1)
 
 

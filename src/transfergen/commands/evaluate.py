@@ -121,8 +121,10 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
         return
     Console().print(to_table(result["metrics"]))
     if config.neighbours:
-        shown = f"beside them: {sheet}" if comparison.has_images else "cannot be shown: no pictures are given of them"
-        print(f"the samples nearest to {comparison.searched} images, {shown}")
+        shown = (
+            f", beside them: {sheet}" if comparison.has_images else " cannot be shown: no pictures are given of them"
+        )
+        print(f"the samples nearest to {comparison.searched} images{shown}")
     print(f"all results: {out}")
 
 

@@ -42,14 +42,14 @@ def explore(config: DictConfig) -> None:
     except ImportError as error:
         raise ValueError("explore needs one more package: pip install 'transfergen[explore]'") from error
     from transfergen.devices import choose_device
+    from transfergen.runs.generator_files import choose_generator
     from transfergen.sampling.pretrained import PretrainedGenerator
 
-    generator = PretrainedGenerator.from_pretrained(str(config.run)).to(choose_device(config.device))
+    source = choose_generator(str(config.run), config.checkpoint)
+    generator = PretrainedGenerator.from_pretrained(source).to(choose_device(config.device))
     try:
-        run_dir = Path(str(config.run)).expanduser()
-        search: Callable[[int], Image.Image] | str = training_pictures(
-            generator, run_dir, config.data, config.references
-        )
+        run_dir, data = Path(str(config.run)).expanduser(), config.data
+        search: Callable[[int], Image.Image] | str = training_pictures(generator, run_dir, data, config.references)
     except (ValueError, OSError) as error:
         search = f"The training pictures cannot be read: {error}"
     print(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)

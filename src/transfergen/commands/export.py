@@ -36,6 +36,7 @@ def export(config: DictConfig) -> None:
     if config.format == "bf16":
         artefacts.refuse_run(out)
     cli.check_out(out, folder=config.format == "bf16")
+    from transfergen.runs.generator_files import choose_generator
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
     from transfergen.sampling.web_page import ONE_LEVEL, to_web
@@ -47,7 +48,7 @@ def export(config: DictConfig) -> None:
         "bf16": to_bf16,
         "web": page,
     }
-    generator = PretrainedGenerator.from_pretrained(str(config.run))
+    generator = PretrainedGenerator.from_pretrained(choose_generator(str(config.run), config.checkpoint))
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = writers[config.format](generator, out)
     limit = {"bf16": math.inf, "web": ONE_LEVEL}.get(config.format, TOLERANCE)

@@ -93,7 +93,9 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
         artefacts.write_picture(folder / artefacts.GRID, generators[0].grid(seeds[:64], **options))
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
-    print(f"{counted(config.num, 'image')}: {images}, the first of them in {folder / artefacts.GRID}")
+    held = 0 if zipped else sum(1 for _ in images.glob("*.png"))
+    more = f"; of earlier commands it holds {held - config.num:,} more" if held > config.num else ""
+    print(f"{counted(config.num, 'image')}: {images}, the first of them in {folder / artefacts.GRID}{more}")
 
 
 def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
