@@ -319,6 +319,14 @@ def test_help_lists_each_group_with_all_its_options():
         assert line.rsplit(": ", 1)[1].split(", ") == sorted(f.stem for f in group.glob("[!_]*.yaml")), group.name
 
 
+@pytest.mark.parametrize(("rank", "told"), [("0", [20, 30, 40]), ("1", [40])])
+def test_of_several_ranks_the_first_tells_what_all_find_and_each_its_errors(monkeypatch, rank, told):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    records = [logging.LogRecord("data", level, "", 0, "read as %s", ("splits",), None) for level in (20, 30, 40)]
+    assert [record.levelno for record in records if cli.escape_record(record)] == told
+    assert {record.getMessage() for record in records} == {"read as splits"}
+
+
 def test_rank_whose_first_process_ended_before_it_looked_ends_too(monkeypatch):
     codes, ended = [], threading.Event()
 

@@ -208,9 +208,12 @@ def escape_records() -> None:
 
 
 def escape_record(record: logging.LogRecord) -> bool:
-    """A filter for log lines: the name of a file cannot move the cursor, colour the screen or hide what follows."""
+    """A filter for log lines: the name of a file cannot move the cursor, colour the screen or hide what follows.
+
+    Of several ranks on a machine the first alone tells what all of them find; each tells its own errors.
+    """
     record.msg, record.args = printable(record.getMessage()), None
-    return True
+    return record.levelno >= logging.ERROR or not int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _restore(value: str | None) -> None:
