@@ -1,6 +1,7 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
+from runs import ANY_MODEL, SMALL_MODELS, train
 from torch.nn import functional as F
 
 from transfergen.config import CONF_DIR
@@ -8,8 +9,10 @@ from transfergen.losses.alignment import _log_similarities, coral, cross_domain_
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.runs import artefacts
 from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.domain_adaptation import DomainAdaptation
+from transfergen.transfer.ewc import ewc_penalty, fisher_information
 from transfergen.transfer.strategy import Pairs
 
 NETWORK = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -119,7 +122,7 @@ def test_domain_classifier_and_generator_train_in_opposite_directions(source):
 
 def test_ewc_term_grows_with_the_squared_distance_from_the_source_and_checkpoints_keep_the_fisher_information(source):
     generator = DCGAN(**NETWORK)
-    strategy = attached(source[0], generator, **{**NONE, "ewc": 1.0})
+    strategy = attached(source[0], generator, **{**NONE, "ewc": 2.0})
     strategy.start(generator, Discriminator())
     state = strategy.state_dict()
     assert len(state) == len(list(generator.parameters()))
@@ -131,6 +134,24 @@ def test_ewc_term_grows_with_the_squared_distance_from_the_source_and_checkpoint
         (value,) = strategy.generator_terms(generator, Discriminator(), pairs(generator)).values()
         values.append(value.item())
     assert values[1] == pytest.approx(4 * values[0], rel=1e-4)
+    changed = ewc_penalty(*map(list, (generator.parameters(), source[1].parameters(), strategy._fisher())))
+    assert values[1] == pytest.approx(2 * changed.item(), rel=1e-4)
+
+
+def test_a_training_measures_the_sources_weights_before_its_first_batch_and_a_resumed_one_keeps_that(source, tmp_path):
+    folder, network = source
+    sizes = [f"generator.{name}={value}" for name, value in NETWORK.items() if name != "resolution"]
+    settings = [*ANY_MODEL, *SMALL_MODELS["dcgan"], *sizes, "transfer=domain_adaptation", f"transfer.source={folder}"]
+    settings += ["transfer.consistency=0", "transfer.ewc=1", "backbone=none"]
+    fisher = []
+    for more in ([*settings, "max_images=8"], [f"resume={tmp_path / 'run'}", "max_images=16"]):
+        code, _, err = train(None if fisher else tmp_path / "run", *more, small=False)
+        assert code == 0, err
+        state = torch.load(tmp_path / "run" / artefacts.LAST_CHECKPOINT, weights_only=True)["state_dict"]
+        fisher.append([value for name, value in state.items() if name.startswith("transfer.fisher_")])
+    for first, then, expected in zip(*fisher, fisher_information(network), strict=True):
+        torch.testing.assert_close(first, expected)
+        assert torch.equal(then, first)
 
 
 def test_the_source_is_frozen_and_moved_but_not_saved(source):
