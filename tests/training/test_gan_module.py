@@ -12,6 +12,7 @@ from runs import ANY_MODEL, SMALL, SMALL_MODELS, train
 from transfergen.losses.penalties import GradientPenalty
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
+from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet, orthogonality
@@ -19,8 +20,6 @@ from transfergen.training.augmentation import AdaptiveAugmentation
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.ema import EMA
 from transfergen.training.gan_module import GAN
-
-CALIBRATIONS = 64 // 16  # all training images, some at a time
 
 
 def run(run_dir, *overrides):
@@ -120,6 +119,24 @@ def test_both_networks_are_told_the_classes_of_the_reals(tmp_path, monkeypatch):
     assert all(torch.equal(y, label) for y, label in zip(given[ResNetDiscriminator], scored, strict=True))
     saved = json.loads((tmp_path / "generator.json").read_text())["generator"]
     assert saved["num_classes"] == 10
+
+
+def test_the_trunks_channels_are_measured_on_reals_once_at_the_start_of_a_run(tmp_path, monkeypatch):
+    shown, calibrate = [], VGGDiscriminator.calibrate
+
+    def record(self, images):
+        shown.append(images)
+        calibrate(self, images)
+
+    monkeypatch.setattr(VGGDiscriminator, "calibrate", record)
+    state = run(tmp_path, *SMALL, "max_images=8")
+    (images,) = shown
+    assert images.shape == (64, 3, 32, 32)  # all that there are
+    assert images.std() > 0.1
+    assert (state["discriminator.feature_std"] != 1).all()
+    resumed = run(tmp_path, f"resume={tmp_path}", "max_images=16")
+    assert len(shown) == 1
+    assert torch.equal(resumed["discriminator.feature_std"], state["discriminator.feature_std"])
 
 
 def test_the_average_counts_all_reals_since_the_generators_last_update(tmp_path, monkeypatch):

@@ -179,6 +179,16 @@ def timms(rank, ranks):
     return norm.state_dict()
 
 
+def left_out(rank, ranks):
+    """A weight, which an update with a loss that only the last rank finds not finite would change."""
+    weight, updates = torch.nn.Parameter(torch.ones(1)), FiniteUpdates(torch.device("cpu"))
+    weight.grad = torch.ones(1)
+    loss = torch.tensor(torch.inf if rank == ranks - 1 else 0.0)
+    with pytest.raises(FloatingPointError, match="the generator's loss or gradient is not finite"):
+        updates.step(torch.optim.SGD([weight], lr=1.0), loss, [weight], "generator")
+    return {"weight": weight.detach()}
+
+
 def results(rank, ranks):
     return {
         "game": game(rank, ranks, synchronized=True),
@@ -188,6 +198,7 @@ def results(rank, ranks):
         "rounded": rounded_norms(rank, ranks),
         "frozen": partly_frozen(rank, ranks),
         "timm": timms(rank, ranks),
+        "left out": left_out(rank, ranks),
     }
 
 
@@ -203,7 +214,7 @@ def one():
     return results(0, 1)
 
 
-@pytest.mark.parametrize("what", ["game", "bound", "norm", "frozen", "timm"])
+@pytest.mark.parametrize("what", ["game", "bound", "norm", "frozen", "timm", "left out"])
 def test_two_ranks_equal_one(both, one, what):
     for two in both:
         assert two[what].keys() == one[what].keys()

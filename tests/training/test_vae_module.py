@@ -138,6 +138,16 @@ def test_the_perceptual_term_is_its_weight_times_the_distance_in_the_trunks_feat
     torch.testing.assert_close(module._elbo_terms(coding)["perceptual"], 3 * perceptual_distance(*features))
 
 
+@torch.no_grad()
+def test_the_loss_of_a_vae_is_the_sum_of_its_terms_and_of_the_generators_regularization(monkeypatch):
+    module = VAEModule(*networks(), Elbo(beta=2.0), g_optimizer=torch.optim.SGD, ema_halflife_images=0)
+    monkeypatch.setattr(module.generator, "regularization", lambda: torch.tensor(5.0))
+    drawing(module)
+    _, terms, loss = module.loss(batch_of(4))
+    assert list(terms) == ["reconstruction", "kl"]
+    torch.testing.assert_close(loss, terms["reconstruction"] + terms["kl"] + 5)
+
+
 def test_adversarial_loss_counts_by_its_weight(tmp_path):
     without = run(tmp_path / "without", *VAE_GAN, "objective.adversarial=0", "max_images=8")
     heavy = run(tmp_path / "heavy", *VAE_GAN, "objective.adversarial=100", "max_images=8")
