@@ -30,7 +30,7 @@ ANY_MODEL = [
 
 
 def vgg11(node: str) -> list[str]:
-    return [f"{node}.arch=vgg11", f"{node}.cut=relu3_2", f"{node}.weights=random", f"{node}.taps=[relu1_1,relu2_1]"]
+    return [f"{node}.arch=vgg11", f"{node}.cut=relu3_1", f"{node}.weights=random", f"{node}.taps=[relu1_1,relu2_1]"]
 
 
 SMALL = [*ANY_MODEL, "discriminator.width=8", "discriminator.hidden=16", *vgg11("backbone"), "augment=none"]

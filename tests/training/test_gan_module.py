@@ -194,7 +194,8 @@ def test_a_vision_aided_discriminator_is_told_the_classes_if_its_ordinary_part_i
 def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     groups = []
     monkeypatch.setattr(GAN, "on_train_end", lambda self: groups.extend(self.trainer.optimizers[0].param_groups))
-    settings = [*SMALL, "optimizer=adam", "transfer=fine_tuning", "transfer.trunk_lr_scale=0.1", "max_images=8"]
+    cut = "backbone.cut=relu3_2"
+    settings = [*SMALL, cut, "optimizer=adam", "transfer=fine_tuning", "transfer.trunk_lr_scale=0.1", "max_images=8"]
     run(tmp_path, *settings)
     assert [group["lr"] for group in groups] == pytest.approx([2e-4, 2e-5])
     assert len(groups[1]["params"]) == 8  # four convolutions
@@ -202,6 +203,7 @@ def test_the_pretrained_trunk_has_a_rate_of_its_own(tmp_path, monkeypatch):
     code, _, err = train(
         tmp_path,
         f"resume={tmp_path}",
+        cut,
         "transfer.trunk_lr_scale=0.5",
         "optimizer.discriminator.lr=1e-4",
         "max_images=16",
