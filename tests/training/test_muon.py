@@ -102,3 +102,15 @@ def test_the_layer_beside_the_pixels_is_updated_like_biases_if_that_is_asked_for
         optimizer.step()
         like_biases = [p for p in kernels if "second_moment" in optimizer.state[p]]
         assert [channels in p.shape[:2] for p in like_biases] == [True] * fallback_output
+
+
+def test_an_update_is_the_gradient_moved_towards_the_average_of_gradients_by_the_momentum():
+    weight, gradients = nn.Parameter(torch.zeros(4, 6)), torch.randn(2, 4, 6)
+    optimizer, average = Muon([weight], lr=0.5, momentum=0.75), torch.zeros(4, 6)
+    for gradient in gradients:
+        weight.grad, before = gradient.clone(), weight.detach().clone()
+        optimizer.step()
+        average = 0.75 * average + 0.25 * gradient
+        direction = 0.25 * gradient + 0.75 * average  # Nesterov
+        expected = before - 0.5 * 0.2 * 6**0.5 * orthogonalised(direction[None])[0]
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-2, atol=1e-3)
