@@ -112,3 +112,24 @@ def test_an_unset_variable_does_not_stand_for_the_current_folder(key, value):
 
 def test_other_settings_may_be_empty_and_paths_null():
     check_paths(["prompt=", "data.path", "data.path=null", "run=a", "-m"])
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "near"),
+    [
+        ("export", "checkpont", ", did you mean checkpoint?"),
+        ("export", "batch_siz", ""),  # which training has, and this command has not
+        ("report", "checkpoint", ""),
+        ("evaluate", "data.resolutoin", ", did you mean data.resolution?"),
+        ("train", "fromat", ""),
+        ("check", "fromat", ", did you mean format?"),
+        ("check", "generator.widht", ", did you mean generator.width?"),
+    ],
+)
+def test_the_key_that_may_have_been_meant_is_one_of_the_command(command, key, near):
+    with (
+        initialize_config_dir(str(CONF_DIR), version_base="1.3"),
+        pytest.raises(HydraException) as refused,
+    ):
+        compose(command, [f"{key}=1"])
+    assert explain(refused.value, command=command) == f"{key}: there is no such key{near} (--cfg job lists all)"

@@ -82,7 +82,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
             check_printed()  # what a command prints is what it is asked for
             return result
         except OmegaConfBaseException as error:
-            _exit(USER_ERROR, error, explain(error))
+            _exit(USER_ERROR, error, explain(error, command=config_name))
         except (ValueError, OSError) as error:
             _exit(USER_ERROR, error)
         except FloatingPointError as error:
@@ -114,7 +114,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _restore(wants_traceback)
-        _exit(USER_ERROR, error, explain(error, sweeps=sweeps))
+        _exit(USER_ERROR, error, explain(error, command=config_name, sweeps=sweeps))
     finally:
         sys.argv = argv
         _restore(wants_traceback)

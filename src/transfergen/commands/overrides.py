@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -108,8 +109,8 @@ def _quoted(value: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', r"\""), value) + '"'
 
 
-def explain(error: Exception, *, sweeps: bool = False) -> str:
-    """Hydra's message in one line, with the nearest existing name. `sweeps`: Hydra runs several jobs."""
+def explain(error: Exception, *, command: str = "train", sweeps: bool = False) -> str:
+    """Hydra's message in one line, with the nearest name that a command has. `sweeps`: Hydra runs several jobs."""
     cause = error.__cause__ or error  # of a log that cannot be opened
     if isinstance(cause, OSError) and cause.filename:  # some of Hydra's own errors are OSErrors, without a filename
         setting = "hydra.sweep.dir" if sweeps else "hydra.run.dir"
@@ -127,7 +128,7 @@ def explain(error: Exception, *, sweeps: bool = False) -> str:
         return text.rsplit("resolving interpolation: ", maxsplit=1)[-1].split("\n", maxsplit=1)[0]
     key = re.search(r"Could not override '([\w./@]+)'", text)
     if key:
-        return _no_such_key(key[1])
+        return _no_such_key(key[1], command)
     if several := re.match("Ambiguous value for argument '(.*)'\n", text):
         name, _, values = several[1].partition("=")
         text = f"{several[1]}: for a list give {name}=[{values}], for a sweep add --multirun"
@@ -137,8 +138,8 @@ def explain(error: Exception, *, sweeps: bool = False) -> str:
     return text.split("\nSet the environment", maxsplit=1)[0]
 
 
-def _no_such_key(key: str) -> str:
-    known = _all_keys()
+def _no_such_key(key: str, command: str = "train") -> str:
+    known = _all_keys(command)
     group, dot, _ = key.partition(".")
     others = dot and key in known
     why = f"what was chosen of {group} has no" if others else "there is no"
@@ -162,10 +163,16 @@ def nearest(wrong: str, options: Sequence[str]) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
-def _all_keys() -> list[str]:
-    """The names of all groups, and the dotted names of all keys that some config file sets."""
-    keys = {folder.name for folder in CONF_DIR.iterdir() if folder.is_dir()}
-    for file in CONF_DIR.rglob("*.yaml"):
-        group = "" if file.parent == CONF_DIR else f"{file.parent.relative_to(CONF_DIR)}."
-        keys |= {f"{group}{key}" for key in flatten(OmegaConf.to_container(OmegaConf.load(file)))}
+def _all_keys(command: str) -> list[str]:
+    """The names of a command's groups, and the dotted names of all keys that some config file of them sets."""
+    settings: Any = OmegaConf.to_container(OmegaConf.load(CONF_DIR / f"{command}.yaml"))
+    parts = settings.pop("defaults", [])
+    keys = {key for key in flatten(settings) if not key.startswith("hydra.")}
+    for base in (part for part in parts if isinstance(part, str) and part != "_self_"):
+        keys |= set(_all_keys(base))
+    for group in {name for part in parts if isinstance(part, dict) for name in part if " " not in name}:
+        keys.add(group)
+        for file in (CONF_DIR / group).glob("*.yaml"):
+            own: Any = OmegaConf.to_container(OmegaConf.load(file))
+            keys |= {f"{group}.{key}" for key in flatten(own)}
     return sorted(keys)
