@@ -139,6 +139,14 @@ def test_the_trunks_channels_are_measured_on_reals_once_at_the_start_of_a_run(tm
     assert torch.equal(resumed["discriminator.feature_std"], state["discriminator.feature_std"])
 
 
+def test_a_term_that_is_not_computed_at_every_step_is_logged_as_it_was_last(tmp_path):
+    penalty = ["objective.penalty.r1=1", "objective.penalty.every=2"]
+    run(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], *penalty, "max_images=32")
+    first, again, second, once_more = curve(tmp_path, "loss/gradient_penalty")
+    assert (first, second) == (again, once_more)
+    assert first != second
+
+
 def test_the_average_counts_all_reals_since_the_generators_last_update(tmp_path, monkeypatch):
     seen, update = [], EMA.update
 
