@@ -72,6 +72,7 @@ def test_conditional_generator_gives_the_class_or_the_mixture_that_is_asked_for(
     assert not torch.equal(one[1], biggan.pixels([5], classes=[1])[0])
     assert torch.equal(biggan.vary(5, torch.zeros(1, 128), classes=[0, {1: 3, 2: 1}])[0], one[1])
     assert torch.equal(biggan.vary(5, torch.zeros(1, 128))[0], biggan.pixels([5])[0])
+    assert torch.equal(biggan.vary(5, torch.zeros(128)), biggan.pixels([5]))  # of more numbers than a batch has images
 
 
 def test_interpolation_leads_from_one_class_to_the_next_at_the_latents_of_the_seeds(biggan):
@@ -168,6 +169,12 @@ def test_directions_lead_from_the_image_of_a_seed_to_others(folder):
     moved = generator.vary(5, 3 * torch.cat([torch.zeros_like(directions[:1]), directions, -directions]))
     assert (moved[0].int() - generator.pixels([5])[0].int()).abs().max() <= 1
     assert len({image.numpy().tobytes() for image in moved}) == 7
+    alone = generator.vary(5, 3 * directions[0])  # as docs/generator.md adds them up
+    assert alone.shape == (1, *moved.shape[1:])
+    assert (alone[0].int() - moved[1].int()).abs().max() <= 1
+    for offsets in (directions[:, :-1], directions[0, :-1], directions[None], directions[:0], torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"^offsets of shape .*: give \(N, 100\), or \(100,\) for one$"):
+            generator.vary(5, offsets)
     with pytest.raises(ValueError, match="directions=0: choose 1 to"):
         generator.directions(0)
 

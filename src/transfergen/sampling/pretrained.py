@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.generators.base import Generator as Network
-from transfergen.networks.generators.base import latent_directions, sample
+from transfergen.networks.generators.base import latent_directions, offset_latent, sample
 from transfergen.networks.generators.styles import mix_styles
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import load_pretrained, save_generator
@@ -44,8 +44,7 @@ class PretrainedGenerator(ModelHubMixin):
         self.z_dim, self.resolution, self.num_classes = network.z_dim, network.resolution, network.num_classes
         self.image_shape, self.latent_blocks = network.image_shape, network.latent_blocks
         self.metadata, self.metrics = metadata, list(metrics)
-        self.device = torch.device("cpu")
-        self._hub_mixin_config = None  # else the mixin writes a config.json
+        self.device, self._hub_mixin_config = torch.device("cpu"), None  # else the mixin writes a config.json
 
     @property
     def origin(self) -> str:
@@ -146,19 +145,20 @@ class PretrainedGenerator(ModelHubMixin):
     def vary(
         self, seed: SupportsIndex, offsets: Tensor, *, classes: Iterable[Label] = (), truncation: float | None = None
     ) -> Tensor:
-        """Images of one seed's latent plus each of the offsets (N, Z) -> pixels (N, C, H, W) uint8, on the CPU.
+        """Images of one seed's latent plus each of the offsets -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
             seed: of the latent.
-            offsets: added to it, such as multiples of `directions`. Along each, latents have a standard deviation of 1.
+            offsets: (N, Z) or (Z,), as multiples of `directions`. Along each, latents have a standard deviation of 1.
             classes: see `pixels`.
             truncation: see `pixels`.
 
         Raises:
-            ValueError: an option is out of range.
+            ValueError: the offsets have another shape, or an option is out of range.
         """
         z, y = self._inputs([index(seed)], classes, truncation)
-        return self._pixels_of(self.network, [z + offsets.cpu(), y.expand(len(offsets), *y.shape[1:])], truncation)
+        z = offset_latent(z, offsets.cpu())
+        return self._pixels_of(self.network, [z, y.expand(len(z), *y.shape[1:])], truncation)
 
     def mix_styles(
         self,

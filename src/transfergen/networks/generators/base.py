@@ -86,6 +86,18 @@ def latents(seeds: Iterable[int], z_dim: int, *, truncation: float | None = None
 
 
 @torch.no_grad()
+def offset_latent(z: Tensor, offsets: Tensor) -> Tensor:
+    """A latent (1, Z) plus each of the offsets (N, Z), or plus one (Z,) -> (N, Z).
+
+    Raises:
+        ValueError: the offsets have another shape.
+    """
+    if offsets.ndim not in (1, 2) or not len(offsets) or offsets.shape[-1] != z.shape[1]:
+        size = z.shape[1]
+        raise ValueError(f"offsets of shape {tuple(offsets.shape)}: give (N, {size}), or ({size},) for one")
+    return z + offsets
+
+
 def latent_directions(generator: Generator, count: int) -> Tensor:
     """The unit vectors (count, Z) in the latent space along which the generator changes its images most, most first.
 
