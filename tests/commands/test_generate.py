@@ -87,6 +87,10 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
             {"devices": 2, "invert": "cat.png"},
             "devices=2: only single images are shared out; leave it out with invert=",
         ),
+        (
+            {"interpolate": "[7,7]", "classes": "[0,1,2]"},
+            "classes=[0, 1, 2]: more than the seeds interpolate=[7, 7]; leave some out",
+        ),
         ({"out": "many.tar.gz"}, "out=many.tar.gz: an archive is written as .zip only"),
         ({"out": "many.ZIP"}, "out=many.ZIP: an archive is written as .zip only"),
     ],

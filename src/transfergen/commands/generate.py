@@ -124,6 +124,8 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
     from transfergen.sampling.image_files import write_gif, write_mp4
 
     seeds: Any = OmegaConf.to_container(config.interpolate)
+    if len(config.classes) > len(seeds):
+        raise ValueError(f"classes={config.classes}: more than the seeds interpolate={seeds}; leave some out")
     pixels = generator.interpolate(seeds, frames=config.frames, **_options(config))
     out.mkdir(parents=True, exist_ok=True)
     gif, mp4 = out / "interpolation.gif", out / "interpolation.mp4"
