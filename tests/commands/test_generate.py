@@ -149,8 +149,11 @@ def test_output_that_another_process_writes_is_left_to_it(run_dir, tmp_path, nam
 
 def test_archive_has_the_same_images_and_leaves_no_partial_file(run_dir, tmp_path):
     folder = generate(tmp_path / "out", run=run_dir, num=5)
+    (tmp_path / "grid.png").write_bytes(b"mine")
     code, _, err = called(main, f"run={run_dir}", "num=5", f"out={tmp_path / 'all.zip'}")
     assert code == 0, err
+    assert (tmp_path / "grid.png").read_bytes() == b"mine"
+    assert (tmp_path / "all.png").read_bytes() == (tmp_path / "out" / "grid.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "all.zip") as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == list(folder)

@@ -82,20 +82,20 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
     options = _options(config)
     settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
-    folder, images = (out.parent, out) if zipped else (out, out / "images")
-    folder.mkdir(parents=True, exist_ok=True)
+    images, grid = (out, out.with_suffix(".png")) if zipped else (out / "images", out / artefacts.GRID)
+    grid.parent.mkdir(parents=True, exist_ok=True)
     seeds = range(config.seed, config.seed + config.num)
     target = image_zip(images, json.dumps(settings)) if zipped else image_folder(images)
     with artefacts.claim(out, "out"), target as files:
         _refuse_others(out, settings)
         if not zipped:
-            artefacts.write_json(folder / SETTINGS, settings)
-        artefacts.write_picture(folder / artefacts.GRID, generators[0].grid(seeds[:64], **options))
+            artefacts.write_json(out / SETTINGS, settings)
+        artefacts.write_picture(grid, generators[0].grid(seeds[:64], **options))
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
     held = 0 if zipped else sum(1 for _ in images.glob("*.png"))
     more = f"; of earlier commands it holds {held - config.num:,} more" if held > config.num else ""
-    print(f"{counted(config.num, 'image')}: {images}, the first of them in {folder / artefacts.GRID}{more}")
+    print(f"{counted(config.num, 'image')}: {images}, the first of them in {grid}{more}")
 
 
 def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
