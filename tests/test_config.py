@@ -74,8 +74,8 @@ def arguments(node):
     """The parameters that a node of a config has to set, by name."""
     target = get_object(node._target_)
     parameters = dict(inspect.signature(target).parameters)
-    if "trunk" in parameters and parameters["trunk"].kind is inspect.Parameter.VAR_KEYWORD:
-        del parameters["trunk"]  # a strategy hands these to its base class
+    if "settings" in parameters and parameters["settings"].kind is inspect.Parameter.VAR_KEYWORD:
+        del parameters["settings"]  # a strategy hands these to its base class
         parameters |= inspect.signature(target.__mro__[1]).parameters
     partial = node.get("_partial_")  # the data module calls a source with path and split
     return {

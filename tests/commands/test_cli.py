@@ -300,7 +300,9 @@ def test_names_of_files_cannot_steer_the_terminal(capsys):
     with pytest.raises(SystemExit):
         cli.run("report", task, [])
     assert capsys.readouterr().err == "transfergen: data.path=\\x1b[2J\\x1b]0;owned\\x07\\udcff.png: damaged\n"
-    record = logging.makeLogRecord({"msg": f"%s\n  two lines, a\ttab: é {hostile}", "args": (hostile,)})
+    record = logging.makeLogRecord(
+        {"levelno": logging.INFO, "msg": f"%s\n  two lines, a\ttab: é {hostile}", "args": (hostile,)}
+    )
     assert cli.escape_record(record)
     assert record.getMessage() == f"{printable(hostile)}\n  two lines, a\ttab: é {printable(hostile)}"
     assert "\x1b" not in record.getMessage()
