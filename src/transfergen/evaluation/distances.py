@@ -105,7 +105,7 @@ def frechet(a: Tensor | Gaussian, b: Tensor | Gaussian) -> Tensor:
 def frechet_infinity(real: Tensor | Gaussian, fake: Tensor, *, seed: int = 0) -> Tensor:
     """The Fréchet distance extrapolated to infinitely many generated samples, from M of them (M, D), a float64 scalar.
 
-    The distances of random subsets, of 15 sizes from M / 10 to M, lie near a line over 1 / size, and its value at
+    The distances of random subsets, of `SIZES` sizes from M / 10 to M, lie near a line over 1 / size, and its value at
     0 has no bias from the number of samples. That of the number of real images stays, so two generators compare at
     equal real images. Chong and Forsyth 2020, arXiv:1911.07023, with M = 50,000 and 15 sizes. The line is straight for
     sizes well above D; it may end a little below 0.

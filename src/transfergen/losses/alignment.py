@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BANDWIDTHS = (0.25, 0.5, 1, 2, 4)
-"""Of the Gaussians in the kernel of `mmd`, in units of the mean squared distance between two rows."""
+"""Bandwidths of the Gaussian kernels that `mmd` averages, as multiples of the mean squared distance between rows."""
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:

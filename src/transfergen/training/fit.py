@@ -41,8 +41,8 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
         FloatingPointError: the training diverged.
     """
     check_installed(config.logger)
-    hardware: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    build_trainer(run_dir=run_dir, callbacks=[], **hardware)  # what it refuses is found before anything is downloaded
+    for_trainer: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    build_trainer(run_dir=run_dir, callbacks=[], **for_trainer)  # refuses before anything is downloaded
     seed_everything(config.seed, verbose=False)
     data = instantiate(config.data)
     data.prepare_data()  # first, since a wrong path is found sooner than weights are downloaded

@@ -63,7 +63,6 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         )
         self._trunk = (self.add_frozen(cast(Backbone, backbone)),) if elbo.perceptual else ()
         for trunk in self._trunk:
-            trunk.check_depth(self.generator.image_shape.size, positions=1)
             fold_batchnorm(trunk, self.generator.image_shape.size)
 
     def _encode_and_decode(self, batch: Batch, generate: Generate) -> Coding:

@@ -72,7 +72,6 @@ class Distillation(Strategy):
                 )
         self._teacher = (self.add_frozen(teacher),)
         for backbone in self._trunk:
-            backbone.check_depth(generator.image_shape.size, positions=1)
             fold_batchnorm(backbone, generator.image_shape.size)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:

@@ -104,7 +104,6 @@ class DomainAdaptation(Strategy):
         generator.load_state_dict(source.state_dict())
         self._source = (self.add_frozen(source),)
         for backbone in self._trunk:
-            backbone.check_depth(generator.image_shape.size, positions=1)
             fold_batchnorm(backbone, generator.image_shape.size)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):

@@ -25,7 +25,12 @@ def fold_batchnorm(network: nn.Module, size: Size) -> None:
     Args:
         network: images (B, 3, H, W) in [-1, 1] -> features, or a list of them.
         size: H and W, in pixels, of the image that the changes are tried on.
+
+    Raises:
+        ValueError: a backbone that is too deep for images of this size.
     """
+    if isinstance(network, Backbone):
+        network.check_depth(size, positions=1)
     if not is_enabled():
         return
     _change(network, size, _fold_normalisations, _fold_padding, replace_convolutions)

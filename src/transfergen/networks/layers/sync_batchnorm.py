@@ -57,7 +57,7 @@ def _normalized(norm: nn.BatchNorm2d, maps: Tensor) -> Tensor:
 
 
 def _positions(maps: Tensor) -> int:
-    """Over which each channel is normalised, on all ranks together."""
+    """The number of values of a channel that its mean and variance are taken over, on all ranks together."""
     return maps.numel() // maps.shape[1] * rank_and_world_size()[1]
 
 
@@ -101,7 +101,10 @@ class _Normalize(torch.autograd.Function):
 
 
 def _composed(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """The same maps by operations that autograd knows."""
+    """Maps (B, C, h, w), gains (C,) and biases (C,) -> maps normalised over all ranks.
+
+    It computes what `_Normalize` does, slower, from operations that autograd can differentiate any number of times.
+    """
     x = maps.float()
     x = x - (sum_over_ranks(x.sum((0, 2, 3))) / _positions(maps))[:, None, None]
     variance = sum_over_ranks(x.square().sum((0, 2, 3))) / _positions(maps)
