@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from transfergen.networks.acceleration import frozen_conv
 from transfergen.networks.acceleration.folding import fold_batchnorm, fuse_activations
 from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
+from transfergen.networks.acceleration.prepared_kernel import PreparedKernel
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
@@ -39,7 +39,7 @@ BUILD = {
 def test_logits_and_gradients_agree_with_acceleration_on_and_off(name, monkeypatch):
     build_trunk, build = BUILD[name]
     trunk, images = build_trunk(), (torch.rand(4, 3, 32, 32) * 2 - 1).requires_grad_()
-    logits, gradients, packed, others = [], [], [], None
+    logits, gradients, prepared, others = [], [], [], None
     for switch in ("1", "0"):
         monkeypatch.setenv("TRANSFERGEN_ACCELERATION", switch)
         d = build(copy.deepcopy(trunk)).eval()
@@ -47,9 +47,9 @@ def test_logits_and_gradients_agree_with_acceleration_on_and_off(name, monkeypat
         d.load_state_dict(others, strict=False)
         logits.append(d(images))
         gradients += torch.autograd.grad(logits[-1].square().sum(), images)
-        packed.append([m._packed is not None for m in d.modules() if isinstance(m, FrozenConv2d)])
-    assert any(packed[0])
-    assert not any(packed[1])
+        prepared.append([bool(m._prepared) for m in d.modules() if isinstance(m, FrozenConv2d)])
+    assert any(prepared[0])
+    assert not any(prepared[1])
     torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(*gradients, rtol=1e-2, atol=1e-3 * gradients[0].abs().max().item())
 
@@ -70,5 +70,5 @@ def test_it_can_be_turned_off_after_a_network_was_built(monkeypatch):
     layer, maps = FrozenConv2d(nn.Conv2d(3, 4, 3), nn.ReLU), torch.randn(2, 3, 8, 8)
     expected = layer(maps)
     monkeypatch.setenv("TRANSFERGEN_ACCELERATION", "0")
-    monkeypatch.setattr(frozen_conv, "_convolve", None)  # not to be called
+    monkeypatch.setattr(PreparedKernel, "convolve", None)  # not to be called
     torch.testing.assert_close(layer(maps), expected)

@@ -1,9 +1,6 @@
-"""Convolutions with frozen weights, which are reordered for oneDNN's CPU kernels once instead of in each pass."""
+"""Convolutions with frozen weights, which are prepared for a CPU once instead of in each pass."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,21 +8,17 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 from transfergen.networks.acceleration import is_enabled
-
-ACTIVATIONS: dict[type[nn.Module] | None, tuple[str, list[float], Callable[..., Tensor]]] = {
-    None: ("none", [], lambda maps, **_: maps),
-    nn.ReLU: ("relu", [], F.relu),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0], F.relu6),
-}
-"""Activations that oneDNN fuses with a convolution: its name for each, its parameters, and torch's function."""
+from transfergen.networks.acceleration.prepared_kernel import ACTIVATIONS, PreparedKernel, has_kernels
 
 
 class FrozenConv2d(nn.Module):
     """A convolution and the activation after it: maps (B, C, h, w) -> maps (B, C', h', w').
 
     While it is `frozen` and on a CPU, its weights are cast and reordered for oneDNN's kernels once, at the first call,
-    and the activation is computed in the same kernel. Outputs differ by rounding at most. The reordered weights need as
-    much memory as the weights, and twice as much where gradients pass. Otherwise it computes as `nn.Conv2d` does.
+    and the activation is computed in the same kernel. Kernels of 3x3 between many channels are transformed instead, for
+    Winograd's algorithm, which takes about half the time in float32. Outputs differ by rounding at most. The
+    reordered weights need as much memory as the weights, transformed ones four times as much, and both twice as much
+    where gradients pass. Otherwise it computes as `nn.Conv2d` does.
 
     The gradient of a depthwise convolution of stride 2 can be computed as a convolution of stride 1 over the incoming
     gradient with zeros inserted between its values, if the kernel has an even size and a first row and column of zeros
@@ -45,16 +38,18 @@ class FrozenConv2d(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = convolution.in_channels, convolution.out_channels
         self.weight, self.bias = convolution.weight, convolution.bias
-        self.stride, self.padding = convolution.stride, cast(tuple[int, int], convolution.padding)
+        self.stride = cast(tuple[int, int], convolution.stride)
+        self.padding = cast(tuple[int, int], convolution.padding)
         self.groups, self.activation, self.frozen = convolution.groups, activation, frozen
         self._depthwise = self.groups == self.in_channels == self.out_channels > 1
         self.inserts_zeros = self._depthwise and self.stride == (2, 2) and _has_leading_zeros(self.weight)
         """Whether its gradient is computed with stride 1, over the incoming gradient with zeros inserted."""
         self._gradient_padding = self._padding_of_gradient()
-        self._packed: _PackedWeights | None = None
+        self._prepared: dict[str, PreparedKernel] = {}
+        self._prepared_version: tuple[Any, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_packed": None}  # which cannot be copied
+        return self.__dict__ | {"_prepared": {}}  # which cannot be copied
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, h, w) -> maps (B, C', h', w')."""
@@ -68,11 +63,9 @@ class FrozenConv2d(nn.Module):
 
     def without_graph(self, maps: Tensor) -> Tensor:
         """Compute `forward` on a CPU, without recording what is needed for gradients."""
-        if not _has_kernels(maps.dtype):
+        if not has_kernels(maps.dtype):
             return self._plain(maps)
-        packed, (activation, limits, _) = self._prepacked(maps.dtype, maps.shape), ACTIVATIONS[self.activation]
-        convolution = packed.kernel, packed.bias, self.padding, self.stride, self.groups
-        return _convolve(maps, *convolution, activation, limits)
+        return self._kernel("forward", maps.dtype).convolve(maps, self.activation)
 
     def input_gradient(self, gradient: Tensor, output: Tensor | None, shape: torch.Size) -> Tensor:
         """The gradient with respect to the input maps. It can be differentiated again.
@@ -91,14 +84,10 @@ class FrozenConv2d(nn.Module):
             strided: Any = conv2d_input
             return cast(Tensor, strided(shape, weight, gradient, self.stride, self.padding, 1, self.groups))
         gradient = _insert_zeros(gradient) if self.inserts_zeros else gradient
-        padding = self._gradient_padding
-        if torch.is_grad_enabled() or not _has_kernels(gradient.dtype):
-            return F.conv2d(gradient, self._gradient_kernel().to(gradient.dtype), None, 1, padding, groups=self.groups)
-        packed = self._prepacked(gradient.dtype, shape)
-        if packed.gradient_kernel is None:
+        if torch.is_grad_enabled() or not has_kernels(gradient.dtype):
             kernel = self._gradient_kernel().to(gradient.dtype)
-            packed.gradient_kernel = prepack_weight(kernel, padding, (1, 1), self.groups, list(gradient.shape))
-        return _convolve(gradient, packed.gradient_kernel, None, padding, (1, 1), self.groups, "none", [])
+            return F.conv2d(gradient, kernel, None, 1, self._gradient_padding, groups=self.groups)
+        return self._kernel("gradient", gradient.dtype).convolve(gradient)
 
     def _plain(self, maps: Tensor) -> Tensor:
         maps = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
@@ -118,21 +107,27 @@ class FrozenConv2d(nn.Module):
         kernel = (kernel[:, :, 1:, 1:] if self.inserts_zeros else kernel).flip(2, 3)
         return kernel if self._depthwise else kernel.transpose(0, 1)
 
-    def _prepacked(self, dtype: torch.dtype, shape: torch.Size) -> "_PackedWeights":
-        """The weights for maps of this precision. oneDNN orders them for this shape, but they serve any other."""
+    def _kernel(self, use: Literal["forward", "gradient"], dtype: torch.dtype) -> PreparedKernel:
+        """The kernel of the convolution, or of the one that computes its gradient, for maps of this precision."""
         version = dtype, *((p.data_ptr(), p._version) for p in (self.weight, self.bias) if p is not None)
-        if self._packed is None or self._packed.version != version:
-            weight, bias = self.weight.detach().to(dtype), None if self.bias is None else self.bias.detach().to(dtype)
-            kernel = prepack_weight(weight, self.padding, self.stride, self.groups, list(shape))
-            self._packed = _PackedWeights(kernel, bias, version)
-        return self._packed
+        if self._prepared_version != version:
+            self._prepared, self._prepared_version = {}, version
+        if use not in self._prepared:
+            if use == "forward":
+                bias = None if self.bias is None else self.bias.detach()
+                kernel = PreparedKernel(self.weight.detach(), bias, self.padding, self.stride, self.groups, dtype)
+            else:
+                padding = cast(tuple[int, int], self._gradient_padding)
+                kernel = PreparedKernel(self._gradient_kernel(), None, padding, (1, 1), self.groups, dtype)
+            self._prepared[use] = kernel
+        return self._prepared[use]
 
 
 def set_frozen(network: nn.Module, frozen: bool) -> None:
     """Tell all FrozenConv2d in a network whether their weights stay as they are."""
     for module in network.modules():
         if isinstance(module, FrozenConv2d):
-            module.frozen, module._packed = frozen, None
+            module.frozen, module._prepared = frozen, {}
 
 
 def replace_convolutions(module: nn.Module) -> None:
@@ -149,18 +144,6 @@ def replace_convolutions(module: nn.Module) -> None:
         before = getattr(module, name)
 
 
-@dataclass
-class _PackedWeights:
-    """Weights in the order and precision of oneDNN's kernels."""
-
-    kernel: Tensor
-    bias: Tensor | None
-    version: tuple[Any, ...]
-    """Changes with the weights' memory or values, or with the precision."""
-    gradient_kernel: Tensor | None = None
-    """The packed weights of the convolution that computes the gradient; None until a gradient is wanted."""
-
-
 class _FrozenConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, layer: FrozenConv2d) -> Tensor:
@@ -173,38 +156,6 @@ class _FrozenConv2d(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (output,) = ctx.saved_tensors or (None,)
         return ctx.layer.input_gradient(gradients[0], output, ctx.shape), None
-
-
-@functools.cache
-def _has_kernels(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has kernels for this precision on this CPU."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-
-
-def prepack_weight(
-    kernel: Tensor, padding: Sequence[int], stride: Sequence[int], groups: int, shape: list[int]
-) -> Tensor:
-    """Reorder a kernel (C', C / groups, h, w) for oneDNN's convolution of maps of a shape: an opaque tensor."""
-    dense: Any = kernel.contiguous(memory_format=torch.channels_last).to_mkldnn()
-    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-    return cast(Tensor, reorder(dense, padding, stride, (1, 1), groups, shape))
-
-
-def _convolve(
-    maps: Tensor,
-    kernel: Tensor | None,
-    bias: Tensor | None,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    groups: int,
-    activation: str,
-    limits: list[float],
-) -> Tensor:
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    convolution = torch.ops.mkldnn._convolution_pointwise
-    return cast(Tensor, convolution(maps, kernel, bias, padding, stride, (1, 1), groups, activation, limits, ""))
 
 
 def _is_plain(convolution: nn.Conv2d) -> bool:
