@@ -14,18 +14,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 from runs import called
 
 from transfergen import Generator
 from transfergen.commands import explore
-from transfergen.commands.explore import (
+from transfergen.commands.explore import main
+from transfergen.commands.explore_page import page
+from transfergen.commands.explore_pictures import (
     BY_SEED,
     between,
     enlarged,
-    main,
     mixed,
     moved,
-    page,
     samples,
     training_pictures,
 )
@@ -51,6 +52,11 @@ def test_interpolation_begins_and_ends_at_the_images_of_its_seeds(run_dir):
     np.testing.assert_array_equal(np.asarray(large)[::15, ::15], middle)
 
 
+def test_small_pictures_are_enlarged_to_about_the_height_of_the_page():
+    heights = {32: 480, 64: 512, 266: 532, 530: 530, 1024: 1024}
+    assert {height: enlarged(Image.new("RGB", (9, height))).height for height in heights} == heights
+
+
 def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run, run_dir):
     pytest.importorskip("gradio")
     generator = Generator.from_pretrained(conditional_run)
@@ -67,7 +73,7 @@ def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run
     np.testing.assert_array_equal(mixed(generator, 1, 2, 3, 4), styles)
 
     def visible(generator):
-        parts = page(generator, "").get_config_file()["components"]
+        parts = page(generator, "", "run").get_config_file()["components"]
         return {part["props"].get("label") for part in parts if part["props"].get("visible", True)}
 
     theirs = {"from class", "to class", "Styles", "first block of the fine seed"}
@@ -77,13 +83,28 @@ def test_classes_and_styles_are_mixed_where_a_generator_has_them(conditional_run
 
 def test_each_tab_shows_an_image_before_anything_is_moved(conditional_run):
     pytest.importorskip("gradio")
-    shown = page(Generator.from_pretrained(conditional_run), "").get_config_file()
+    shown = page(Generator.from_pretrained(conditional_run), "", "run").get_config_file()
     names = {part["id"]: part["props"].get("elem_id") for part in shown["components"]}
     loaded = [each for each in shown["dependencies"] if "load" in {event for _, event in each["targets"]}]
     assert {names[i] for each in loaded for i in each["outputs"]} == {"grid", "between", "mixed", "moved"}
     choices = [part["props"] for part in shown["components"] if part["type"] == "dropdown"]
     assert len(choices) == 5
     assert all(dict(map(reversed, each["choices"]))[each["value"]] == "by seed" for each in choices)
+
+
+def test_each_control_of_a_tab_with_a_generator_makes_its_picture_anew(conditional_run):
+    pytest.importorskip("gradio")
+    shown = page(Generator.from_pretrained(conditional_run), "", "run").get_config_file()
+    parts = {part["id"]: part for part in shown["components"]}
+    pictures = {part["props"]["elem_id"] for part in parts.values() if part["type"] == "image"}
+    followed = {name: set() for name in pictures}
+    for each in shown["dependencies"]:
+        for i in each["outputs"]:
+            if parts[i]["type"] == "image":
+                followed[parts[i]["props"]["elem_id"]] |= {to for to, event in each["targets"] if event == "change"}
+    assert {name: len(ids) for name, ids in followed.items()} == {"grid": 4, "between": 5, "mixed": 4, "moved": 8}
+    controls = {i for i, part in parts.items() if part["type"] in ("slider", "number", "dropdown")}
+    assert set.union(*followed.values()) == controls
 
 
 def test_each_slider_of_a_direction_changes_the_picture(run_dir):
@@ -98,7 +119,9 @@ def test_a_generator_that_has_no_directions_says_so_instead_of_sliders(run_dir, 
     generator = Generator.from_pretrained(run_dir)
 
     def shown(kind, key):
-        return [p["props"][key] for p in page(generator, "").get_config_file()["components"] if p["type"] == kind]
+        return [
+            p["props"][key] for p in page(generator, "", "run").get_config_file()["components"] if p["type"] == kind
+        ]
 
     assert [label for label in shown("slider", "label") if "direction" in label] == [
         f"direction {i}" for i in range(1, 7)
@@ -123,7 +146,7 @@ def test_no_word_of_a_file_is_read_as_markdown(run_dir):
     """Markdown would fetch the image that a class, a path or a config names."""
     pytest.importorskip("gradio")
     generator, image = Generator.from_pretrained(run_dir), "![](https://example.org/image.png)"
-    shown = page(generator, f"The training pictures cannot be read: {image}").get_config_file()
+    shown = page(generator, f"The training pictures cannot be read: {image}", image).get_config_file()
     kinds = {part["type"] for part in shown["components"] if image in str(part["props"].get("value"))}
     assert kinds == {"textbox"}
     assert {part["props"]["value"] for part in shown["components"] if part["type"] == "markdown"} == {"# transfergen"}
@@ -137,12 +160,19 @@ def test_missing_run_or_gradio_gets_one_line(monkeypatch, run_dir):
     assert (code, "pip install 'transfergen[explore]'" in err) == (2, True)
 
 
+def test_a_port_that_is_taken_gets_one_line_before_the_generator_is_loaded(run_dir):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = called(main, f"run={run_dir}", f"port={port}")
+    free = port + 1 if port < 65535 else 7861
+    assert (code, out) == (2, "")
+    assert err == f"transfergen: port={port}: address already in use; choose another, such as port={free}\n"
+
+
 def test_the_page_shows_the_generator_at_its_best_moment(monkeypatch, run_dir, tmp_path):
     pytest.importorskip("gradio")
     run, shown = shutil.copytree(run_dir, tmp_path / "run"), []
-    monkeypatch.setattr(
-        explore, "page", lambda generator, search: shown.append(generator) or SimpleNamespace(launch=dict)
-    )
+    monkeypatch.setattr(explore, "page", lambda generator, *_: shown.append(generator) or SimpleNamespace(launch=dict))
     code, _, err = called(main, f"run={run}", "checkpoint=best")
     assert (code, f"checkpoint=best: run={run} kept none" in err) == (2, True)
     Generator.from_pretrained("builtin:cifar10").save_pretrained(run / "best")
@@ -178,17 +208,31 @@ def address(browser, run_dir):
         server.kill()
 
 
-def test_a_click_in_a_browser_changes_the_picture(browser, address):
+def test_a_browser_shows_the_pictures_of_its_seeds_and_what_is_wrong_with_a_seed(browser, address, run_dir):
     tab = browser.new_page(viewport={"width": 1000, "height": 1000})
     tab.goto(address, wait_until="domcontentloaded", timeout=60_000)
-    picture = tab.locator("#grid img")
+    picture, seed = tab.locator("#grid img"), tab.locator("#seed input")
     picture.wait_for(timeout=60_000)
-    before = picture.get_attribute("src")
-    tab.locator("#seed input").fill("1000")
-    tab.locator("#show").click()
-    tab.wait_for_function("before => document.querySelector('#grid img').src != before", arg=before, timeout=60_000)
-    after = urllib.request.urlopen(picture.get_attribute("src")).read()
-    assert after != urllib.request.urlopen(before).read()
+    generator = Generator.from_pretrained(run_dir)
+
+    def changed(act):
+        before = picture.get_attribute("src")
+        act()
+        tab.wait_for_function("it => document.querySelector('#grid img').src != it", arg=before, timeout=60_000)
+        return np.asarray(Image.open(urllib.request.urlopen(picture.get_attribute("src"))))
+
+    def expected(first):
+        return np.asarray(enlarged(samples(generator, first, 16, 2.0, BY_SEED)))
+
+    np.testing.assert_array_equal(changed(lambda: seed.fill("1000")), expected(1000))
+    np.testing.assert_array_equal(changed(tab.locator("#next").click), expected(1016))
+    assert seed.input_value() == "1016"
+    shown = picture.get_attribute("src")
+    seed.fill("")
+    tab.wait_for_timeout(500)
+    assert picture.get_attribute("src") == shown
+    seed.fill("-1")
+    tab.get_by_text("A seed is a whole number from 0 to 4294967295.").first.wait_for(timeout=60_000)
     if "TRANSFERGEN_SCREENSHOT" in os.environ:
         tab.screenshot(path=Path(os.environ["TRANSFERGEN_SCREENSHOT"]))
     tab.close()

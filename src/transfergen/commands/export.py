@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
-from transfergen.commands.explore import DIRECTIONS
+from transfergen.commands.explore_page import DIRECTIONS
 from transfergen.runs import artefacts
 
 OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16", "web": "generator.html"}
