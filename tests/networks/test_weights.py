@@ -192,6 +192,15 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, save, n
     assert target.exists()  # as it would have been
 
 
+@pytest.mark.parametrize(
+    "text", ["\n<!DOCTYPE html><html>", "<html>404", "version https://git-lfs.github.com/spec/v1\n"]
+)
+def test_a_page_or_a_pointer_that_was_downloaded_instead_of_weights_is_no_pickle(tmp_path, text):
+    (tmp_path / "weights.pth").write_text(text)
+    with pytest.raises(ValueError, match=r"weights\.pth: a web page or a Git LFS pointer; download it again$"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(2)])
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")

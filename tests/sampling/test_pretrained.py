@@ -155,6 +155,14 @@ def test_a_weights_file_of_another_name_is_not_taken_for_the_generators(folder):
         Generator.from_pretrained(folder / "metrics.json")
 
 
+def test_a_file_of_another_project_without_its_layout_is_told_how_to_give_it(folder, tmp_path):
+    (tmp_path / "G.pth").write_bytes(b"")
+    how = r"or a file of another project as studiogan:FILE or biggan_pytorch:FILE or biggan_deep:FILE$"
+    for given in (f"{tmp_path / 'G.pth'}", f"stylegan:{tmp_path / 'G.pth'}", f"studio_gan:{tmp_path / 'G.pth'}"):
+        with pytest.raises(ValueError, match=rf"^run={given}: .*give a run, .*{how}"):
+            Generator.from_pretrained(given)
+
+
 def test_interpolation_passes_through_the_images_of_its_seeds(folder):
     generator = Generator.from_pretrained(folder)
     between = generator.interpolate([1, 2, 3], frames=4)

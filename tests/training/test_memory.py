@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from transfergen.config import CONF_DIR
 from transfergen.data.store import Batch
+from transfergen.networks.layers.reparametrization import class_tables, train_mixtures
 from transfergen.training import step_report
 from transfergen.training.build import build_module, set_num_classes
 from transfergen.training.callbacks import MemoryReport, memory_report
@@ -99,6 +100,14 @@ def test_activations_grow_with_the_batch_and_shrink_by_each_setting_that_is_reco
 def test_the_step_of_each_model_can_be_measured(model):
     networks = module(small=(*ANY_MODEL, *SMALL_MODELS[model]))
     assert measure_step(networks, batch_size=8, device=CPU).activations > 0
+
+
+def test_the_step_of_new_classes_that_are_mixtures_can_be_measured():
+    gan = module(small=(*ANY_MODEL, *SMALL_MODELS["biggan"]))
+    for table in class_tables(gan.generator).values():
+        train_mixtures(table, torch.randn(4, table.embedding_dim), torch.full((table.num_embeddings, 4), 0.25))
+    everything = size_of(gan.generator) + size_of(gan.ema) + size_of(gan.discriminator)
+    assert measure_step(gan, batch_size=8, device=CPU).weights == pytest.approx(everything, rel=1e-3)
 
 
 def test_a_step_is_measured_for_a_gpu_that_the_networks_are_not_on_yet():

@@ -129,6 +129,15 @@ def test_what_contradicts_the_file_is_refused_by_name(files, override, words):
         composed("model=biggan", "init_from=studiogan", files["studiogan"][0], override)
 
 
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [("init_from=studiogan", "layout=studiogan"), ("init_from=pytorch_dcgan", "keys=")],
+)
+def test_a_choice_of_another_project_without_a_file_is_refused_and_not_a_start_from_scratch(choice, key):
+    with pytest.raises(ValueError, match=rf"^init_from\.{key}.*there is no file to read; set init_from\.generator"):
+        composed("model=dcgan", choice)
+
+
 def test_what_contradicts_the_file_of_an_ordinary_discriminator_is_refused_by_name(files):
     words = r"discriminator\.ordinary\.width: init_from\.discriminator=.* is a ResNetDiscriminator of its own sizes"
     with pytest.raises(ValueError, match=words):

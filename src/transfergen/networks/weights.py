@@ -174,6 +174,10 @@ def read_state_dict(path: Path, argument: str = "weights") -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{argument}={path}: damaged, or no file of weights ({first_line(error)})") from error
     except Exception as error:  # pickle.UnpicklingError, and others that a hostile or broken pickle can cause
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+        if start.startswith((b"<", b"version https://git-lfs")):
+            raise WeightsError(f"{argument}={path}: a web page or a Git LFS pointer; download it again") from error
         raise WeightsError(
             f"{argument}={path}: refused, it holds more than tensors: pickled classes, as a .pkl of StyleGAN does, can "
             "run any code when they are read; give a file of tensors by name"

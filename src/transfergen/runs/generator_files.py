@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from safetensors.torch import save
 from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import plain_state_dict
-from transfergen.networks.public.reading import PublicSource, find_source
+from transfergen.networks.public.reading import LAYOUTS, PublicSource, find_source
 from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import HUB_NAME, download_from_hub, pick, read_state_dict
 from transfergen.runs.artefacts import BEST, GENERATOR_METADATA, GENERATOR_WEIGHTS, check_folder, write, write_json
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
 """Where the generators are that come with this package, each in a folder of its name."""
+_OR_LAYOUTS = f", or a file of another project as {' or '.join(f'{layout}:FILE' for layout in LAYOUTS)}"
 
 
 def save_generator(
@@ -136,10 +138,12 @@ def load_pretrained(given: str | Path, override: str = "run", **options: Any) ->
     if folder.suffix == ".safetensors" or folder.is_file():
         if folder.name != GENERATOR_WEIGHTS or not folder.is_file():
             what = "cannot be loaded" if folder.is_file() else "there is no such file"
-            raise ValueError(f"{override}={given}: {what}; give a run, or its {GENERATOR_WEIGHTS}")
+            raise ValueError(f"{override}={given}: {what}; give a run, or its {GENERATOR_WEIGHTS}{_OR_LAYOUTS}")
         folder = folder.parent
     elif isinstance(given, str) and not folder.exists() and HUB_NAME.fullmatch(given):
         folder = download_from_hub(given, (GENERATOR_METADATA, GENERATOR_WEIGHTS), f"{override}={given}", **options)
+    elif re.match(r"\w{2,}:", str(given)) and not folder.exists():  # and no drive of Windows
+        raise ValueError(f"{override}={given}: there is no such folder; give a run, or builtin:NAME{_OR_LAYOUTS}")
     return load_generator(folder, override), read_metadata(folder, override), folder
 
 

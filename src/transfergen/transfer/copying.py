@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transfergen.errors import counted
 from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.layers.reparametrization import class_tables
+from transfergen.networks.public.reading import LAYOUTS
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str) 
         )
         raise ValueError(
             f"{source}: none of its tensors fits: it has {found}, expected {expected}; set the networks "
-            "and data.resolution that it was trained with, or init_from.keys for another project's names"
+            "and data.resolution that it was trained with, or, for another project's names, init_from.keys or "
+            f"init_from.layout={' or '.join(LAYOUTS)}"
         )
 
 

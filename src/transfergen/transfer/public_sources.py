@@ -51,6 +51,13 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
         ValueError: a file cannot be read, or the command line sets what contradicts it.
     """
     check(config.init_from)
+    if all(config.init_from[kind] is None for kind in KINDS):
+        for key in ("layout", "keys"):
+            if value := config.init_from.get(key):
+                raise ValueError(
+                    f"init_from.{key}={value}: there is no file to read; set init_from.generator, and "
+                    "init_from.discriminator where there is one, or leave init_from out"
+                )
     for kind in KINDS:
         if public := read_public(kind, config.init_from):
             _follow(config, kind, public.config, given)

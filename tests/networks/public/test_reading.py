@@ -76,6 +76,32 @@ def test_another_network_is_refused_with_what_was_found(tmp_path, layout):
         read(f"{layout}:{tmp_path / 'x.pth'}", "generator")
 
 
+def test_a_network_of_another_layout_or_kind_is_told_with_what_to_set(tmp_path):
+    files = {}
+    for layout, project in PROJECTS.items():
+        for kind, (network, _) in NETWORKS.items():
+            files[layout, kind] = tmp_path / f"{layout}_{kind}.pth"
+            saved(files[layout, kind], layout, network(project, 32, width=4))
+    asked = {
+        ("studiogan", "generator", "biggan_pytorch", "generator"): "set init_from.x=biggan_pytorch:{}",
+        ("biggan_pytorch", "discriminator", "studiogan", "discriminator"): "set init_from.x=studiogan:{}",
+        ("biggan_deep", "generator", "studiogan", "generator"): "set init_from.x=studiogan:{}",
+        ("studiogan", "generator", "studiogan", "discriminator"): "give the file of a generator",
+        ("biggan_pytorch", "discriminator", "biggan_pytorch", "generator"): "give the file of a discriminator",
+        ("studiogan", "generator", "biggan_pytorch", "discriminator"): "give the file of a generator",
+    }
+    for (layout, kind, *its), advice in asked.items():
+        with pytest.raises(ValueError, match="saves it") as error:
+            read(f"{layout}:{files[*its]}", kind)
+        told = f"no {kind} as {layout} saves it, but a {its[1]} as {its[0]} does; {advice.format(files[*its])}"
+        assert str(error.value) == f"init_from.x={files[*its]}: {told}"
+
+
+def test_a_name_that_is_not_published_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match=r"^init_from\.x=100: there is no such file, and published are 128, 256, 512$"):
+        read("biggan_deep:100", "generator")
+
+
 def test_a_size_that_we_do_not_have_is_refused(tmp_path):
     public = PublicGenerator(StudioGAN, 128, width=4)
     state = public.state_dict()

@@ -46,11 +46,12 @@ class Mixtures(nn.Module):
     """
 
     rows: Tensor
+    _start: Tensor
 
     def __init__(self, rows: Tensor, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("rows", rows)
-        self._start = start.to(rows)
+        self.register_buffer("_start", start.to(rows), persistent=False)
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """Coefficients (N, M) -> rows (N, D), in their precision even under autocast."""

@@ -2,17 +2,23 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from transfergen.errors import counted
 from transfergen.networks.public import biggan_deep, biggan_pytorch, studiogan
 from transfergen.networks.public.layout import PublicNetwork
+from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import WeightsError, download_from_hub, read_state_dict, rename
+from transfergen.targets import get_target
 
 LAYOUTS: dict[str, ModuleType] = {
     "studiogan": studiogan,
@@ -24,6 +30,9 @@ by name to a `PublicNetwork`. Some have `PUBLISHED`, downloads by name, and `TRA
 which the network can be trained."""
 
 Kind = Literal["generator", "discriminator"]
+
+CONVERSION_ERRORS = (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
+"""What the functions of a layout raise for tensors of another one."""
 
 _HUB_FILE = re.compile(r"([\w.-]+/[\w.-]+)/(.+)")
 """OWNER/MODEL/FILE, a file on the Hugging Face hub."""
@@ -56,11 +65,12 @@ class PublicSource:
         state = rename(read_state_dict(self.file(argument), argument), [(r"module\.(.+)", r"\1")])
         try:
             network: PublicNetwork = convert(state, **options)
-        except (LookupError, ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            raise WeightsError(
-                f"{argument}={self.place}: no {kind} as {self.layout} saves it ({type(error).__name__}: {error}); it "
-                f"has {counted(len(state), 'tensor')}, {next(iter(state), 'none')} first"
-            ) from error
+        except CONVERSION_ERRORS as error:
+            found = _recognized(state, kind, argument, self.place) or (
+                f" ({type(error).__name__}: {error}); it has {counted(len(state), 'tensor')}, "
+                f"{next(iter(state), 'none')} first"
+            )
+            raise WeightsError(f"{argument}={self.place}: no {kind} as {self.layout} saves it{found}") from error
         counters = [
             name.replace("running_mean", "num_batches_tracked") for name in network.state if "running_mean" in name
         ]
@@ -85,6 +95,9 @@ class PublicSource:
         path = Path(self.place).expanduser()
         on_hub = _HUB_FILE.fullmatch(self.place)
         if path.exists() or not on_hub:
+            if published and not path.exists():
+                names = ", ".join(published)
+                raise WeightsError(f"{argument}={self.place}: there is no such file, and published are {names}")
             return path
         setting = f"{argument}={self.place}"
         return download_from_hub(on_hub[1], [on_hub[2]], setting) / path.name
@@ -97,6 +110,20 @@ class PublicSource:
         """The file's SHA-256."""
         with self.file(argument).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recognized(state: Mapping[str, Tensor], wanted: Kind, argument: str, place: str) -> str:
+    """What other network of which layout the tensors are, and what to set, in words; nothing if none is known here."""
+    for kind, (layout, module) in product(sorted(get_args(Kind), key=wanted.__ne__), LAYOUTS.items()):
+        with suppress(*CONVERSION_ERRORS, AttributeError):
+            public = getattr(module, kind)(dict(state))
+            with shapes_only():
+                network = get_target(public.config["_target_"])
+                names = network(**{k: v for k, v in public.config.items() if k != "_target_"}).state_dict().keys()
+            if all(name in public.state or name.endswith("num_batches_tracked") for name in names):
+                advice = f"set {argument}={layout}:{place}" if kind == wanted else f"give the file of a {wanted}"
+                return f", but a {kind} as {layout} does; {advice}"
+    return ""
 
 
 def find_source(given: str, layout: str | None = None) -> PublicSource | None:
