@@ -61,6 +61,47 @@ def test_small_squares_of_one_size_keep_it_and_all_others_get_the_resolution(bui
     assert built(pictures_of(*sizes)).pixels.shape == (3, kept, kept, 3)
 
 
+def opened(pictures):
+    """The pictures, and a list that the index of each is added to as it is opened."""
+    indices = []
+    return dataclasses.replace(pictures, open=lambda i: (indices.append(i), pictures.open(i))[1]), indices
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (40, 40), (40, 30)])
+@pytest.mark.parametrize("max_memory_mib", [64, 0])
+def test_each_picture_is_opened_once_but_for_a_few_whose_size_is_probed(built, size, max_memory_mib):
+    pictures, indices = opened(pictures_of(*[size] * 200))
+    assert len(built(pictures, max_memory_mib=max_memory_mib)) == 200
+    assert set(indices) == set(range(200))
+    assert len(indices) <= 200 + (16 if size == (8, 8) else 1)
+
+
+@pytest.mark.parametrize("max_memory_mib", [64, 0])
+def test_a_picture_of_another_size_that_was_not_probed_gives_all_the_resolution(built, tmp_path, max_memory_mib):
+    pictures = pictures_of(*[(16, 16) if i == 3 else (8, 8) for i in range(40)])
+    store = built(pictures, max_memory_mib=max_memory_mib)
+    for i in range(40):
+        np.testing.assert_array_equal(store.pixels[i], np.asarray(to_shape(pictures.open(i), SHAPE, "crop")))
+    if not max_memory_mib:
+        assert left_in_cache(tmp_path) == [".json", ".npy"]  # and nothing of the smaller pixels
+        again, indices = opened(pictures)
+        np.testing.assert_array_equal(built(again, max_memory_mib=0).pixels, store.pixels)
+        assert len(indices) <= 16
+
+
+def test_a_damaged_picture_among_small_squares_is_skipped_and_named(built, caplog):
+    def open_but_one(i):
+        if i == 3:
+            raise OSError("broken")
+        return pictures_of(*[(8, 8)] * 40).open(i)
+
+    pictures = dataclasses.replace(pictures_of(*[(8, 8)] * 40), open=open_but_one)
+    with pytest.raises(ValueError, match=r"cannot read picture 3 \(broken\)"):
+        built(pictures)
+    assert built(pictures, damaged="skip", max_damaged=0.1).rows(np.arange(39)).tolist() == [0, 1, 2, *range(4, 40)]
+    assert "1 of 40 pictures cannot be read: picture 3 (broken); they are skipped" in caplog.text
+
+
 @pytest.mark.parametrize("shape", [ImageShape(1, 32, 32), ImageShape(4, 32, 48), ImageShape(3, 64, 32)])
 def test_pixels_have_the_channels_and_sides_of_the_shape(built, shape):
     pictures = pictures_of((30, 30), (70, 20))
@@ -401,10 +442,10 @@ def test_an_interrupted_store_goes_on_after_the_last_chunk_that_is_as_it_was_wri
         decoded.append(i)
         return pictures.open(i)
 
-    # The sizes of all are read first, in which two are enough to tell that they differ.
+    # The size of the first tells that they are no small squares.
     again = built(dataclasses.replace(pictures, open=open_and_count), max_memory_mib=0)
     np.testing.assert_array_equal(again.pixels, built(pictures).pixels)
-    assert sorted(decoded[2:]) == list(range({None: 4, "link": 0}.get(damage, 2), 7))
+    assert sorted(decoded[1:]) == list(range({None: 4, "link": 0}.get(damage, 2), 7))
     assert left_in_cache(tmp_path) == [".json", ".npy"]
 
 

@@ -177,15 +177,18 @@ def to_mode(picture: Image.Image, mode: str) -> Image.Image:
     return Image.composite(picture, Image.new("RGBA", picture.size), visible)
 
 
-def to_shape(picture: Image.Image, shape: ImageShape, fit: Fit) -> Image.Image:
+def to_shape(picture: Image.Image, shape: ImageShape, fit: Fit | None) -> Image.Image:
     """Convert a picture to the channels of a shape and to its size.
 
-    It is cropped to its centre, padded with black, or with what is transparent if it has alpha, or stretched.
+    It is cropped to its centre, padded with black, or with what is transparent if it has alpha, or stretched. Without
+    `fit` it keeps its size.
 
     Raises:
         ValueError: see `to_rgb`.
     """
     picture, size = to_mode(picture, shape.mode), (shape.width, shape.height)
+    if fit is None:
+        return picture
     if fit == "crop":
         return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
     if fit == "pad":

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from transfergen.data.decoding import OtherSizeError
 from transfergen.data.pictures import ByteArray
 from transfergen.errors import counted
 
@@ -33,7 +34,10 @@ class Chunk(NamedTuple):
     rows: int
     """N, the number of pictures."""
     decode: Callable[[ByteArray], Record]
-    """A function that writes the decoded pictures into pixels (N, H, W, C)."""
+    """A function that writes the decoded pictures into pixels (N, H, W, C).
+
+    It raises OtherSizeError if the file cannot be finished, of which nothing is kept then.
+    """
 
 
 def cache_path(cache_dir: Path, *state: object) -> Path:
@@ -62,6 +66,7 @@ def read_or_write(
 
     Raises:
         OSError: the disk has no space for the file.
+        OtherSizeError: a picture has another shape.
     """
     records = _read_record(path)
     if records is None:
@@ -110,6 +115,9 @@ def _write(
         temporary.replace(path.with_suffix(".json"))
         partial.replace(path)
         journal.unlink()
+    except OtherSizeError:
+        records.clear()
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,10 +1,10 @@
 """The store of decoded pictures: uint8 pixels, in memory or in a memory-mapped cache file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from transfergen.data.decoding import (
     MEGAPIXELS,
     Damaged,
     DamagedPictureError,
+    OtherSizeError,
     decode,
     open_picture,
     pillow_limit,
@@ -24,6 +25,9 @@ from transfergen.data.decoding import (
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures
 from transfergen.data.pixel_file import Chunk, Record, cache_path, chunk_rows, read_or_write
 from transfergen.image_shape import ImageShape
+
+_PROBED = 16
+"""Pictures whose size tells whether to expect that all have it."""
 
 
 class Batch(NamedTuple):
@@ -96,44 +100,77 @@ def build_store(
         ValueError: a picture cannot be read, or, with `damaged="skip"`, a larger fraction of them than `max_damaged`.
         OSError: the disk has no space for the file.
     """
-    if shape.is_square and shape.channels != 4:
-        side = _common_size(pictures, shape.resolution, max_megapixels)
-        shape = shape._replace(height=side, width=side)
-    row, count = (*shape.size, shape.channels), len(pictures)
-    if pictures.pixels is not None and pictures.pixels.shape[1:] == row:
-        return Store(pictures.pixels, pictures, pictures.rows)
-    decode_part = partial(decode, fit=fit, damaged=damaged, max_megapixels=max_megapixels)
-    if count * np.prod(row) <= max_memory_mib * 2**20:
-        pixels = np.empty((count, *row), np.uint8)
-        with progress_bar("decoding pictures", count) as advance:
-            records = [decode_part(pictures, pixels, advance=advance)]
-    else:
+    small = _small_shape(pictures, shape, max_megapixels) or shape
+    if pictures.pixels is not None:
+        shape = small
+        if pictures.pixels.shape[1:] == _row(shape):
+            return Store(pictures.pixels, pictures, pictures.rows)
+    identity = cache(pictures.identity)
 
-        def chunks(records: list[Record]) -> Iterator[Chunk]:
-            done = sum(record["rows"] for record in records)
-            step = chunk_rows(row)
-            with progress_bar("decoding pictures", count, done) as advance:
-                for first in range(done, count, step):
-                    part = pictures.subset(range(first, min(first + step, count)), "part")
-                    yield Chunk(len(part), partial(decode_part, part, advance=advance))
+    def file(shape: ImageShape, fit: Fit | None) -> Path | None:
+        in_memory = len(pictures) * np.prod(_row(shape)) <= max_memory_mib * 2**20
+        return None if in_memory else cache_path(cache_dir, identity(), _row(shape), fit, max_megapixels)
 
-        path = cache_path(cache_dir, pictures.identity(), row, fit, max_megapixels)
-        pixels, records = read_or_write(path, row, chunks, count=count)
+    decode_all = partial(_decode_all, pictures, damaged=damaged, max_megapixels=max_megapixels)
+    whole, records = file(shape, fit), None
+    if small != shape and not (whole and whole.exists()):  # else an earlier run has found other sizes
+        with suppress(OtherSizeError):
+            pixels, records = decode_all(small, None, file(small, None))
+    if records is None:
+        pixels, records = decode_all(shape, fit, whole)
     kept = report(records, damaged, max_damaged)
-    if len(kept) == count:
+    if len(kept) == len(pictures):
         return Store(pixels, pictures)
     return Store(pixels, pictures.subset(kept, "readable"), kept)
 
 
-def _common_size(pictures: Pictures, resolution: int, max_megapixels: float) -> int:
-    """The side of all pictures if they are squares of one size up to `resolution`; otherwise `resolution`."""
+def _decode_all(
+    pictures: Pictures, shape: ImageShape, fit: Fit | None, path: Path | None, **settings: Any
+) -> tuple[ByteArray, list[Record]]:
+    """The pixels of N pictures, (N, H, W, C), and the records of `decode`; in the file `path`, if there is one.
+
+    Raises:
+        ValueError, OSError: see `build_store`.
+        OtherSizeError: a picture has another size, and `fit` is None.
+    """
+    row, count = _row(shape), len(pictures)
+    decode_part: Callable[..., Record] = partial(decode, fit=fit, **settings)
+    if path is None:
+        pixels = np.empty((count, *row), np.uint8)
+        with progress_bar("decoding pictures", count) as advance:
+            return pixels, [decode_part(pictures, pixels, advance=advance)]
+
+    def chunks(records: list[Record]) -> Iterator[Chunk]:
+        done = sum(record["rows"] for record in records)
+        step = chunk_rows(row)
+        with progress_bar("decoding pictures", count, done) as advance:
+            for first in range(done, count, step):
+                part = pictures.subset(range(first, min(first + step, count)), "part")
+                yield Chunk(len(part), partial(decode_part, part, advance=advance))
+
+    return read_or_write(path, row, chunks, count=count)
+
+
+def _row(shape: ImageShape) -> tuple[int, int, int]:
+    return (*shape.size, shape.channels)
+
+
+def _small_shape(pictures: Pictures, shape: ImageShape, max_megapixels: float) -> ImageShape | None:
+    """The shape of all pictures, as far as a few of them tell, if it is a smaller square than `shape`; otherwise None.
+
+    Decoding finds out whether one is of another size, and tells of damaged ones.
+    """
+    if not shape.is_square or shape.channels == 4:
+        return None
     if pictures.pixels is not None:
-        return min(resolution, int(pictures.pixels.shape[1]))
-    sizes = set()
+        side = min(shape.resolution, int(pictures.pixels.shape[1]))
+        return shape._replace(height=side, width=side)
+    found: int | None = None
     with pillow_limit(max_megapixels):
-        for i in range(len(pictures)):
-            with suppress(DamagedPictureError), open_picture(pictures, i, max_megapixels) as picture:
-                sizes.add(picture.size)  # decoding tells of the damaged ones
-            if len(sizes) > 1:
-                return resolution
-    return next((width for width, height in sizes if width == height <= resolution), resolution)
+        for i in np.unique(np.linspace(0, len(pictures) - 1, _PROBED).astype(int)):
+            with suppress(DamagedPictureError), open_picture(pictures, int(i), max_megapixels) as picture:
+                side = picture.width
+                if side != picture.height or side >= shape.resolution or found not in (None, side):
+                    return None
+                found = side
+    return None if found is None else shape._replace(height=found, width=found)
