@@ -229,6 +229,29 @@ def test_a_pretrained_generator_has_a_rate_of_its_own_and_its_classes_keep_their
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-5])
     assert [tuple(p.shape) for p in classes["params"]] == [(10, 4)]
     assert len(others["params"]) > 20
+    for scale in ("1", "0.5"):  # 1: all are in one group
+        groups.clear()
+        code, _, err = train(
+            tmp_path,
+            f"resume={tmp_path}",
+            f"transfer.generator_lr_scale={scale}",
+            f"max_images={16 if scale == '1' else 24}",
+            small=False,
+        )
+        assert code == 0, err
+        assert [group["lr"] for group in groups] == pytest.approx([1e-4] if scale == "1" else [1e-4, 5e-5])
+
+
+def test_a_resumed_run_that_would_train_other_weights_is_told_by_which_setting(tmp_path):
+    small = [*ANY_MODEL, *SMALL_MODELS["dcgan"], "optimizer=muon", "max_images=8"]
+    run(tmp_path, *small)
+    for setting, line in (
+        ("transfer.freeze_d=1", "hold other weights than this run's; resume with the run's own transfer.freeze_d\n"),
+        ("optimizer.generator.fallback_output=false", "fallback_output=false: the checkpoint's optimizer has the"),
+    ):
+        code, _, err = train(tmp_path, f"resume={tmp_path}", setting, "max_images=16", small=False)
+        assert code == 2
+        assert line in err
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from transfergen.runs.checkpoint import FORMAT
 from transfergen.runs.resume import KEY, check_and_complete, leave_out, set_loop_progress
 from transfergen.training.ema import EMA
 from transfergen.training.finite_updates import FiniteUpdates
+from transfergen.training.optimizer_state import check_and_regroup, optimized_names
 from transfergen.training.randomness import RankRandomness
 
 OptimizerFactory = Callable[[ParamsT], Optimizer]
@@ -130,7 +131,7 @@ class GenerativeModule(LightningModule):
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "rng": all_gather_objects(self._randomness.state()),
-            "optimized": self._optimized_names(self.trainer.optimizers),
+            "optimized": optimized_names(self, self.trainer.optimizers),
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
             "extra": self.extra_state(),
             "config": self.config,
@@ -141,30 +142,15 @@ class GenerativeModule(LightningModule):
         """Restore a checkpoint, and go on after its number of images.
 
         Raises:
-            ValueError: the checkpoint is of another program, of a newer version, of other networks or optimizers. Of
-                the optimizers, Lightning restores whatever the checkpoint holds, by position.
+            ValueError: the checkpoint is of another program, of a newer version, of other networks or optimizers.
         """
         self.resumed = check_and_complete(checkpoint, self.state_dict(), self.config)
         optimizers = cast(list[Optimizer], self.configure_optimizers())
-        kinds = [type(optimizer).__name__ for optimizer in optimizers]
-        saved = self.resumed.get("optimizers", kinds)
-        if saved != kinds:
-            raise ValueError(
-                f"resume: the checkpoint's optimizers are {' and '.join(saved)}, this run's {' and '.join(kinds)}; "
-                "resume with the run's own optimizer"
-            )
-        if self.resumed["optimized"] != self._optimized_names(optimizers):
-            raise ValueError(
-                "resume: the checkpoint's optimizers hold other weights than this run's; resume with the run's own "
-                "generator, discriminator, backbone and transfer settings"
-            )
+        names = optimized_names(self, optimizers)
+        check_and_regroup(checkpoint["optimizer_states"], self.resumed, optimizers, names, self.config)
         self.images_seen = self.resumed["images_seen"]
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.images_seen = self.images_seen
         set_loop_progress(
             checkpoint, self.images_seen, batch_size=data.batch_size, batches_per_epoch=data.batches_per_epoch
         )
-
-    def _optimized_names(self, optimizers: list[Optimizer]) -> list[list[str]]:
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        return [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
