@@ -428,6 +428,15 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
             ["run=RUN", "real=nowhere", "data.channels=4"],
             ["data.channels=4: the generator makes images of 32x32 px with 3 channels; leave it out"],
         ),
+        (["run=RUN", "real=FOLDERS/noise", "references=9"], ["references=9: is for run= without real=; leave it out"]),
+        *(
+            (["fake=nowhere", "real=nowhere", setting], [f"{setting}: is for run=; leave it out"])
+            for setting in ("checkpoint=best", "seed=3", "data.path=moved")
+        ),
+        *(
+            (["real=nowhere", "save_stats=s.npz", setting], [f"{setting}: is for run= and fake=; leave it out"])
+            for setting in ("extra=[cmmd]", "neighbours=0", "references=9", "out=e.json")
+        ),
         (["run=RUN", "real=FOLDERS/noise", "data.path=moved"], ["data.path=moved: real=", "noise takes the place"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

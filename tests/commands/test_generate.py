@@ -83,9 +83,23 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ({"directions": 2, "fine": "[2]"}, "directions= and coarse= ask for two kinds of output; leave one out"),
         ({"block": 2}, "coarse=[], fine=[]: give at least one seed of each"),
         ({"out": "many.zip", "directions": 2}, "out=many.zip: an archive is for images; give a folder for directions="),
+        ({"devices": 2, "invert": "cat.png"}, "devices=2: is for single images; leave it out"),
+        ({"steps": 5}, "steps=5: is for invert=; leave it out"),
+        ({"directions": 2, "num": 5}, "num=5: is for single images; leave it out"),
+        ({"coarse": "[1]", "fine": "[2]", "batch_size": 5}, "batch_size=5: is for single images; leave it out"),
+        ({"directions": 2, "frames": 5}, "frames=5: is for interpolate=; leave it out"),
+        ({"fps": 5}, "fps=5: is for interpolate=; leave it out"),
         (
-            {"devices": 2, "invert": "cat.png"},
-            "devices=2: only single images are shared out; leave it out with invert=",
+            {"interpolate": "[1,2]", "seed": 5},
+            "seed=5: is for single images, invert=, directions=; leave it out",
+        ),
+        (
+            {"invert": "cat.png", "truncation": 0.5},
+            "truncation=0.5: is for single images, interpolate=, directions=, coarse=; leave it out",
+        ),
+        (
+            {"invert": "cat.png", "classes": "[0,1]"},
+            "classes=[0, 1]: one picture is searched, of one class; leave the others out",
         ),
         (
             {"interpolate": "[7,7]", "classes": "[0,1,2]"},

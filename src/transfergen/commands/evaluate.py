@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from transfergen.commands import cli
+from transfergen.commands.overrides import refuse_ignored
 from transfergen.errors import counted
 from transfergen.runs import artefacts
 
@@ -73,6 +74,12 @@ def _check(config: DictConfig) -> None:
         )
     if config.real is not None and config.split != "test":
         raise ValueError(f"split={config.split}: is of the run's data, and real={config.real} is not; leave one out")
+    ignored = {} if config.run else dict.fromkeys(("checkpoint", "seed", "data.path"), "run=")
+    if missing == 2:
+        ignored |= dict.fromkeys(("extra", "neighbours", "references", "out"), "run= and fake=")
+    elif config.real is not None:
+        ignored["references"] = "run= without real="
+    refuse_ignored(cli.overrides(), ignored)
     if config.format not in ("table", "json"):
         raise ValueError(f"format={config.format}: choose one of table, json")
     if config.save_stats is not None:

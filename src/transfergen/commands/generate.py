@@ -10,6 +10,7 @@ from zipfile import BadZipFile, ZipFile
 from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
+from transfergen.commands.overrides import refuse_ignored
 from transfergen.errors import counted
 from transfergen.runs import artefacts
 
@@ -20,6 +21,14 @@ STEPS = 3
 """Images to each side of a seed's own that are shown along a direction, a standard deviation of the latents apart."""
 KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
 """Settings that ask for another output than single images: a tuple for each kind of output."""
+USES = {
+    "": ("num", "seed", "truncation", "batch_size", "devices"),
+    "invert": ("seed", "steps"),
+    "interpolate": ("truncation", "frames", "fps"),
+    "directions": ("seed", "truncation"),
+    "coarse": ("truncation",),
+}
+"""Further settings that some kinds of output have and others have not; "": single images."""
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".tbz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar"}
 """Suffixes of archives. Of these only .zip can be written."""
 SETTINGS = "generate.json"
@@ -43,8 +52,9 @@ def generate(config: DictConfig) -> None:
         raise ValueError(f"{kinds[0]}= and {kinds[1]}= ask for two kinds of output; leave one out")
     if kinds and out.suffix == ".zip":
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
-    if kinds and config.devices != 1:
-        raise ValueError(f"devices={config.devices}: only single images are shared out; leave it out with {kinds[0]}=")
+    refuse_ignored(cli.overrides(), _purposes(kinds[0] if kinds else ""))
+    if config.invert is not None and len(config.classes) > 1:
+        raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
     cli.check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
     from transfergen.networks.class_mixtures import to_labels
@@ -69,6 +79,16 @@ def generate(config: DictConfig) -> None:
 
 
 main = partial(cli.run, "generate", generate)
+
+
+def _purposes(kind: str) -> dict[str, str]:
+    """The settings that a kind of output would ignore, each with the kinds that it is for."""
+    settings = {setting for each in USES.values() for setting in each} - {*USES[kind]}
+    users = {setting: [each for each in USES if setting in USES[each]] for setting in settings}
+    return {
+        setting: ", ".join(f"{each}=" if each else "single images" for each in kinds)
+        for setting, kinds in users.items()
+    }
 
 
 def _options(config: DictConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,22 @@ def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
     ignored = [key for key in keys if f"{key}.".startswith("optimizer.discriminator.")]
     if ignored and config.encoder and not config.discriminator:
         raise ValueError(f"{ignored[0]}: a plain VAE has no use for it; leave it out, or set model=vae_gan")
+
+
+def refuse_ignored(overrides: Sequence[str], purposes: Mapping[str, str]) -> None:
+    """Refuse settings that a command has, but not for what it is asked for.
+
+    Args:
+        overrides: the command line's.
+        purposes: for each setting that would be ignored, what it is for.
+
+    Raises:
+        ValueError: one is set.
+    """
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in purposes:
+            raise ValueError(f"{override.lstrip('+')}: is for {purposes[key]}; leave it out")
 
 
 def _quoted(value: str) -> str:
