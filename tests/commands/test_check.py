@@ -97,7 +97,7 @@ def test_check_says_how_the_folder_was_read_and_what_is_left_out(folder):
     code, out, err = check(f"data.path={folder}", "data.batch_size=8", "format=json")
     assert code == 0, err
     left_out, reading = json.loads(out)["notes"]
-    assert left_out.endswith(": left out are 1 .jxl, 1 .txt")
+    assert left_out.endswith(": left out: 1 .jxl, 1 .txt")
     assert reading.endswith(": read as 2 class folders, a part of them for tests")
 
 

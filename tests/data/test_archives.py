@@ -159,7 +159,7 @@ def test_names_are_only_names(tmp_path, monkeypatch, make):
 def test_what_is_no_file_in_a_tar_is_left_out_and_told(tmp_path, suffix):
     members = [("1.png", png()), ("2.png", png()), ("link.png", None), ("read me", b""), ("2.png", png("blue"))]
     pictures = [image_folder(str(tarred(tmp_path / f"p{suffix}", members)), split) for split in ("train", "test")]
-    assert "left out are 1 .png that are no files, 1 files without a suffix" in pictures[0].notes[0]
+    assert "left out: 1 .png that is no file, 1 file without a suffix" in pictures[0].notes[0]
     found = colours(pictures[0]) | colours(pictures[1])
     assert {Path(name).name: colour for name, colour in found.items()} == {"1.png": (255, 0, 0), "2.png": (0, 0, 255)}
 
@@ -168,7 +168,7 @@ def test_a_link_in_a_zip_is_no_picture(tmp_path):
     link = zipfile.ZipInfo("link.png")
     link.external_attr = 0o120777 << 16
     path = zipped(tmp_path / "pictures.zip", [("1.png", png()), ("2.png", png()), (link, "/etc/passwd")])
-    assert "1 .png that are no files" in image_folder(str(path), "train").notes[0]
+    assert "1 .png that is no file" in image_folder(str(path), "train").notes[0]
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tgz"])

@@ -184,7 +184,7 @@ def test_linked_folders_are_read_each_once(folder, tmp_path):
     (root / "b").symlink_to(tmp_path / "elsewhere")
     (root / "a" / "loop").symlink_to(root)
     assert labelled(root, "train") | labelled(root, "test") == {"a/1.png": "a", "b/2.png": "b", "b/3.png": "b"}
-    assert notes(root)[0] == f"data.path={root}: left out are 1 links to folders that are read already"
+    assert notes(root)[0] == f"data.path={root}: left out: 1 link to a folder that is read already"
 
 
 def test_what_pillow_reads_is_read_and_what_is_left_out_is_counted(folder):
@@ -196,7 +196,7 @@ def test_what_pillow_reads_is_read_and_what_is_left_out_is_counted(folder):
     found = labelled(root, "train") | labelled(root, "test")
     assert sorted(found) == sorted(f"1.{suffix}" for suffix in read)
     (note,) = (note for note in notes(root) if "left out" in note)
-    assert all(words in note for words in ("2 .jxl", "1 .txt", "1 files without a suffix", "1 .png that are no files"))
+    assert all(words in note for words in ("2 .jxl", "1 .txt", "1 file without a suffix", "1 .png that is no file"))
 
 
 def test_a_file_of_another_format_is_no_picture_whatever_its_name(folder, tmp_path):
@@ -227,7 +227,11 @@ def test_folders_of_runs_are_no_classes(folder):
     (root / "outputs/sweep/multirun.yaml").touch()
     found = labelled(root, "train") | labelled(root, "test")
     assert set(found.values()) == {"cat", "dog"}
-    assert notes(root)[0] == f"data.path={root}: left out are 2 folders of runs"
+    assert notes(root)[0] == f"data.path={root}: left out: 2 folders of runs"
+    (root / "outputs/sweep/plot.png").unlink()
+    (root / "outputs/sweep/multirun.yaml").unlink()
+    (root / "outputs/sweep").rmdir()
+    assert notes(root)[0] == f"data.path={root}: left out: 1 folder of a run"
 
 
 def test_many_classes_keep_their_numbers(folder):
@@ -256,6 +260,6 @@ def test_identity_is_another_for_another_folder_and_for_other_content_of_the_sam
 def test_pictures_of_phones_name_the_package_that_reads_them_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("transfergen.data.picture_files.SUFFIXES", frozenset({".png"}))
     (tmp_path / "a.HEIC").write_bytes(b"")
-    message = r"left out are 1 \.heic \(\.heic needs one more package: pip install 'transfergen\[heif\]'\)"
+    message = r"left out: 1 \.heic \(\.heic needs one more package: pip install 'transfergen\[heif\]'\)"
     with pytest.raises(ValueError, match=message):
         image_folder(str(tmp_path), "train")

@@ -99,7 +99,7 @@ def test_a_damaged_picture_among_small_squares_is_skipped_and_named(built, caplo
     with pytest.raises(ValueError, match=r"cannot read picture 3 \(broken\)"):
         built(pictures)
     assert built(pictures, damaged="skip", max_damaged=0.1).rows(np.arange(39)).tolist() == [0, 1, 2, *range(4, 40)]
-    assert "1 of 40 pictures cannot be read: picture 3 (broken); they are skipped" in caplog.text
+    assert "1 of 40 pictures cannot be read: picture 3 (broken); it is skipped" in caplog.text
 
 
 @pytest.mark.parametrize("shape", [ImageShape(1, 32, 32), ImageShape(4, 32, 48), ImageShape(3, 64, 32)])

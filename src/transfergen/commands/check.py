@@ -140,9 +140,8 @@ def _errors(splits: dict[Any, dict[str, Any]], data: Any) -> list[str]:
     if refusal := too_few(train, data.batch_size):
         lines.append(refusal)
     if test < 2:
-        lines.append(
-            f"metrics need 2 test pictures, and there is {test}: have more, as by a larger data.source.holdout"
-        )
+        there = "there is 1" if test else "there are none"
+        lines.append(f"metrics need 2 test pictures, and {there}: have more, as by a larger data.source.holdout")
     return lines
 
 

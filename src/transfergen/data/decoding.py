@@ -195,7 +195,7 @@ def report(records: list[dict[str, Any]], damaged: Damaged, max_damaged: float) 
         what = f"{len(errors):,} of {counted(total, 'picture')} cannot be read: {abbreviate(errors)}"
         if len(errors) > max_damaged * total:
             raise ValueError(f"{what}; more than the fraction data.max_damaged={max_damaged:g}")
-        log.warning(f"{what}; they are skipped")
+        log.warning(f"{what}; {'it is' if len(errors) == 1 else 'they are'} skipped")
     if animations:
         found = f"{counted(len(animations), 'animation')} among {counted(total, 'picture')}"
         log.warning(f"{found}, of which only the first frame is used: {abbreviate(animations)}")

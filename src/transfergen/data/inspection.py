@@ -155,7 +155,8 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: Ima
         )
     few, many = min(train["classes"].values(), default=0), max(train["classes"].values(), default=0)
     if many > 10 * few:
-        lines.append(f"the largest class has {many:,} pictures and the smallest {few:,}, which will hardly be learnt")
+        largest_has = f"the largest class has {counted(many, 'picture')}"
+        lines.append(f"{largest_has} and the smallest {few:,}, which will hardly be learnt")
     for name, split in splits.items():
         if split["animations"]:
             count = len(split["animations"])

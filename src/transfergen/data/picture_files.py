@@ -9,9 +9,13 @@ from typing import Any, BinaryIO
 
 from transfergen.data.formats import HEIF_SUFFIXES, SUFFIXES, bytes_digest, file_digest, open_image
 from transfergen.data.pictures import Pictures
+from transfergen.errors import counted
 
 _RUN_FILES = {".hydra", "multirun.yaml"}
 """Files by which the folder of a run or of a sweep is told: Hydra writes them there."""
+_RUN = ("folder of a run", "folders of runs")
+_READ_ALREADY = ("link to a folder that is read already", "links to folders that are read already")
+_NO_SUFFIX = ("file without a suffix", "files without a suffix")
 Walk = Iterator[tuple[str, list[str], list[str]]]
 
 
@@ -25,14 +29,14 @@ class PictureFiles:
         root: the folder.
         names: of the pictures, sorted.
         folders: all subfolders but hidden ones and those that runs were written to.
-        left_out: how many other files of each kind there are.
+        left_out: how many other files and folders of each kind there are, by its singular and its plural.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.names: list[str] = []
         self.folders: set[str] = set()
-        self.left_out: Counter[str] = Counter()
+        self.left_out: Counter[tuple[str, str]] = Counter()
         seen: set[Hashable] = set()
         for folder, folders, names in self._walk():
             identity = self._identity(folder)
@@ -40,7 +44,7 @@ class PictureFiles:
             if is_run:
                 self.folders.difference_update(accumulate(folder.split("/"), "{}/{}".format))
             if is_run or identity in seen:
-                self.left_out["folders of runs" if is_run else "links to folders that are read already"] += 1
+                self.left_out[_RUN if is_run else _READ_ALREADY] += 1
                 folders.clear()
                 continue
             seen.add(identity)
@@ -49,11 +53,11 @@ class PictureFiles:
             for name in (join_name(folder, name) for name in sorted(names) if not _is_hidden(name)):
                 suffix = PurePosixPath(name).suffix.lower()
                 if suffix not in SUFFIXES:
-                    self.left_out[suffix or "files without a suffix"] += 1
+                    self.left_out[(suffix, suffix) if suffix else _NO_SUFFIX] += 1
                 elif self._is_file(name):
                     self.names.append(name)
                 else:
-                    self.left_out[f"{suffix} that are no files"] += 1
+                    self.left_out[f"{suffix} that is no file", f"{suffix} that are no files"] += 1
         self.names.sort(key=lambda name: name.split("/"))
 
     def pictures(self, names: Sequence[str], identity: str, **others: Any) -> Pictures:
@@ -72,10 +76,10 @@ class PictureFiles:
 
     def left_out_text(self) -> str:
         """A line that counts the files without a picture by their kind; "" if there are none."""
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.left_out.most_common())
-        heif = next((kind for kind in self.left_out if kind in HEIF_SUFFIXES), "")  # not among SUFFIXES here
+        kinds = ", ".join(counted(count, *kind) for kind, count in self.left_out.most_common())
+        heif = next((kind for kind, _ in self.left_out if kind in HEIF_SUFFIXES), "")  # not among SUFFIXES here
         needs = f" ({heif} needs one more package: pip install 'transfergen[heif]')" if heif else ""
-        return f"left out are {kinds}{needs}" if kinds else ""
+        return f"left out: {kinds}{needs}" if kinds else ""
 
     def digest(self, name: str) -> bytes:
         """16 bytes that differ between pictures of different content, see `file_digest`."""

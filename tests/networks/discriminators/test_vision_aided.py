@@ -195,6 +195,7 @@ def test_a_probe_looks_at_images_that_it_was_not_fitted_to():
     [
         ({"backbones": {"seeing": None}}, r"^backbones: there is no network to choose from"),
         ({"count": 3}, r"^count=3: there are 2 networks, blind, seeing"),
+        ({"count": 2, "backbones": {"blind": blind(), "seeing": None}}, r"^count=2: there is 1 network, blind"),
         ({"count": 0}, r"^count=0"),
         ({"resolution": 4}, r"^resolution=4: .* shallower cut"),
     ],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transfergen.distributed import all_gather_objects
+from transfergen.errors import counted
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator, LogitGroup
 from transfergen.networks.discriminators.projected import ProjectedDiscriminator
@@ -73,7 +74,8 @@ class VisionAidedDiscriminator(Discriminator):
         if count is None:
             count = len(given)
         if not 1 <= count <= len(given):
-            raise ValueError(f"count={count}: there are {len(given)} networks, {', '.join(given)}")
+            found = f"there {'is' if len(given) == 1 else 'are'} {counted(len(given), 'network')}, {', '.join(given)}"
+            raise ValueError(f"count={count}: {found}")
         self.ordinary = ordinary
         small: dict[str, Any] = {"enlarge": False, "standardize_features": True, "channels": channels, "width": width}
         self.judges = nn.ModuleDict(
