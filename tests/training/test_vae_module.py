@@ -1,5 +1,6 @@
 import csv
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from trunks import trunk
 
 from transfergen.data.store import Batch
 from transfergen.images import to_float
+from transfergen.losses import divergence
 from transfergen.losses.adversarial import bce
 from transfergen.losses.divergence import Elbo
 from transfergen.losses.perceptual import perceptual_distance
@@ -126,6 +128,20 @@ def test_half_of_the_fakes_are_decoded_and_half_are_sampled():
     fakes = module.draw_fakes(batch, None, as_pixels)
     decoded = as_pixels(drawn(module.encoder, batch, noise[0]))
     torch.testing.assert_close(fakes.images, torch.cat([decoded[:2], as_pixels(noise[1, 2:])]))
+    torch.testing.assert_close(fakes.images, as_pixels(fakes.z))  # each image belongs to its latent
+
+
+@torch.no_grad()
+def test_the_bound_is_logged_without_comparing_the_images_again(monkeypatch):
+    module = VAEModule(*networks(), Elbo(), g_optimizer=torch.optim.SGD, ema_halflife_images=0)
+    drawing(module)
+    coding = module._encode_and_decode(batch_of(4), as_pixels)
+    compared = mock.Mock(side_effect=divergence.gaussian_nll)
+    monkeypatch.setattr(divergence, "gaussian_nll", compared)
+    terms = module._elbo_terms(coding)
+    curves = module._elbo_curves(coding, terms)
+    assert compared.call_count == 1
+    torch.testing.assert_close(curves["elbo"], -terms["reconstruction"] - terms["kl"])  # beta is 1
 
 
 @torch.no_grad()

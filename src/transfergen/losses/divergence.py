@@ -84,19 +84,25 @@ class Elbo:
         }
 
     @torch.no_grad()
-    def curves(self, images: Tensor, decoded: Tensor, posterior: Posterior, images_seen: int) -> dict[str, Tensor]:
+    def curves(self, reconstruction: Tensor, posterior: Posterior, values: int, images_seen: int) -> dict[str, Tensor]:
         """Scalars to log, by name.
 
-        - `elbo`: the evidence lower bound, in nats per value of an image;
-        - `kl/nats`: the divergence of the posterior from N(0, 1), in nats per image;
-        - `kl/active`: fraction of the latent's dimensions that are active, which means that the variance of the
-          posterior's mean over images is above 0.01. Burda 2016, arXiv:1509.00519, section 5;
-        - `kl/weight`: the weight of the divergence.
+        Args:
+            reconstruction: the scalar of this name among `terms`.
+            posterior: of the same batch.
+            values: of an image, C H W.
+            images_seen: real images.
+
+        Returns:
+            - `elbo`: the evidence lower bound, in nats per value of an image;
+            - `kl/nats`: the divergence of the posterior from N(0, 1), in nats per image;
+            - `kl/active`: fraction of the latent's dimensions that are active, which means that the variance of the
+              posterior's mean over images is above 0.01. Burda 2016, arXiv:1509.00519, section 5;
+            - `kl/weight`: the weight of the divergence.
         """
         kl = kl_divergence(posterior).sum(dim=1).mean()
-        nll = gaussian_nll(images, decoded, sigma=self.sigma)
         return {
-            "elbo": -(nll + kl / images[0].numel()),
+            "elbo": -(reconstruction + kl / values),
             "kl/nats": kl,
             "kl/active": (posterior.mean.var(dim=0) > 0.01).float().mean(),
             "kl/weight": kl.new_full((), self.kl_weight(images_seen)),

@@ -27,6 +27,8 @@ class Coding(NamedTuple):
     images: Tensor
     """(B, C, H, W) in [-1, 1]."""
     posterior: Posterior
+    z: Tensor
+    """The draws (B, Z)."""
     decoded: Tensor
     """(B, C, H, W) in [-1, 1]."""
 
@@ -71,10 +73,10 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
         posterior = Posterior(*self.encoder(images))
         noise = self._randomness.latents(len(images), self.generator.z_dim)
         z = posterior.mean + (posterior.log_variance / 2).exp() * noise
-        return Coding(images, posterior, generate(z, batch.labels if self.generator.num_classes else None))
+        return Coding(images, posterior, z, generate(z, batch.labels if self.generator.num_classes else None))
 
     def _elbo_terms(self, coding: Coding) -> dict[str, Tensor]:
-        images, posterior, decoded = coding
+        images, posterior, _, decoded = coding
         terms = self.elbo.terms(images, decoded, posterior, self.images_seen)
         for trunk in self._trunk:
             with torch.no_grad():
@@ -82,8 +84,9 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
             terms["perceptual"] = self.elbo.perceptual * perceptual_distance(trunk(to_rgb(decoded)), wanted)
         return terms
 
-    def _elbo_curves(self, coding: Coding) -> dict[str, Tensor]:
-        return self.elbo.curves(coding.images, coding.decoded, coding.posterior, self.images_seen)
+    def _elbo_curves(self, coding: Coding, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        values = coding.images[0].numel()
+        return self.elbo.curves(terms["reconstruction"], coding.posterior, values, self.images_seen)
 
     def update_average(self, images: int) -> None:
         """Update the moving averages of both networks."""
@@ -160,7 +163,7 @@ class VAE(Autoencoding):
         self.manual_backward(loss)
         parameters = [*self.generator.parameters(), *self.encoder.parameters()]
         norm = self.updates.step(optimizer, loss, parameters, "VAE")
-        curves = self._elbo_curves(coding)
+        curves = self._elbo_curves(coding, terms)
         self.images_seen += images
         self.update_average(images)
         if update % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -202,12 +205,13 @@ class VAEGAN(Autoencoding, GAN):
         """Images decoded from the latents of the first half of the reals, and as many from N(0, 1)."""
         coding = self._encode_and_decode(batch, generate)
         half = len(batch.pixels) // 2
-        z = self._randomness.latents(len(batch.pixels), self.generator.z_dim)
-        sampled = generate(z[half:], None if labels is None else labels[half:])
-        images = torch.cat([coding.decoded[:half], sampled])
+        noise = self._randomness.latents(len(batch.pixels), self.generator.z_dim)[half:]
+        sampled = generate(noise, None if labels is None else labels[half:])
+        z, images = torch.cat([coding.z[:half], noise]), torch.cat([coding.decoded[:half], sampled])
         if not torch.is_grad_enabled():  # the generator is not updated on this batch
             return Fakes(z, images)
-        return Fakes(z, images, self._elbo_terms(coding), self._elbo_curves(coding))
+        terms = self._elbo_terms(coding)
+        return Fakes(z, images, terms, self._elbo_curves(coding, terms))
 
     @property
     def adversarial_weight(self) -> float:
