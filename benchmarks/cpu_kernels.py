@@ -8,6 +8,8 @@
   (transfergen.networks.layers.resampling).
 - `frozen`: a frozen trunk whose weights are reordered for the kernels once, and whose activations the kernels compute
   (transfergen.networks.acceleration): features, and features with the gradient to the images.
+- `winograd`: a trunk's convolutions of 3x3 in float32, by Winograd's algorithm where it suits
+  (transfergen.networks.acceleration.winograd): frozen, and with all gradients while they train.
 - `extractors`: the networks of metrics, with folded normalisation and few images at a time
   (transfergen.evaluation.extractors).
 
@@ -26,16 +28,18 @@ from unittest.mock import patch
 import torch
 from harness import Comparison, speed_command, timed
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.evaluation import extractors
 from transfergen.networks.acceleration import folding
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.backbones.timm import TimmBackbone
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.layers.resampling import conv_transpose_2x
+from transfergen.training.freed_memory import keep_freed_memory
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 OFF = patch.dict(os.environ, TRANSFERGEN_ACCELERATION="0")
@@ -79,6 +83,26 @@ def _pass(trunk: Backbone, images: Tensor, dtype: torch.dtype, *, backward: bool
         torch.autograd.backward(maps, [torch.ones_like(m) for m in maps])
 
 
+def winograd() -> Iterator[Comparison]:
+    """Convolutions of 32 maps."""
+    for channels, side in ((128, 16), (256, 8), (256, 16), (512, 4), (512, 8)):
+        convolution = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+        maps = torch.randn(32, channels, side, side).contiguous(memory_format=torch.channels_last)
+        for is_frozen in (True, False):
+            layer = FrozenConv2d(convolution, nn.ReLU, frozen=is_frozen)
+            ours = timed(partial(_convolve, layer, maps, backward=not is_frozen))
+            what = "frozen" if is_frozen else "forward and back while it trains"
+            yield Comparison(f"3x3, {channels} channels, {side}x{side}, {what}", OFF(ours), ours, images=32)
+
+
+def _convolve(layer: FrozenConv2d, maps: Tensor, *, backward: bool) -> None:
+    maps = maps.detach().requires_grad_(backward)
+    with torch.set_grad_enabled(backward):
+        result = layer(maps)
+    if backward:
+        result.backward(torch.ones_like(result))
+
+
 def metrics() -> Iterator[Comparison]:
     """Features of 64 images, as many as an evaluation has in a batch."""
     for name, size in (("efficientnet_lite0", 32), ("vgg19", 32), ("vgg19", 64), ("inception", 32), ("dinov2", 32)):
@@ -89,11 +113,12 @@ def metrics() -> Iterator[Comparison]:
         yield Comparison(f"{name}, {size} px", plain, timed(partial(instantiate(config), images)), images=64)
 
 
-KINDS = {"doubling": doubling, "frozen": frozen, "extractors": metrics}
+KINDS = {"doubling": doubling, "frozen": frozen, "winograd": winograd, "extractors": metrics}
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     """The cases of the kinds that were asked for."""
+    keep_freed_memory()  # as a training does
     return chain.from_iterable(KINDS[kind]() for kind in args.kinds)
 
 

@@ -48,7 +48,44 @@ def test_batches_of_many_parts_equal_their_images():
     ],
 )
 def test_it_suits_3x3_between_many_channels_and_maps_of_several_tiles(kernel, maps, suits):
-    assert winograd.suits(torch.Size(kernel), torch.Size(maps)) == suits
+    maps, kernel = torch.empty(maps), torch.empty(kernel)
+    assert winograd.suits(maps, kernel, (1, 1), (1, 1), 1) == suits
+    assert not winograd.suits(maps.bfloat16(), kernel, (1, 1), (1, 1), 1)
+    assert not winograd.suits(maps.to("meta"), kernel, (1, 1), (1, 1), 1)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_maps_and_first_and_second_gradients_while_it_trains_equal_those_of_conv2d(memory_format):
+    shapes = (16, 128, 7, 8), (136, 128, 3, 3)
+    leaves = [torch.randn(shape).to(memory_format=memory_format).requires_grad_() for shape in shapes]
+    leaves.append(torch.randn(136, requires_grad=True))
+    with patch.object(winograd, "convolve", wraps=winograd.convolve) as convolve:
+        ours = winograd.conv2d(*leaves, (1, 1), (1, 1), 1)
+        first = [torch.autograd.grad((ours / 40).sin().sum(), leaves, retain_graph=True)]
+    assert convolve.call_count == 2  # the maps, and their gradient
+    theirs = F.conv2d(*leaves, padding=1)
+    assert_close(ours, theirs)
+    first.append(torch.autograd.grad((theirs / 40).sin().sum(), leaves, retain_graph=True))
+    second = []
+    for result in (ours, theirs):
+        gradients = torch.autograd.grad((result / 40).sin().sum(), leaves, create_graph=True)
+        second.append(torch.autograd.grad(sum(g.square().sum() for g in gradients), leaves))
+    for derivatives in (first, second):
+        for mine, its in zip(*derivatives, strict=True):
+            assert_close(mine, its, 1e-4)
+
+
+@pytest.mark.parametrize("needs", range(3))
+def test_only_the_gradient_that_is_needed_is_computed(needs):
+    leaves = [torch.randn(16, 128, 8, 8), torch.randn(128, 128, 3, 3), torch.randn(128)]
+    leaves[needs].requires_grad_()
+    ours, theirs = winograd.conv2d(*leaves, (1, 1), (1, 1), 1), F.conv2d(*leaves, padding=1)
+    with (
+        patch.object(winograd, "convolve", wraps=winograd.convolve) as convolve,
+        patch.object(winograd, "kernel_gradient", wraps=winograd.kernel_gradient) as kernel_gradient,
+    ):
+        assert_close(*(torch.autograd.grad(y.square().sum(), leaves[needs])[0] for y in (ours, theirs)))
+    assert (convolve.call_count, kernel_gradient.call_count) == [(1, 0), (0, 1), (0, 0)][needs]
 
 
 @pytest.mark.parametrize("activation", [None, nn.ReLU, nn.ReLU6])
@@ -81,3 +118,18 @@ def test_other_frozen_convolutions_do_not_use_it(plain):
         with torch.autocast("cpu", torch.bfloat16):
             FrozenConv2d(nn.Conv2d(128, 128, 3, padding=1))(torch.randn(2, 128, 8, 8))
     assert not convolve.called
+
+
+def test_a_convolution_that_trains_uses_it_where_gradients_are_wanted(monkeypatch):
+    layer = FrozenConv2d(nn.Conv2d(128, 128, 3, padding=1), nn.ReLU, frozen=False)
+    maps = torch.randn(16, 128, 8, 8)
+    with patch.object(winograd, "convolve", wraps=winograd.convolve) as convolve:
+        maps_of = layer(maps)
+        assert convolve.call_count == 1
+        with torch.no_grad():
+            assert_close(layer(maps), maps_of)
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(maps)
+        monkeypatch.setenv("TRANSFERGEN_ACCELERATION", "0")
+        layer(maps)
+    assert convolve.call_count == 1

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
-from transfergen.networks.acceleration import is_enabled
+from transfergen.networks.acceleration import is_enabled, winograd
 from transfergen.networks.acceleration.prepared_kernel import ACTIVATIONS, PreparedKernel, has_kernels
 
 
@@ -15,10 +15,11 @@ class FrozenConv2d(nn.Module):
     """A convolution and the activation after it: maps (B, C, h, w) -> maps (B, C', h', w').
 
     While it is `frozen` and on a CPU, its weights are cast and reordered for oneDNN's kernels once, at the first call,
-    and the activation is computed in the same kernel. Kernels of 3x3 between many channels are transformed instead, for
-    Winograd's algorithm, which takes about half the time in float32. Outputs differ by rounding at most. The
-    reordered weights need as much memory as the weights, transformed ones four times as much, and both twice as much
-    where gradients pass. Otherwise it computes as `nn.Conv2d` does.
+    and the activation is computed in the same kernel. Otherwise it computes as `nn.Conv2d` does. Where Winograd's
+    algorithm suits, in float32 on a CPU, frozen weights are transformed for that instead, and others are in each pass.
+
+    Outputs differ by rounding at most. Reordered weights need as much memory as the weights, transformed ones four
+    times as much, and both twice as much where gradients pass.
 
     The gradient of a depthwise convolution of stride 2 can be computed as a convolution of stride 1 over the incoming
     gradient with zeros inserted between its values, if the kernel has an even size and a first row and column of zeros
@@ -90,7 +91,7 @@ class FrozenConv2d(nn.Module):
         return self._kernel("gradient", gradient.dtype).convolve(gradient)
 
     def _plain(self, maps: Tensor) -> Tensor:
-        maps = F.conv2d(maps, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        maps = winograd.conv2d(maps, self.weight, self.bias, self.stride, self.padding, self.groups)
         *_, activate = ACTIVATIONS[self.activation]
         return activate(maps, inplace=True)
 

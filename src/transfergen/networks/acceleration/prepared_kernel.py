@@ -50,7 +50,7 @@ class PreparedKernel:
     def convolve(self, maps: Tensor, activation: type[nn.Module] | None = None) -> Tensor:
         """Maps (B, C, h, w) -> maps (B, C', h', w'), channels_last, after the activation."""
         name, limits, activate = ACTIVATIONS[activation]
-        if self._suits_winograd(maps.shape):
+        if winograd.suits(maps, self.kernel, self.stride, self.padding, self.groups):
             if self._transformed is None:
                 self._transformed = winograd.transform_kernel(self.kernel)
             return winograd.convolve(maps, self._transformed, self.bias, functools.partial(activate, inplace=True))
@@ -59,11 +59,6 @@ class PreparedKernel:
         maps = maps.contiguous(memory_format=torch.channels_last)
         operands = maps, self._reordered, self.bias, self.padding, self.stride, (1, 1), self.groups
         return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(*operands, name, limits, ""))
-
-    def _suits_winograd(self, maps: torch.Size) -> bool:
-        if self.dtype != torch.float32 or (self.stride, self.padding, self.groups) != ((1, 1), (1, 1), 1):
-            return False
-        return winograd.suits(self.kernel.shape, maps)
 
     def _reorder(self, maps: torch.Size) -> Tensor:
         """The kernel as an opaque tensor. oneDNN orders it for maps of this shape, but it serves any other."""

@@ -6,14 +6,18 @@ channels, which is 36 matrix products, and the 36 sums are transformed back to t
 the work of 144. Outputs differ from the plain way's by some 1e-5 of the largest.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.networks.acceleration import is_enabled
+
 # For the interpolation points 0, 1, -1, 2, -2 and infinity, as in the paper's section 4.2.
-_TILE_TRANSFORM = [
+_TILE_TRANSFORM: list[list[float]] = [
     [4, 0, -5, 0, 1, 0],
     [0, -4, -4, 1, 1, 0],
     [0, 4, -4, -1, 1, 0],
@@ -21,7 +25,7 @@ _TILE_TRANSFORM = [
     [0, 2, -1, -2, 1, 0],
     [0, 4, 0, -5, 0, 1],
 ]
-_KERNEL_TRANSFORM = [
+_KERNEL_TRANSFORM: list[list[float]] = [
     [1 / 4, 0, 0],
     [-1 / 6, -1 / 6, -1 / 6],
     [-1 / 6, 1 / 6, -1 / 6],
@@ -29,7 +33,12 @@ _KERNEL_TRANSFORM = [
     [1 / 24, -1 / 12, 1 / 6],
     [0, 0, 1],
 ]
-_OUTPUT_TRANSFORM = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+_OUTPUT_TRANSFORM: list[list[float]] = [
+    [1, 1, 1, 1, 1, 0],
+    [0, 1, -1, 2, -2, 0],
+    [0, 1, 1, 4, 4, 0],
+    [0, 1, -1, 8, -8, 1],
+]
 _AT_1_1 = 7
 """Of the 36 sums, the one that the transform adds to each of the 16 outputs: that at the points 1 and 1."""
 
@@ -37,23 +46,35 @@ _TILES_AT_ONCE = 128
 """So many tiles stay in a core's second cache, and are enough rows for a matrix product."""
 
 
-def suits(kernel: torch.Size, maps: torch.Size) -> bool:
-    """Whether a kernel (C', C, h, w) and maps (B, C, h, w) are convolved faster this way than by oneDNN's kernels.
+def suits(
+    maps: Tensor,
+    kernel: Tensor,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    groups: int,
+    *,
+    least_tiles: int = 8,
+) -> bool:
+    """Whether maps (B, C, h, w) are convolved with a kernel (C', C, h, w) faster this way than by oneDNN's kernels.
 
     The transforms cost as much for few channels as for many, what a tile has beyond the edge is wasted, and matrix
-    products need some rows. Measured on an Intel Xeon, with AVX-512 and restricted to AVX2.
+    products need some rows: `least_tiles`. Measured on an Intel Xeon, with AVX-512 and restricted to AVX2.
     """
-    batch, _, height, width = maps
-    tiles = -(-height // 4) * -(-width // 4)
-    is_3x3_of_many_channels = kernel[2:] == (3, 3) and min(kernel[:2]) >= 128
-    return is_3x3_of_many_channels and height * width >= 8 * tiles and batch * tiles >= 8
+    if maps.device.type != "cpu" or maps.dtype != torch.float32:
+        return False
+    if kernel.shape[2:] != (3, 3) or (stride, padding, groups) != ((1, 1), (1, 1), 1):
+        return False
+    height, width = maps.shape[2:]
+    tiles = math.prod(_tiles(height, width))
+    return min(kernel.shape[:2]) >= 128 and height * width >= 8 * tiles and len(maps) * tiles >= least_tiles
 
 
 def transform_kernel(kernel: Tensor) -> Tensor:
-    """A kernel (C', C, 3, 3) -> its values (36, C, C') for `convolve`, in float32."""
-    transform = torch.tensor(_KERNEL_TRANSFORM, dtype=torch.float64)
-    values = torch.einsum("ai, bj, ocij -> abco", transform, transform, kernel.double())
-    return values.flatten(0, 1).float().contiguous()
+    """A kernel (C', C, 3, 3) -> its values (36, C, C') for `convolve`."""
+    inner_last = kernel.stride(0) > kernel.stride(1)  # copying along what is contiguous takes a fraction of the time
+    taps = kernel.permute(2, 3, 0, 1) if inner_last else kernel.permute(2, 3, 1, 0)
+    values = (_transform(_KERNEL_TRANSFORM) @ taps.reshape(9, -1)).view(36, *taps.shape[2:])
+    return values.transpose(1, 2) if inner_last else values
 
 
 def convolve(
@@ -68,30 +89,94 @@ def convolve(
         activate: an activation, called on parts of the outputs while they are in the caches.
     """
     (batch, channels, height, width), out_channels = maps.shape, kernel.shape[2]
-    rows, columns = -(-height // 4), -(-width // 4)
-    right, below = 4 * columns + 1 - width, 4 * rows + 1 - height
-    padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below))
-    b, y, x, c = padded.stride()
-    tiles = padded.as_strided((6, 6, batch, rows, columns, channels), (y, x, b, 4 * y, 4 * x, c))
+    tiles, (rows, columns) = _input_tiles(maps), _tiles(height, width)
     to_sums, to_outputs = _transform(_TILE_TRANSFORM), _transform(_OUTPUT_TRANSFORM)
     size = batch, out_channels, 4 * rows, 4 * columns
     whole = torch.empty(size, dtype=maps.dtype, memory_format=torch.channels_last)
     outputs = whole.permute(0, 2, 3, 1).view(batch, rows, 4, columns, 4, out_channels)
-    step = max(1, _TILES_AT_ONCE // (rows * columns))
-    for start in range(0, batch, step):
-        part = tiles[:, :, start : start + step].reshape(36, -1)
-        sums = torch.bmm((to_sums @ part).view(36, -1, channels), kernel)
+    for part in _parts(batch, rows * columns):
+        sums = torch.bmm((to_sums @ tiles[:, :, part].reshape(36, -1)).view(36, -1, channels), kernel)
         if bias is not None:
             sums[_AT_1_1] += bias
         values = (to_outputs @ sums.flatten(1)).view(4, 4, -1, rows, columns, out_channels)
         values = values if activate is None else activate(values)
-        outputs[start : start + step] = values.permute(2, 3, 0, 4, 1, 5)
+        outputs[part] = values.permute(2, 3, 0, 4, 1, 5)
     if whole.shape[2:] == maps.shape[2:]:
         return whole
     return whole[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
-def _transform(matrix: list[list[int]]) -> Tensor:
+def kernel_gradient(maps: Tensor, gradient: Tensor) -> Tensor:
+    """The kernel's gradient (C', C, 3, 3), from the maps (B, C, h, w) and the outputs' gradient (B, C', h, w)."""
+    (batch, channels, height, width), out_channels = maps.shape, gradient.shape[1]
+    tiles, (rows, columns) = _input_tiles(maps), _tiles(height, width)
+    padded = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, 4 * columns - width, 0, 4 * rows - height))
+    outputs = padded.reshape(batch, rows, 4, columns, 4, out_channels).permute(2, 4, 0, 1, 3, 5)
+    to_sums, from_outputs = _transform(_TILE_TRANSFORM), _transform(_OUTPUT_TRANSFORM).t()
+    total = maps.new_zeros(36, out_channels, channels)
+    for part in _parts(batch, rows * columns):
+        factors = (to_sums @ tiles[:, :, part].reshape(36, -1)).view(36, -1, channels)
+        gradients = (from_outputs @ outputs[:, :, part].reshape(16, -1)).view(36, -1, out_channels)
+        total.baddbmm_(gradients.transpose(1, 2), factors)
+    return (_transform(_KERNEL_TRANSFORM).t() @ total.flatten(1)).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
+
+
+def conv2d(
+    maps: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    groups: int,
+) -> Tensor:
+    """`F.conv2d`, by this algorithm where it suits and gradients are wanted. They can be differentiated again."""
+    wanted = is_enabled() and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    if wanted and suits(maps, kernel, stride, padding, groups, least_tiles=64):
+        return cast(Tensor, _Conv2d.apply(maps, kernel, bias))
+    return F.conv2d(maps, kernel, bias, stride, padding, groups=groups)
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(maps, kernel)
+        return convolve(maps, transform_kernel(kernel), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (maps, kernel), needed, gradient = ctx.saved_tensors, ctx.needs_input_grad, gradients[0]
+        if torch.is_grad_enabled():  # they will be differentiated again
+            operands = gradient, maps, kernel, kernel.shape[:1], (1, 1), (1, 1), (1, 1), False, (0, 0), 1
+            return cast(tuple[Tensor | None, ...], torch.ops.aten.convolution_backward(*operands, needed))
+        return (
+            convolve(gradient, transform_kernel(kernel.flip(2, 3).transpose(0, 1))) if needed[0] else None,
+            kernel_gradient(maps, gradient) if needed[1] else None,
+            gradient.sum((0, 2, 3)) if needed[2] else None,
+        )
+
+
+def _tiles(height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-height // 4), -(-width // 4)
+
+
+def _input_tiles(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) -> a view (6, 6, B, rows, columns, C) of overlapping tiles, with zeros beyond the edges."""
+    batch, channels, height, width = maps.shape
+    rows, columns = _tiles(height, width)
+    right, below = 4 * columns + 1 - width, 4 * rows + 1 - height
+    padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below))
+    b, y, x, c = padded.stride()
+    return padded.as_strided((6, 6, batch, rows, columns, channels), (y, x, b, 4 * y, 4 * x, c))
+
+
+def _parts(batch: int, tiles: int) -> list[slice]:
+    """Parts of a batch of images, each of which has so many tiles."""
+    step = max(1, _TILES_AT_ONCE // tiles)
+    return [slice(start, start + step) for start in range(0, batch, step)]
+
+
+def _transform(matrix: list[list[float]]) -> Tensor:
     """The matrix of a transform of rows and columns at once: (N, M) -> (N * N, M * M)."""
     once = torch.tensor(matrix, dtype=torch.float32)
     return torch.kron(once, once)
