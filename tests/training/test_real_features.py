@@ -1,6 +1,15 @@
-import torch
+from unittest.mock import patch
 
-from transfergen.training.real_features import FeatureCache
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from transfergen.data.store import Batch
+from transfergen.networks.acceleration import winograd
+from transfergen.networks.acceleration.frozen_conv import FrozenConv2d
+from transfergen.training.augmentation import Augmentation
+from transfergen.training.real_features import FeatureCache, RealFeatures
 
 
 def test_cache_computes_each_image_once_and_keeps_the_order_asked_for():
@@ -43,5 +52,38 @@ def test_cache_keeps_a_tap_that_is_the_next_blocks_input_once():
 def test_cache_keeps_nothing_that_would_not_fit():
     cache, calls = FeatureCache(1000, max_mib=1), []
     for _ in range(2):
-        cache.get(torch.tensor([0]), lambda positions: [calls.append(1) or torch.zeros(len(positions), 300)])
+        kept = cache.get(torch.tensor([0]), lambda positions: [calls.append(1) or torch.zeros(len(positions), 300)])
+        assert kept is None
     assert len(calls) == 2
+    assert not cache.has_room
+    cache.clear()
+    assert cache.has_room
+
+
+class Convolved(nn.Module):
+    """A discriminator whose frozen prefix is one convolution of many channels."""
+
+    frozen_blocks = 1
+
+    def __init__(self):
+        super().__init__()
+        self.conv = FrozenConv2d(nn.Conv2d(128, 128, 3, padding=1).requires_grad_(False))
+
+    def features(self, images):
+        return [self.conv(images[:, :1].expand(-1, 128, -1, -1))]
+
+
+@pytest.mark.parametrize(("cache_mib", "kept"), [(16, True), (1, False)])  # those of all images take 8 MiB
+def test_features_that_are_kept_do_not_depend_on_the_batch(cache_mib, kept):
+    pixels = torch.randint(256, (64, 3, 16, 16), dtype=torch.uint8)
+    reals = RealFeatures(
+        range(64), (16, 16), Convolved(), Augmentation(colour=0, translation=0, cutout=0), cache_mib=cache_mib
+    )
+
+    def features(indices):
+        return reals.of_batch(Batch(pixels[indices], torch.zeros(len(indices)), np.array(indices)))[0]
+
+    with patch.object(winograd, "convolve", wraps=winograd.convolve) as convolve:
+        whole = features(list(range(32)))
+        assert convolve.called != kept  # which rounds by the number of images
+        assert torch.equal(features([40, 3, 9])[1:], whole[[3, 9]]) or not kept

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from transfergen.data.store import Batch, Store
 from transfergen.images import Size, to_float
+from transfergen.networks.acceleration import winograd
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.training.augmentation import Augmentation
 from transfergen.training.turn_losses import Features
@@ -47,9 +48,12 @@ class RealFeatures:
         def compute(positions: Tensor | None) -> Features:
             return self._discriminator.features(self._augment(self.images(batch, positions)))
 
-        if self._discriminator.frozen_blocks == 0 or self._cache.max_bytes == 0:
-            return compute(None)
-        return self._cache.get(torch.from_numpy(batch.indices), compute)
+        if self._discriminator.frozen_blocks and self._cache.has_room:
+            with winograd.not_used():  # a resumed run finds what is missing here in other batches
+                features = self._cache.get(torch.from_numpy(batch.indices), compute)
+            if features is not None:
+                return features
+        return compute(None)
 
     def clear_cache(self) -> None:
         """Compute all features anew from now on: the frozen blocks have changed."""
@@ -72,17 +76,22 @@ class FeatureCache:
 
     def clear(self) -> None:
         """Drop all features: the prefix has changed."""
+        self.has_room = self.max_bytes > 0
+        """Whether the features of all images fit, as far as is known yet."""
         self._store: Features | None = None
         self._known = torch.zeros(self.size, dtype=torch.bool)
 
     @torch.no_grad()
-    def get(self, indices: Tensor, compute: Callable[[Tensor], Features]) -> Features:
-        """Features of the images `indices` (B,), on the CPU; `compute` gives those of some positions in the batch."""
+    def get(self, indices: Tensor, compute: Callable[[Tensor], Features]) -> Features | None:
+        """Features of the images `indices` (B,), on the CPU; None: those of all images do not fit.
+
+        `compute` gives those of some positions in the batch.
+        """
         missing = (~self._known[indices]).nonzero().squeeze(1)
         if len(missing) == len(indices):
             fresh = compute(missing)
             self._put(indices, fresh)
-            return fresh
+            return fresh if self.has_room else None
         if len(missing):
             self._put(indices[missing], compute(missing))
         assert self._store is not None
@@ -93,7 +102,8 @@ class FeatureCache:
         distinct = {id(f): f for f in features}  # the last frozen tap may be the next block's input as well
         if self._store is None:
             bytes_an_image = sum(f[0].numel() * f.element_size() for f in distinct.values())
-            if bytes_an_image * self.size > self.max_bytes:
+            self.has_room = bytes_an_image * self.size <= self.max_bytes
+            if not self.has_room:
                 return
             self._store = [f.new_empty((self.size, *f.shape[1:])) for f in distinct.values()]
             self._order = [list(distinct).index(id(f)) for f in features]

@@ -7,7 +7,9 @@ the work of 144. Outputs differ from the plain way's by some 1e-5 of the largest
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -46,6 +48,22 @@ _TILES_AT_ONCE = 128
 """So many tiles stay in a core's second cache, and are enough rows for a matrix product."""
 
 
+_ALLOWED = ContextVar("winograd", default=True)
+
+
+@contextmanager
+def not_used() -> Iterator[None]:
+    """In this context nothing `suits`, so that maps of an image have the same bits in whatever batch it is.
+
+    Here they do not on every CPU: a matrix product may round a row differently if it has fewer rows.
+    """
+    token = _ALLOWED.set(False)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
 def suits(
     maps: Tensor,
     kernel: Tensor,
@@ -60,7 +78,7 @@ def suits(
     The transforms cost as much for few channels as for many, what a tile has beyond the edge is wasted, and matrix
     products need some rows: `least_tiles`. Measured on an Intel Xeon, with AVX-512 and restricted to AVX2.
     """
-    if maps.device.type != "cpu" or maps.dtype != torch.float32:
+    if maps.device.type != "cpu" or maps.dtype != torch.float32 or not _ALLOWED.get():
         return False
     if kernel.shape[2:] != (3, 3) or (stride, padding, groups) != ((1, 1), (1, 1), 1):
         return False
