@@ -119,6 +119,26 @@ def test_no_process_is_left_of_a_training_that_ends_when_its_second_rank_has_jus
     assert name == "SIGKILL" or "transfergen: SIGTERM: ended before all was done\n" in err
 
 
+def handles_sigterm(pid):
+    """Whether a process is rank 1 and has set a handler of SIGTERM."""
+    try:
+        caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "SigCgt" in line)
+        is_second = b"LOCAL_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return is_second and bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_a_signal_to_the_second_rank_alone_ends_a_training_that_has_not_begun(tmp_path):
+    """Rank 0 would wait for it for half an hour."""
+    running = Running(tmp_path, "trainer.devices=2")
+    running.wait_for(lambda: any(map(handles_sigterm, children(running.process.pid))))
+    os.kill(next(filter(handles_sigterm, children(running.process.pid))), signal.SIGTERM)
+    code, err = running.end()
+    assert code == 128 + signal.SIGTERM
+    assert "transfergen: SIGTERM: ended before all was done\n" in err
+
+
 def test_a_rank_that_is_killed_ends_the_whole_run(tmp_path):
     """Lightning starts rank 1 from sys.argv, which differs between `python -m` and a script such as train.py."""
     start = ["-m", "transfergen", "train"]

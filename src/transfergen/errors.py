@@ -16,6 +16,8 @@ SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "S
 
 PATIENCE = 3.0
 """Seconds that a signal waits for the main thread."""
+PARENT = "TRANSFERGEN_PARENT"
+"""Environment variable with the process that has started this rank."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the signals of a fork are not its parent's
@@ -31,7 +33,7 @@ class SignalError(BaseException):
     """
 
     def __init__(self, number: int, images_seen: int | None = None, run_dir: Path | None = None) -> None:
-        self.number = number
+        self.number, self.images_seen = number, images_seen
         name = signal.Signals(number).name
         if images_seen is None:
             super().__init__(f"{name}: ended before all was done")
@@ -121,9 +123,23 @@ def exit_by_signal(error: SignalError) -> NoReturn:
 def _tell(error: SignalError) -> int:
     """Print the line, if this is rank 0. Returns the exit code."""
     if int(os.environ.get("LOCAL_RANK", "0")):
+        if error.images_seen is None:
+            _end_first_rank()
         return 0
     print(f"transfergen: {error}", file=sys.stderr, flush=True)
     return 128 + error.number
+
+
+def _end_first_rank() -> None:
+    """End rank 0, which would wait for this rank, unless the same signal has ended it by then.
+
+    Before a training begins, the ranks have no other way to tell each other of a signal that came to one of them.
+    """
+    parent = os.getppid()
+    if os.environ.get(PARENT) == str(parent):
+        time.sleep(2 * PATIENCE)
+        if os.getppid() == parent:
+            os.kill(parent, signal.SIGTERM)
 
 
 def resume_override(run_dir: Path | str | None) -> str:

@@ -22,7 +22,15 @@ from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.commands.overrides import NO_HOME, check_options, explain, for_resumed, quote_path
 from transfergen.config import CONF_DIR, check
-from transfergen.errors import SignalError, ended_by_signals, exit_by_signal, first_line, printable, resume_override
+from transfergen.errors import (
+    PARENT,
+    SignalError,
+    ended_by_signals,
+    exit_by_signal,
+    first_line,
+    printable,
+    resume_override,
+)
 from transfergen.runs import artefacts
 from transfergen.targets import trust
 
@@ -56,7 +64,7 @@ OmegaConf.register_new_resolver("keys", _keys)
 USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
 NO_RUN = "run=RUN_DIR is missing: the folder of a training run, builtin:cifar10, or a model of the Hugging Face hub"
-_FULL_ERROR, _PARENT = "HYDRA_FULL_ERROR", "TRANSFERGEN_PARENT"
+_FULL_ERROR = "HYDRA_FULL_ERROR"
 
 Item = TypeVar("Item")
 
@@ -123,9 +131,9 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
 def die_with_parent() -> None:
     """Watch the process that started this rank, and exit when that process ends."""
     if not int(os.environ.get("LOCAL_RANK", "0")) or "TORCHELASTIC_RUN_ID" in os.environ:
-        os.environ[_PARENT] = str(os.getpid())  # for the ranks that are started here
+        os.environ[PARENT] = str(os.getpid())  # for the ranks that are started here
         return
-    parent = int(os.environ.get(_PARENT, os.getppid()))  # the parent now may be another already
+    parent = int(os.environ.get(PARENT, os.getppid()))  # the parent now may be another already
 
     def watch() -> None:
         while os.getppid() == parent:
