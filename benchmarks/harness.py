@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from transfergen.runs.artefacts import write
+
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks/results"
 LONGEST = 200  # file systems take 255 characters
@@ -47,8 +49,7 @@ class Results:
 
     def add(self, result: Result) -> None:
         """Store a finished measurement."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.file(result["name"]).write_text(json.dumps(result) + "\n")
+        write(self.file(result["name"]), (json.dumps(result) + "\n").encode())
 
     def load(self) -> list[Result]:
         """All results. A finished measurement replaces a kept one of the same name and machine."""
@@ -59,9 +60,8 @@ class Results:
 
     def keep(self, results: Iterable[Result]) -> None:
         """Write them to the repository's file, one a line."""
-        self.kept.mkdir(parents=True, exist_ok=True)
         lines = ",\n".join(json.dumps(result, ensure_ascii=False) for result in results)
-        (self.kept / f"{self.benchmark}.json").write_text(f"[\n{lines}\n]\n")
+        write(self.kept / f"{self.benchmark}.json", f"[\n{lines}\n]\n".encode())
 
 
 def command(
@@ -201,7 +201,7 @@ def section(page: Path, name: str) -> tuple[str, str, str]:
 def fill(page: Path, name: str, text: str) -> None:
     """Replace the text of this section of a page."""
     before, _, after = section(page, name)
-    page.write_text("\n\n".join(part for part in (before, text, after) if part))
+    write(page, "\n\n".join(part for part in (before, text, after) if part).encode())
 
 
 def processor(trainer: str = "cpu") -> str:

@@ -74,12 +74,14 @@ class Proof:
         opponents = [r for r in results if r["model"] in self.rows[self.opponent]]
         groups = sorted({(-r["training_images"], _minutes(r)) for r in opponents})
         longest_first = sorted(results, key=duration, reverse=True)  # of two runs, the shorter one that is enough stays
-        return {
-            (-size, minutes): self._choose(
-                [_first(r, minutes) for r in longest_first if r["training_images"] == -size and _minutes(r) >= minutes]
-            )
+        begun = {
+            (-size, minutes): [
+                _first(r, minutes) for r in longest_first if r["training_images"] == -size and _minutes(r) >= minutes
+            ]
             for size, minutes in groups
         }
+        # A long run may have been measured too late for a short opponent.
+        return {group: self._choose([r for r in some if r["points"]["seconds"]]) for group, some in begun.items()}
 
     def _choose(self, results: Sequence[Result]) -> dict[str, Seeds]:
         """The closest variant of each row that ran, with the seeds that the opponent has, too."""

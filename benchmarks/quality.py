@@ -1,6 +1,7 @@
 """The command of a benchmark of quality: trainings measured by the judge, and their tables, ratios and plots."""
 
 import argparse
+import json
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -127,13 +128,15 @@ def judged_run(
     moments, unit = _moments(args)
     name += f", {moments[-1] / 60:g} min" if unit == "seconds" else ""
     name += ", trial" if args.trial else ""
-    if results.file(name).exists():
+    file = results.file(name)
+    if file.exists() and json.loads(file.read_text()).get("until", moments[-1]) >= moments[-1]:
         print(f"{name}: done already")
         return
     print(f"{name}: {' '.join(overrides)}", flush=True)
     given = [*common_overrides(args, seed), *(o.format(**names) for o in overrides)]
     result = {"name": name, "machine": processor(args.trainer), "threads": torch.get_num_threads(), "model": model}
     result |= {"overrides": " ".join(overrides), "resolution": args.resolution, "seed": seed}
+    result |= {"until": moments[-1]} if unit == "images" else {}  # which the name does not tell
     results.add(result | judged_training(given, moments, unit, results.file(name, ".jpg")))
 
 

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from importlib import import_module
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import datasets
@@ -100,6 +101,34 @@ def test_xeons_with_and_without_amx_are_two_machines(monkeypatch, tmp_path, info
     monkeypatch.setattr(harness, "Path", lambda _: tmp_path / "cpuinfo")
     monkeypatch.setattr(harness.platform, "machine", lambda: "arm64")
     assert harness.processor() == name
+
+
+def test_a_measurement_that_cannot_be_written_whole_leaves_the_one_before(tmp_path, monkeypatch):
+    results = import_module("harness").Results("speed", tmp_path / "work", tmp_path / "kept")
+    results.add(result("x", ms=1))
+    results.keep(results.load())
+    write_bytes, write_text = Path.write_bytes, Path.write_text
+    monkeypatch.setattr(Path, "write_bytes", lambda path, content: write_bytes(path, content[:9]) and 1 / 0)
+    monkeypatch.setattr(Path, "write_text", lambda path, content: write_text(path, content[:9]) and 1 / 0)
+    for write in (lambda: results.add(result("x", ms=2)), lambda: results.keep([])):
+        with pytest.raises(ZeroDivisionError):
+            write()
+    assert [r["ms"] for r in results.load()] == [1]
+    assert json.loads((tmp_path / "kept" / "speed.json").read_text())[0]["ms"] == 1
+
+
+def test_a_training_is_done_already_if_it_saw_as_many_images(tmp_path, monkeypatch):
+    harness, quality = import_module("harness"), import_module("quality")
+    results, lengths = harness.Results("speed", tmp_path, tmp_path), []
+    monkeypatch.setattr(quality, "judged_training", lambda _, moments, *more: lengths.append(moments[-1]) or {})
+    given = {"also": [], "training_images": 10, "resolution": 32, "trial": False, "trainer": "cpu", "precision": "32"}
+    for images in (100.0, 300.0, 200.0, 300.0):
+        args = Namespace(**given, moments=[(images, "images")], points=2, data="data")
+        quality.judged_run("dcgan", [], 0, args, results, {})
+    assert lengths == [100, 300]
+    results.add({key: value for key, value in results.load()[0].items() if key != "until"})  # as it was stored once
+    quality.judged_run("dcgan", [], 0, args, results, {})
+    assert lengths == [100, 300]
 
 
 def test_measurements_of_long_names_have_files_of_their_own(tmp_path):
@@ -213,6 +242,13 @@ def test_the_proof_says_how_many_seeds_came_as_close_and_asks_for_recall_apart()
 def test_a_recipe_that_is_worse_alone_has_no_share():
     table = proof_of(a=[row("a", [0.4])], b=[row("b", [0.8])], d=[row("d", [0.2])])
     assert "by 0.50, and the trunk divides the rest by 4.00." in table
+
+
+def test_a_run_that_was_first_measured_after_a_short_opponent_ended_is_not_compared_with_it():
+    late = run("d", [180, 360], [0.2, 0.1], [0.5, 0.5])
+    table = proof_of(b=[row("b", [0.8])], d=[late])
+    assert "| matched | `b` |" in table
+    assert "| trunk |" not in table
 
 
 def test_without_the_opponent_there_is_no_proof(tmp_path):
