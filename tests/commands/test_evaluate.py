@@ -179,7 +179,7 @@ def test_two_folders_are_compared(folders, tmp_path):
 
     same = distance("shapes")
     first = Image.open(same["neighbours"]["samples"][0]["sample"])
-    picture = np.asarray(Image.open(tmp_path / "neighbours.png"))
+    picture = np.asarray(Image.open(tmp_path / "e-neighbours.png"))
     for left in (2, 2 + 34):  # the sample, and its nearest
         assert np.array_equal(picture[2:34, left : left + 32], np.asarray(first))
     others, noise = distance("others"), distance("noise")

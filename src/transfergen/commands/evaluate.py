@@ -118,7 +118,9 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
         possible = measurable(comparison.extractor, generated, generated)
         missing = ", ".join(name for name in possible if name not in {record["name"] for record in measured})
         log.warning(f"real={config.real} has no features of single images, so there is no {missing}")
-    sheet = out.parent / artefacts.NEIGHBOURS
+    sheet = out.with_name(artefacts.NEIGHBOURS)
+    if out.name != artefacts.EVALUATION:  # there may be several results in one folder
+        sheet = out.with_name(f"{out.stem}-{artefacts.NEIGHBOURS}")
     if config.neighbours and comparison.has_images:
         result |= comparison.neighbours(config.neighbours, sheet)
         result["metrics"] += comparison.novelty()
