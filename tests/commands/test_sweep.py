@@ -87,9 +87,14 @@ def test_settings_that_differ_are_plotted(tmp_path):
     about = {"error": None, "seconds": 1.0, "name": "x"}
     trials = [
         {"value": 2.0, "started": 1.0, "overrides": ["lr=1e-4", "model=dcgan", "trials=2"], **about},
-        {"value": 1.0, "started": 2.0, "overrides": ["lr=1e-2", "model=dcgan", "ema.rampup=0", "trials=3"], **about},
+        {
+            "value": 1.0,
+            "started": 2.0,
+            "overrides": ["lr=1e-2", "model=dcgan", "ema.rampup=0", "~logger", "trials=3"],
+            **about,
+        },
     ]
-    assert varied(trials) == {"ema.rampup": [None, "0"], "lr": ["1e-4", "1e-2"]}
+    assert varied(trials) == {"ema.rampup": [None, "0"], "lr": ["1e-4", "1e-2"], "~logger": [None, ""]}
     plot(trials, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 

@@ -137,7 +137,8 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
     """The settings that differ between trials: key -> its value in each trial, None where a trial does not set it."""
-    given = [dict(o.split("=", 1) for o in each["overrides"] if not o.startswith("trials=")) for each in trials]
+    pairs = [[o.partition("=") for o in each["overrides"] if not o.startswith("trials=")] for each in trials]
+    given = [{key: value for key, _, value in each} for each in pairs]  # ~KEY, which takes a setting away, has none
     keys = sorted({key for each in given for key in each})
     values = {key: [each.get(key) for each in given] for key in keys}
     return {key: column for key, column in values.items() if len(set(column)) > 1}
@@ -147,6 +148,8 @@ def plot(trials: list[dict[str, Any]], path: Path) -> None:
     """Plot the metric over the trials in order, with the best so far, and over each setting that differs."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    from transfergen.runs.curves import to_picture
 
     good = sorted((each for each in trials if each["error"] is None), key=lambda each: each["started"])
     values = [each["value"] for each in good]
@@ -167,7 +170,7 @@ def plot(trials: list[dict[str, Any]], path: Path) -> None:
         elif numbers is not None:
             axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(xlabel=key)
-    figure.savefig(path, dpi=120)
+    artefacts.write_picture(path, to_picture(figure))
 
 
 def _numbers(column: list[str | None]) -> list[float] | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transfergen.data.archives import find_pictures
 from transfergen.data.array_file import read_pictures
-from transfergen.data.decoding import DamagedPictureError, open_picture
+from transfergen.data.decoding import MEGAPIXELS, DamagedPictureError, open_picture, pillow_limit
 from transfergen.data.pictures import Pictures, upright_size
 from transfergen.data.store import build_store
 from transfergen.evaluation.comparison import Comparison, ImageSet
@@ -147,9 +147,11 @@ def _most_common_shape(setting: str, pictures: Pictures, data: DictConfig) -> Im
     aspect, resolution = data.aspect, data.resolution
     if resolution is None:
         sizes: list[tuple[int, int]] = []
-        for i in range(len(pictures)):  # decoding tells of the damaged ones
-            with suppress(DamagedPictureError), open_picture(pictures, i) as picture:
-                sizes.append(upright_size(picture))
+        limit = data.max_megapixels or MEGAPIXELS
+        with pillow_limit(limit):
+            for i in range(len(pictures)):  # decoding tells of the damaged ones
+                with suppress(DamagedPictureError), open_picture(pictures, i, limit) as picture:
+                    sizes.append(upright_size(picture))
         if not sizes:
             raise ValueError(f"{setting}: none of its pictures can be read, {pictures.name(0)} first")
         if aspect is None and len(set(sizes)) == 1:
