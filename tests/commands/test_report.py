@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from runs import called
 
-from transfergen.commands.report import comparison_page, main, read_run, run_page
+from transfergen.commands.report import main, read_run
 from transfergen.commands.report import report as report_main
+from transfergen.commands.report_pages import comparison_page, run_page
 from transfergen.config import CONF_DIR
 from transfergen.runs.curves import draw, plot_precision_recall, precision_recall, read_curves
 
@@ -117,6 +118,7 @@ def test_a_command_of_a_page_can_be_copied_into_a_shell(tmp_path):
 
 def test_pages_fit_a_phone(browser, tmp_path):
     a, b = make_run(tmp_path / "a", note="x" * 200), make_run(tmp_path / "b", note="y" * 200)
+    Image.new("RGB", (800, 34)).save(a / "neighbours.png")
     context = browser.new_context(viewport={"width": 360, "height": 640}, is_mobile=True)
     tab = context.new_page()
     for number, given in enumerate((f"run={a}", f"runs=[{a},{b}]")):
@@ -136,6 +138,35 @@ def test_runs_side_by_side_show_what_differs(tmp_path):
     assert "<td>recall (pixels; 16 samples, 16 reals (test))</td><td>0.25</td><td>0.25</td>" in page
     assert page.count("data:image/png;base64,") == page.count("<svg") == 2
     assert report(tmp_path / "same.html", f"runs=[{a},{b}]").count("<svg") == 2
+
+
+def test_a_sweep_shows_its_trials_in_order_and_why_others_failed(tmp_path):
+    for i in range(11):
+        make_run(tmp_path / str(i), grids=2, seed=i)
+    for name, content in {"3": {"error": None}, "11": {"error": "lr=-1: choose <more>"}, "x": {}, "y": []}.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "trial.json").write_text(json.dumps(content))
+    page = report(tmp_path / "report.html", f"sweep={tmp_path}")
+    assert re.findall(r"<th>(\d+)</th>", page)[:11] == [str(i) for i in range(11)]
+    assert re.findall(r'<p class="warning">(.*)</p>', page) == ["trial 11 failed: lr=-1: choose &lt;more&gt;"]
+
+
+def test_pages_say_which_values_are_better_and_show_neighbours(tmp_path):
+    run = make_run(tmp_path / "run", grids=2)
+    records = [RECORD | {"name": name, "larger_is_better": larger} for name, larger in (("a", True), ("b", False))]
+    (run / "metrics.json").write_text(json.dumps({"images_seen": 64, "seconds": 9.0, "metrics": [*records, RECORD]}))
+    page = report(tmp_path / "report.html", f"run={run}")
+    for name, better in (("a", "larger"), ("b", "smaller"), ("recall", "")):
+        assert f'<td>{name}</td><td class="number">0.25</td><td>{better}</td>' in page
+    assert "<h2>Neighbours</h2>" not in page
+    Image.new("RGB", (34, 34), "red").save(run / "neighbours.png")
+    picture = base64.b64encode((run / "neighbours.png").read_bytes()).decode()
+    page = report(tmp_path / "report.html", f"run={run}")
+    assert page.count(picture) == 1
+    assert page.index("<h2>Metrics") < page.index("<h2>Neighbours") < page.index(picture) < page.index("<h2>Settings")
+    both = report(tmp_path / "both.html", f"runs=[{run},{run}]")
+    assert "<td>b (pixels; 16 samples, 16 reals (test)), smaller is better</td>" in both
+    assert picture not in both
 
 
 def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):

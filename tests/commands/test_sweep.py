@@ -1,14 +1,17 @@
 """Sweeps with trials that fail, are killed, or are finished."""
 
 import inspect
+import io
 import json
+import re
 import time
 
 import pytest
 from forks import start_python
+from rich.console import Console
 from runs import ANY_MODEL, SMALL_MODELS, command, train
 
-from transfergen.commands.sweep import PENALTY, collect, plot, run_trial, trials_left, varied
+from transfergen.commands.sweep import PENALTY, _table, collect, plot, run_trial, trials_left, varied
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import save
 
@@ -97,6 +100,46 @@ def test_settings_that_differ_are_plotted(tmp_path):
     assert varied(trials) == {"ema.rampup": [None, "0"], "lr": ["1e-4", "1e-2"], "~logger": [None, ""]}
     plot(trials, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_has_the_numbers_of_the_trials_and_the_values_that_were_tried(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    trials = [
+        {"name": name, "value": value, "started": float(name), "seconds": 1.0, "error": error, "overrides": overrides}
+        for name, value, error, overrides in (
+            ("0", 2.0, None, ["width=8", "lr=1e-4"]),
+            ("1", PENALTY, "diverged", ["width=12", "lr=1e-4"]),
+            ("2", 1.0, None, ["width=16", "lr=1e-2"]),
+        )
+    ]
+    plot(trials, tmp_path / "plot.png")
+    over_trials, rates, widths = figures[0].axes
+    assert [[*line.get_xdata()] for line in over_trials.lines] == [[0, 2], [0, 2]]
+    for axis, scale, ticks, labels in (
+        (rates, "log", [1e-4, 1e-2], ["1e-4", "1e-2"]),
+        (widths, "linear", [8, 16], ["8", "16"]),
+    ):
+        assert axis.get_xscale() == scale
+        assert [*axis.get_xticks()] == ticks
+        assert [label.get_text() for label in axis.get_xticklabels()] == labels
+
+
+def test_a_table_of_a_narrow_terminal_has_each_setting_and_reason_whole():
+    key, reason = "optimizer.generator.momentum", "optimizer.generator.momentum=-1: choose a number, 0 to below 1"
+    about = {"started": 0.0, "seconds": 1.0}
+    trials = [
+        {"name": "0", "value": 1.5, "error": None, "overrides": [f"{key}=0.123456", "width=100000000"], **about},
+        {"name": "1", "value": PENALTY, "error": reason, "overrides": [f"{key}=-1", "width=8"], **about},
+    ]
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(_table(trials))
+    lines = [re.split("[│┃]", line)[1:-1] for line in console.export_text().splitlines() if line[0] in "│┃"]
+    columns = ["".join(cells).replace(" ", "") for cells in zip(*lines, strict=True)]
+    assert key in columns[1]
+    assert "0.1235" in columns[1]
+    assert "100000000" in columns[2]
+    assert reason.replace(" ", "") in columns[3]
 
 
 def stub(config, run_dir, checkpoint, *, composed):

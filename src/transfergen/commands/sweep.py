@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from transfergen.commands import cli
 from transfergen.errors import printable
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 PENALTY = 1e9
 """Metric of a failed trial: worse than any other, but finite, since Optuna stops at NaN."""
+TICKS = 4
+"""Values of a setting that have a tick of their own in the plot; of more, round numbers have."""
 
 
 def trials_left(storage: str, study: str, total: int) -> int:
@@ -156,8 +158,10 @@ def plot(trials: list[dict[str, Any]], path: Path) -> None:
     columns = varied(good)
     figure = Figure(figsize=(4 * (1 + len(columns)), 3.5), layout="constrained")
     axes = figure.subplots(1, 1 + len(columns), squeeze=False)[0]
-    axes[0].plot(values, "o", label="trial")
-    axes[0].plot([min(values[: i + 1]) for i in range(len(values))], label="best so far")
+    names = [each["name"] for each in good]
+    places = [int(name) for name in names] if all(name.isdecimal() for name in names) else [*range(len(names))]
+    axes[0].plot(places, values, "o", label="trial")
+    axes[0].plot(places, [min(values[: i + 1]) for i in range(len(values))], label="best so far")
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set(xlabel="trial", ylabel="metric, smaller is better")
     axes[0].legend()
@@ -167,8 +171,10 @@ def plot(trials: list[dict[str, Any]], path: Path) -> None:
         if numbers is not None and min(numbers) > 0 and max(numbers) >= 5 * min(numbers):
             axis.set_xscale("log")
             axis.xaxis.set_minor_formatter(NullFormatter())
-        elif numbers is not None:
-            axis.xaxis.set_major_locator(MaxNLocator(4))
+        if numbers is not None and len(set(numbers)) <= TICKS:
+            axis.set_xticks(numbers, column)
+        elif numbers is not None and axis.get_xscale() == "linear":
+            axis.xaxis.set_major_locator(MaxNLocator(TICKS))
         axis.set(xlabel=key)
     artefacts.write_picture(path, to_picture(figure))
 
@@ -181,15 +187,14 @@ def _numbers(column: list[str | None]) -> list[float] | None:
 
 
 def _short(value: str | None) -> str:
-    try:
-        return f"{float(value or ''):.4g}"
-    except ValueError:
-        return value or ""
+    numbers = _numbers([value])
+    return value or "" if numbers is None or numbers[0].is_integer() else f"{numbers[0]:.4g}"
 
 
 def _table(trials: list[dict[str, Any]]) -> Table:
     columns = varied(trials)
-    table = Table("trial", *map(escape, columns), "metric", "minutes")
+    headers = "trial", *map(escape, columns), "metric", "minutes"
+    table = Table(*(Column(header, overflow="fold") for header in headers))
     for i, each in enumerate(trials):
         outcome = f"{each['value']:.4g}" if each["error"] is None else escape(f"failed: {each['error']}")
         cells = [escape(_short(column[i])) for column in columns.values()]
