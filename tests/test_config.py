@@ -400,6 +400,10 @@ def test_resumed_config_is_the_saved_one_with_this_command_lines_overrides():
     assert config == {"trainer": {"max_epochs": 9, "devices": 1}, "data": {"path": "new"}, "seed": 5}
     with pytest.raises(ValueError, match="keeps its model"):
         resume_config(saved, choices, fresh, ["model=vgg_disc"])
+    assert "path" not in resume_config(saved, choices, fresh, ["~data.path"]).data
+    for override in ("~data.cache_dir", "~logger.csv", "~logger"):
+        with pytest.raises(ValueError, match=f"^{override}: the run has no such key; leave it out"):
+            resume_config(saved, choices, fresh, [override])
 
 
 @pytest.mark.parametrize("experiment", ["tutorial", "distill"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,15 @@ def test_fewer_images_than_a_batch_are_refused_with_the_batch_size_to_set():
     module(labelled(8), batch_size=8)
     with pytest.raises(ValueError, match=r"data\.batch_size=8: the training split has 7 images; set at most"):
         module(labelled(7), batch_size=8)
+
+
+def test_a_test_split_of_which_no_picture_can_be_read_is_refused():
+    def source(path, split):
+        pictures = replace(labelled(16)(path, split), pixels=None)
+        return pictures if split == "train" else replace(pictures, open=lambda i: 1 / 0)
+
+    with pytest.raises(ValueError, match=r"^data\.path=here: no picture of its test split can be read"):
+        module(source, damaged="skip", max_damaged=1.0)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

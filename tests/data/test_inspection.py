@@ -85,6 +85,9 @@ def test_damaged_and_too_large_pictures_are_named_with_the_reason_and_others_are
     assert [error.partition(" (")[0].rpartition("/")[2] for error in about["damaged"]] == ["a.png", "c.png"]
     assert "2 megapixels, more than data.max_megapixels=1" in about["damaged"][1]
     assert about["modes"] == {"RGB": 1}
+    found = [finding for finding in found if finding.error]
+    none = summarize(pictures.subset([0, 2], "damaged"), found, SHAPE)
+    assert list_warnings({"train": none, "test": about}, 0, shape=SHAPE) == []  # of the sizes nothing is known
 
 
 def test_classes_are_counted_and_a_large_imbalance_is_told(tmp_path):

@@ -139,13 +139,17 @@ class ImageDataModule(LightningDataModule):
         """Decode both splits, unless they are already.
 
         Raises:
-            ValueError: a picture cannot be read, there are fewer training images than `batch_size`, or
-                `trainer.limit_train_batches` leaves no batch.
+            ValueError: a picture cannot be read, there are fewer training images than `batch_size` or no test images,
+                or `trainer.limit_train_batches` leaves no batch.
         """
         if not hasattr(self, "train_set"):
             self.train_set, self.test_set = self._store("train"), self._store("test")
             if refusal := too_few(len(self.train_set), self.batch_size, "image"):
                 raise ValueError(refusal)
+            if not len(self.test_set):
+                raise ValueError(
+                    f"data.path={self.path}: no picture of its test split can be read; mend or replace them"
+                )
         if self.trainer and self.batches_per_epoch < 1:
             limit = self.trainer.limit_train_batches
             raise ValueError(f"trainer.limit_train_batches={limit}: leaves no batch of an epoch; set more, or null")

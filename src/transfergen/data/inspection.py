@@ -142,7 +142,7 @@ def list_warnings(splits: dict[Split, dict[str, Any]], leaks: int, *, shape: Ima
     if copies:
         found = counted(copies, "exact copy", "exact copies")
         lines.append(f"{found} of other training pictures, which are seen more often")
-    if train["shorter_side"]["median"] < shape.resolution:
+    if 0 < train["shorter_side"]["median"] < shape.resolution:  # 0: none can be read
         lines.append(
             f"half of the pictures are smaller than data.resolution={shape.resolution} and are enlarged; set a smaller "
             "one"

@@ -43,7 +43,10 @@ def resume_config(saved: DictConfig, choices: DictConfig, fresh: DictConfig, ove
             line = "a resumed run goes on with the weights of its checkpoint; leave it out, or start a new run"
             raise ValueError(f"{override.lstrip('+')}: {line}")
         if override.startswith("~"):
-            OmegaConf.select(config, parent).pop(name) if parent else config.pop(name)
+            holder = OmegaConf.select(config, parent) if parent else config
+            if name not in (holder or ()):
+                raise ValueError(f"{override}: the run has no such key; leave it out")
+            holder.pop(name)
         elif key not in ("resume", "overwrite"):
             node = (OmegaConf.select(fresh, parent) if parent else fresh)._get_node(name)  # interpolations as written
             OmegaConf.update(config, key, node, merge=False, force_add=True)
