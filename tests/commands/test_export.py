@@ -161,6 +161,17 @@ def test_script_of_the_readme_samples_with_onnxruntime_alone(tmp_path):
     assert np.asarray(Image.open(tmp_path / "0.png")).shape == (32, 32, 3)
 
 
+def test_script_of_the_readme_takes_classes_as_the_readme_says(tmp_path, conditional_run):
+    text = (ROOT / "docs" / "generator.md").read_text()
+    script = re.search(r"```python\n(import numpy as np\nimport onnxruntime.*?)```", text, re.S)[1]
+    call = re.search(r"A generator with classes takes .*`(session\.run\(.*\))`", text)[1]
+    assert called(main, f"run={conditional_run}", f"out={tmp_path / 'generator.onnx'}")[0] == 0
+    script = script.replace('session.run(None, {"z": z})', call)
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
 @pytest.fixture(scope="module")
 def web_runtime():
     """The archive of onnxruntime-web, which npm downloads."""
