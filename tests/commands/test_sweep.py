@@ -68,6 +68,16 @@ def test_a_metric_of_nan_is_a_failure_with_a_finite_value(tmp_path):
     assert run_trial(tmp_path, str, [], lambda begun, composed: 3.0) == 2.0  # and others are done
 
 
+@pytest.mark.parametrize("error", [RuntimeError("[enforce fail]: can't allocate memory\nmore"), MemoryError("malloc")])
+def test_a_trial_without_memory_says_what_to_set_as_a_training_does(tmp_path, error):
+    def train(begun, composed):
+        raise error
+
+    assert run_trial(tmp_path, str, [], train) == PENALTY
+    line = f"not enough memory ({str(error).splitlines()[0]}); set a smaller batch size, or smaller networks"
+    assert json.loads((tmp_path / "trial.json").read_text())["error"] == line
+
+
 def test_a_finished_trial_stays_finished_though_its_source_is_gone(tmp_path):
     def gone():
         raise ValueError("init_from.generator=x: there is no such file")

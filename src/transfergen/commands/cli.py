@@ -98,8 +98,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         except SignalError as error:  # here as well, since a job of a cluster runs nothing else
             exit_by_signal(error)
         except (RuntimeError, MemoryError) as error:
-            if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
-                line = f"not enough memory ({first_line(error)}); set a smaller batch size, or smaller networks"
+            if line := memory_line(error):
                 _exit(USER_ERROR, error, line)
             if "home directory" in str(error):
                 _exit(USER_ERROR, error, NO_HOME)
@@ -126,6 +125,13 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
     finally:
         sys.argv = argv
         _restore(wants_traceback)
+
+
+def memory_line(error: Exception) -> str | None:
+    """The line for an error of the allocator; None for another error."""
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+        return f"not enough memory ({first_line(error)}); set a smaller batch size, or smaller networks"
+    return None
 
 
 def die_with_parent() -> None:

@@ -93,7 +93,8 @@ def run_trial(
         if not math.isfinite(value):
             error, value = f"its metric is {value}", PENALTY
     except Exception as problem:  # the other settings may still train well
-        error = printable(" ".join(str(problem).split())) or type(problem).__name__
+        line = cli.memory_line(problem) or str(problem)
+        error = printable(" ".join(line.split())) or type(problem).__name__
         log.error(f"trial {run_dir.name} failed: {error}", exc_info=os.environ.get("HYDRA_FULL_ERROR") == "1")
     outcome = {"value": value, "error": error, "overrides": overrides, "started": start, "seconds": time.time() - start}
     artefacts.write_json(done, outcome)
