@@ -224,6 +224,15 @@ def hwc(pixels):
     return pixels[0].permute(1, 2, 0).numpy()
 
 
+def test_a_page_says_what_is_wrong_with_a_seed_and_keeps_its_image(opened, run_dir):
+    _, tab, _ = opened(run_dir)
+    for good, wrong, name in ((3, "", "seed"), (4, "-5", "seed"), (5, "2.5", "towards"), (6, "4294967296", "seed")):
+        drawn(tab, towards=1, seed=good)
+        tab.locator(f"[name={name}]").fill(wrong)
+        tab.get_by_text("A seed is a whole number from 0 to 4294967295.").wait_for(timeout=60_000)
+        assert tab.locator("#download").get_attribute("download") == f"seed{good}.png"
+
+
 def test_a_page_without_a_server_draws_what_torch_does(opened, tmp_path):
     """The default DCGAN, with statistics of its batch norms that fit its weights."""
     network = DCGAN()

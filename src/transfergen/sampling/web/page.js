@@ -92,6 +92,10 @@ async function start() {
   const session = await ort.InferenceSession.create(joinBytes(await unpack("model")));
 
   async function draw() {
+    if (!form.checkValidity()) {
+      say("A seed is a whole number from 0 to 4294967295.");
+      return;
+    }
     const given = new FormData(form);
     const moves = given.getAll("direction").map(Number);
     const between = slerp(randn(+given.get("seed"), zDim), randn(+given.get("towards"), zDim), +given.get("part"));
