@@ -97,6 +97,21 @@ def test_a_source_that_does_not_fit_fails_its_trial_and_not_the_sweep(tmp_path, 
     assert failed["error"].startswith("generator.width=8: init_from.generator=builtin:cifar10 has")
 
 
+@pytest.mark.parametrize("content", ["", '{"va', "[1]", "3", '{"value": 1}'])
+def test_a_trial_whose_outcome_is_damaged_is_left_out_and_trained_again(tmp_path, content, caplog):
+    trained = []
+    for name in ("0", "1"):
+        (tmp_path / name).mkdir()
+        run_trial(tmp_path / name, lambda: "", [], lambda *given: trained.append(given) or 2.0)
+    (tmp_path / "0" / artefacts.TRIAL).write_text(content)
+    assert [trial["name"] for trial in collect(tmp_path)] == ["1"]
+    assert "trial.json is damaged" in caplog.text
+    for name in ("0", "1"):
+        run_trial(tmp_path / name, lambda: "", [], lambda *given: trained.append(given) or 2.0)
+    assert len(trained) == 3
+    assert len(collect(tmp_path)) == 2
+
+
 def test_settings_that_differ_are_plotted(tmp_path):
     about = {"error": None, "seconds": 1.0, "name": "x"}
     trials = [

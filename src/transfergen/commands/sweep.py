@@ -74,7 +74,7 @@ def run_trial(
     from transfergen.runs.checkpoint import last_good
 
     done, begun = run_dir / artefacts.TRIAL, run_dir / artefacts.COMPOSED
-    finished = json.loads(done.read_text()) if done.exists() else {"error": "not begun"}
+    finished = _read_outcome(done) or {"error": "not finished"}
     start, error, value = time.time(), None, PENALTY
     composed, unread = "", None
     try:
@@ -134,8 +134,23 @@ class SweepReport(Callback):
 
 def collect(folder: Path) -> list[dict[str, Any]]:
     """The outcomes of a sweep's trials: the best first, the failed ones last."""
-    trials = [{"name": file.parent.name} | json.loads(file.read_text()) for file in folder.glob(f"*/{artefacts.TRIAL}")]
+    outcomes = {file.parent.name: _read_outcome(file) for file in folder.glob(f"*/{artefacts.TRIAL}")}
+    trials = [{"name": name} | outcome for name, outcome in outcomes.items() if outcome]
     return sorted(trials, key=lambda each: (each["error"] is not None, each["value"], each["started"]))
+
+
+def _read_outcome(file: Path) -> dict[str, Any] | None:
+    """What `run_trial` has written; None if there is no such file, or it is damaged."""
+    try:
+        outcome: dict[str, Any] = json.loads(artefacts.read(file.parent, file.name))
+        if outcome.keys() >= {"value", "error", "overrides", "started", "seconds"}:
+            return outcome
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError):
+        pass
+    log.warning(f"{file} is damaged: this trial does not count as finished")
+    return None
 
 
 def varied(trials: list[dict[str, Any]]) -> dict[str, list[str | None]]:
