@@ -52,6 +52,15 @@ def test_weights_gradients_and_state_have_the_sizes_that_follow_from_the_paramet
     assert all(p.grad is None and p.isfinite().all() for p in gan.parameters())  # nothing was computed
 
 
+def test_cuda_devices_are_asked_for_once_in_a_step_and_not_at_each_of_its_operations(monkeypatch):
+    gan, asked = module(), []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(1))
+    ours = torch.cuda.is_available
+    measure_step(gan, batch_size=8, device=CPU)
+    assert len(asked) <= 3
+    assert torch.cuda.is_available is ours
+
+
 def allocated(step):
     """The most bytes that torch's allocator gives out during a step, and has not got back."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -95,13 +96,25 @@ def measure_step(
     for tensor in _tensors(twin):
         live.add(tensor)
     weights = live.now
-    with fake, live:
+    with _cuda_asked_for_once(), fake, live:
         optimizers: Any = twin.configure_optimizers()
         for optimizer in optimizers:
             _make_state(optimizer)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             _take_step(twin, optimizers, batch_size, device)
     return StepMemory(weights, live.now - weights, live.peak - live.now)
+
+
+@contextmanager
+def _cuda_asked_for_once() -> Iterator[None]:
+    """A context in which torch looks for CUDA devices once. Tensors without values ask at each operation."""
+    cuda: Any = torch.cuda
+    theirs, answer = cuda.is_available, cuda.is_available()
+    cuda.is_available = lambda: answer
+    try:
+        yield
+    finally:
+        cuda.is_available = theirs
 
 
 def _on(device: torch.device, tensor: Tensor) -> Tensor:
