@@ -221,7 +221,9 @@ def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pi
         monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
         arguments = [o for o in arguments if not o.startswith("metrics.weights=")]
         arguments += ["metrics.weights=random", "metrics.input_size=28"]
-    few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"], "generate": ["steps=2", "frames=2"]}.get(name, [])
+    few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"]}.get(name, [])
+    kinds = {"invert=": "steps=2", "interpolate=": "frames=2"}
+    few += [setting for kind, setting in kinds.items() if any(o.startswith(kind) for o in arguments)]
     code, out, err = called(main, name, *arguments, *few)
     assert code == 0, err
     assert out or list(tmp_path.iterdir()) != [tmp_path / "mine.jpg"]
