@@ -67,7 +67,8 @@ with errors.ended_by_signals():
 @pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (0, signal.SIGTERM), (1, signal.SIGINT)])
 def test_signal_ends_a_process_that_waits_in_c_as_for_a_rank_that_has_ended(rank, number):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", WAITS], env=os.environ | {"LOCAL_RANK": str(rank)}, **streams)
+    env = os.environ | {"LOCAL_RANK": str(rank), errors.PARENT: ""}  # a test before may have named this process
+    process = subprocess.Popen([sys.executable, "-c", WAITS], env=env, **streams)
     try:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(number)
