@@ -8,10 +8,10 @@
   (transfergen.networks.layers.resampling).
 - `frozen`: a frozen trunk whose weights are reordered for the kernels once, and whose activations the kernels compute
   (transfergen.networks.acceleration): features, and features with the gradient to the images.
-- `winograd`: a trunk's convolutions of 3x3 in float32, by Winograd's algorithm where it suits
-  (transfergen.networks.acceleration.winograd): frozen, and with all gradients while they train.
 - `extractors`: the networks of metrics, with folded normalisation and few images at a time
   (transfergen.evaluation.extractors).
+- `winograd`: a trunk's convolutions of 3x3 in float32, by Winograd's algorithm where it suits
+  (transfergen.networks.acceleration.winograd): frozen, and with all gradients while they train.
 
 Weights are random, which take the time of trained ones.
 """
@@ -85,6 +85,7 @@ def _pass(trunk: Backbone, images: Tensor, dtype: torch.dtype, *, backward: bool
 
 def winograd() -> Iterator[Comparison]:
     """Convolutions of 32 maps."""
+    keep_freed_memory()  # as a training does, and for the rest of the process
     for channels, side in ((128, 16), (256, 8), (256, 16), (512, 4), (512, 8)):
         convolution = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
         maps = torch.randn(32, channels, side, side).contiguous(memory_format=torch.channels_last)
@@ -113,12 +114,11 @@ def metrics() -> Iterator[Comparison]:
         yield Comparison(f"{name}, {size} px", plain, timed(partial(instantiate(config), images)), images=64)
 
 
-KINDS = {"doubling": doubling, "frozen": frozen, "winograd": winograd, "extractors": metrics}
+KINDS = {"doubling": doubling, "frozen": frozen, "extractors": metrics, "winograd": winograd}
 
 
 def comparisons(args: argparse.Namespace) -> Iterator[Comparison]:
     """The cases of the kinds that were asked for."""
-    keep_freed_memory()  # as a training does
     return chain.from_iterable(KINDS[kind]() for kind in args.kinds)
 
 

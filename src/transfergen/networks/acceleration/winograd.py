@@ -41,21 +41,22 @@ _OUTPUT_TRANSFORM: list[list[float]] = [
     [0, 1, 1, 4, 4, 0],
     [0, 1, -1, 8, -8, 1],
 ]
-_AT_1_1 = 7
-"""Of the 36 sums, the one that the transform adds to each of the 16 outputs: that at the points 1 and 1."""
+_ADDED_TO_ALL = 7
+"""Index of the one of a tile's 36 sums that the output transform adds, unscaled, to all 16 outputs. So the bias, which
+all outputs share, is added to that sum alone."""
 
 _TILES_AT_ONCE = 128
-"""So many tiles stay in a core's second cache, and are enough rows for a matrix product."""
-
+"""Tiles that are transformed and multiplied together. With 32, 64 or 256 a step of `model=vgg_disc` is no faster."""
 
 _ALLOWED = ContextVar("winograd", default=True)
 
 
 @contextmanager
 def not_used() -> Iterator[None]:
-    """In this context nothing `suits`, so that maps of an image have the same bits in whatever batch it is.
+    """A context in which all convolutions are plain, so that an image's maps have the same bits in every batch.
 
-    Here they do not on every CPU: a matrix product may round a row differently if it has fewer rows.
+    By Winograd's algorithm they have not on every CPU: a matrix product may round a row differently if there are fewer
+    rows.
     """
     token = _ALLOWED.set(False)
     try:
@@ -115,7 +116,7 @@ def convolve(
     for part in _parts(batch, rows * columns):
         sums = torch.bmm((to_sums @ tiles[:, :, part].reshape(36, -1)).view(36, -1, channels), kernel)
         if bias is not None:
-            sums[_AT_1_1] += bias
+            sums[_ADDED_TO_ALL] += bias
         values = (to_outputs @ sums.flatten(1)).view(4, 4, -1, rows, columns, out_channels)
         values = values if activate is None else activate(values)
         outputs[part] = values.permute(2, 3, 0, 4, 1, 5)
