@@ -249,6 +249,15 @@ def test_the_projected_model_has_the_settings_of_the_release():
     assert config.lr_decay.start_images is None
 
 
+@pytest.mark.parametrize("model", ["wgan", "wgan_gp"])
+def test_wasserstein_models_have_the_batches_of_their_papers(model):
+    config = composed(f"model={model}")
+    assert (config.data.batch_size, config.optimizer.d_steps) == (64, 5)
+    if model == "wgan_gp":
+        generator_updates = config.lr_decay.end_images / (config.data.batch_size * config.optimizer.d_steps)
+        assert (config.lr_decay.final_factor, generator_updates) == (0.0, 100_000)
+
+
 @pytest.mark.parametrize("preset", ["cifar10", "few_shot", "small", "large"])
 def test_presets_keep_the_small_heads_and_whole_images(preset):
     config = composed(f"experiment={preset}")
