@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import get_model_weights
 
+from transfergen.networks import weights
 from transfergen.networks.backbones.vgg import FULL_SHA256
 from transfergen.networks.weights import Download, pick, read_state_dict, verify
 
@@ -92,6 +93,16 @@ def test_a_cached_file_is_verified_each_time(served, hub):
     flip_a_bit(download.fetch())
     with pytest.raises(ValueError, match=r"^weights: .*vgg\.pth is damaged"):
         download.fetch()
+
+
+def test_a_cached_file_is_read_where_nothing_can_be_written(hub, monkeypatch):
+    def refuse(path):
+        raise PermissionError(path)
+
+    hub.mkdir(parents=True)
+    (hub / "vgg.pth").write_bytes(BODY)
+    monkeypatch.setattr(weights, "FileLock", refuse)  # as in a read-only folder
+    assert Download("http://127.0.0.1:1/vgg.pth", SHA256).fetch() == hub / "vgg.pth"
 
 
 @pytest.mark.parametrize("path", ["cut-off.pth", "other.pth"])

@@ -61,11 +61,12 @@ class Download:
         Raises:
             WeightsError: it cannot be downloaded, or its digest is another one.
         """
-        self.cached.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.cached}.lock"):
-            if not self.cached.exists():
-                self._download(argument, advice)
-            verify(self.cached, self.sha256, argument)
+        if not self.cached.exists():  # else its folder need not be writable
+            self.cached.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.cached}.lock"):
+                if not self.cached.exists():  # another process may have downloaded it since
+                    self._download(argument, advice)
+        verify(self.cached, self.sha256, argument)
         return self.cached
 
     def _download(self, argument: str, advice: str) -> None:
@@ -204,8 +205,7 @@ def pick(
     Raises:
         WeightsError: a name is missing or a shape differs, or a tensor contains NaN or infinity.
     """
-    missing = [name for name in wanted if name not in state]
-    if missing:
+    if missing := [name for name in wanted if name not in state]:
         raise WeightsError(
             f"{argument}={source}: weights of another architecture: {len(missing)} of {len(wanted)} tensors are "
             f"missing, {missing[0]} first (the file has {len(state)}, {next(iter(state), 'none')} first)"
