@@ -13,6 +13,9 @@ ROOT = Path(__file__).parents[1]
 
 CACHE = Path(tempfile.gettempdir()) / "transfergen-tests"
 
+CLASS_NAMES = ["a", "b", "c", "<d>", "e f", *"ghijk"]
+"""Of ten classes."""
+
 ANY_MODEL = [
     "trainer=cpu",
     "data=shapes",

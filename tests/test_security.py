@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from transfergen.commands.generate import main as generate
 from transfergen.config import CONF_DIR
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import save
-from transfergen.runs.generator_files import load_generator
+from transfergen.runs.generator_files import load_generator, save_generator
 from transfergen.runs.saved_config import dump_composed
 
 DCGAN = "transfergen.networks.generators.dcgan.DCGAN"
@@ -136,6 +137,17 @@ def test_a_generators_file_of_unknown_modules_or_absurd_sizes_gets_one_line(tmp_
 @pytest.mark.parametrize("content", ["[]", "5", '{"generator": 5}', "[" * 100_000, '{"images_seen": "<b>"}'])
 def test_metadata_of_wrong_types_are_damaged(tmp_path, content):
     (tmp_path / artefacts.GENERATOR_METADATA).write_text(content)
+    with pytest.raises(ValueError, match=r"generator\.json is damaged"):
+        load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("classes", ["cat", ["cat", 1], ["cat"]])
+def test_names_of_classes_that_do_not_fit_the_generator_are_damaged(tmp_path, classes):
+    settings = {"resolution": 32, "width": 4, "num_classes": 2}
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **settings}
+    save_generator(tmp_path, ResNet(**settings), config, ema=True, images_seen=8)
+    metadata = json.loads((tmp_path / artefacts.GENERATOR_METADATA).read_text())
+    (tmp_path / artefacts.GENERATOR_METADATA).write_text(json.dumps(metadata | {"classes": classes}))
     with pytest.raises(ValueError, match=r"generator\.json is damaged"):
         load_generator(tmp_path)
 

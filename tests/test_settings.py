@@ -29,7 +29,10 @@ NEEDED = {
     "transfer=distillation": ["transfer.teacher=x"],
     "transfer=domain_adaptation": ["transfer.source=x"],
 }
-CLASSES = "choose a list, as in [a,b], each a whole number or a mapping, as in {a: b}, from a whole number to a number"
+CLASSES = (
+    "choose a list, as in [a,b], each a whole number or text or a mapping, as in {a: b}, from a whole number or text "
+    "to a number"
+)
 OF_ANOTHER_CHOICE = {
     "metrics.size": "metrics=pixels",
     "objective.clip": "objective=wasserstein",
@@ -129,7 +132,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("generate num=1.5", "choose a whole number, 1 or more"),
         ("generate truncation=0", "choose a number or null, above 0"),
         ("generate classes=3", CLASSES),
-        ('generate classes=[{"cat":1}]', CLASSES),
+        ('generate classes=[{"cat":"dog"}]', CLASSES),
         ("generate block=0", "choose a whole number or null, 1 or more"),
         ("generate interpolate=[a]", "choose a list, as in [a,b], each a whole number"),
         ("generate checkpoint=worst", "choose one of last, best"),

@@ -36,7 +36,7 @@ _TYPES: dict[Any, str] = {
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: _UNTYPED_PATHS,
     Sequence[int]: "interpolate coarse fine",
-    Sequence[int | Mapping[int, float]]: "classes init_from.classes",
+    Sequence[int | str | Mapping[int | str, float]]: "classes init_from.classes",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
     Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv logger.wandb logger.mlflow",

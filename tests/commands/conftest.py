@@ -5,7 +5,7 @@ import torch
 from generators import varied
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from runs import ANY_MODEL, SMALL_MODELS
+from runs import ANY_MODEL, CLASS_NAMES, SMALL_MODELS
 
 from transfergen.commands import cli
 from transfergen.config import CONF_DIR, instantiate
@@ -21,8 +21,8 @@ def run_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def conditional_run(tmp_path_factory):
-    """A run directory of a small BigGAN of ten classes."""
-    return write_run(tmp_path_factory.mktemp("run"), "biggan", "generator.num_classes=10")
+    """A run directory of a small BigGAN of ten classes, which are called `CLASS_NAMES`."""
+    return write_run(tmp_path_factory.mktemp("run"), "biggan", "generator.num_classes=10", classes=CLASS_NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,14 @@ def browser():
         launched.close()
 
 
-def write_run(folder, model, *overrides):
+def write_run(folder, model, *overrides, classes=()):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         config = cli.plain(compose("train", [*ANY_MODEL, *SMALL_MODELS[model], *overrides]))
     OmegaConf.save(config, folder / artefacts.CONFIG, resolve=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        classes = [torch.arange(256) % config.generator.num_classes] if "num_classes" in config.generator else []
-        generator = varied(instantiate(config.generator), *classes)
-    save_generator(folder, generator, OmegaConf.to_container(config.generator, resolve=True), ema=True, images_seen=16)
+        labels = [torch.arange(256) % config.generator.num_classes] if "num_classes" in config.generator else []
+        generator = varied(instantiate(config.generator), *labels)
+    settings = OmegaConf.to_container(config.generator, resolve=True)
+    save_generator(folder, generator, settings, ema=True, images_seen=16, classes=classes)
     return folder

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from runs import called
+from runs import CLASS_NAMES, called
 
 from transfergen import Generator
 from transfergen.commands import explore
@@ -89,6 +89,7 @@ def test_each_tab_shows_an_image_before_anything_is_moved(conditional_run):
     assert {names[i] for each in loaded for i in each["outputs"]} == {"grid", "between", "mixed", "moved"}
     choices = [part["props"] for part in shown["components"] if part["type"] == "dropdown"]
     assert len(choices) == 5
+    assert all([name for name, _ in each["choices"]] == ["by seed", *CLASS_NAMES] for each in choices)
     assert all(dict(map(reversed, each["choices"]))[each["value"]] == "by seed" for each in choices)
 
 

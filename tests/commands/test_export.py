@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from generators import varied
 from PIL import Image
-from runs import CACHE, ROOT, called
+from runs import CACHE, CLASS_NAMES, ROOT, called
 from torch import nn
 
 from transfergen import Generator
@@ -268,6 +268,7 @@ def test_a_page_without_a_server_draws_what_torch_does(opened, tmp_path):
 def test_a_page_lets_the_class_be_chosen(opened, conditional_run):
     generator = Generator.from_pretrained(conditional_run)
     _, tab, _ = opened(conditional_run)
+    assert tab.locator("[name=class] option").all_inner_texts() == CLASS_NAMES
     for label in (0, 7):
         image = generator([1], classes=[label])[0]
         np.testing.assert_allclose(drawn(tab, seed=1, **{"class": label}), image, atol=2)

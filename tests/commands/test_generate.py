@@ -238,6 +238,17 @@ def test_directions_are_strips_with_the_image_of_the_seed_in_the_middle(run_dir,
     assert "directions=101: choose 1 to 100" in refusal(tmp_path, run=run_dir, directions=101)
 
 
+def test_a_class_may_be_given_by_its_name(conditional_run, tmp_path):
+    named = generate(tmp_path / "out", run=conditional_run, classes="['<d>', {c: 0.7, 5: 0.3}]", num=2)
+    numbers = Generator.from_pretrained(conditional_run)([0, 1], classes=[3, {2: 7, 5: 3}])
+    for image, expected in zip(named.values(), numbers, strict=True):
+        assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 1
+    assert json.loads((tmp_path / "out" / "generate.json").read_text())["classes"] == [3, {"2": 0.7, "5": 0.3}]
+    assert "classes=[x]: this generator has no class x, but a, b, c" in refusal(
+        tmp_path / "other", run=conditional_run, classes="[x]"
+    )
+
+
 def test_classes_may_be_mixed_and_a_folder_keeps_to_its_mixture(conditional_run, tmp_path):
     mixed = generate(tmp_path / "out", run=conditional_run, classes="[{3: 0.7, 5: 0.3}, 2]", num=2)
     expected = Generator.from_pretrained(conditional_run)([0, 1], classes=[{3: 7, 5: 3}, 2])

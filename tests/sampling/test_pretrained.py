@@ -12,11 +12,11 @@ from PIL import Image
 from public_networks import PublicGenerator, StudioGAN, biggan_deep
 
 from transfergen import Generator
+from transfergen.networks.generators.base import slerp
 from transfergen.networks.generators.dcgan import DCGAN
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs.artefacts import write_json
 from transfergen.runs.generator_files import BUILTIN, save_generator
-from transfergen.sampling.pretrained import slerp
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
 
@@ -62,6 +62,21 @@ def biggan(tmp_path):
     network = varied(ResNet(**settings), torch.arange(256) % 3)
     save_generator(tmp_path, network, config, ema=False, images_seen=1)
     return Generator.from_pretrained(tmp_path)
+
+
+def test_classes_have_names_in_all_that_takes_classes_and_in_a_saved_copy(biggan, tmp_path):
+    assert biggan.classes == ("0", "1", "2")  # this file has no names
+    assert "of 3 classes," in str(biggan.generate_model_card())
+    biggan.metadata["classes"] = ["cat", "dog", "eel"]
+    biggan.save_pretrained(tmp_path / "named")
+    named = Generator.from_pretrained(tmp_path / "named")
+    assert named.classes == ("cat", "dog", "eel")
+    assert "of 3 classes (cat, dog, eel)," in (tmp_path / "named" / "README.md").read_text()
+    assert torch.equal(named.pixels([4, 5], classes=["eel", "cat"]), biggan.pixels([4, 5], classes=[2, 0]))
+    ends = [named.interpolate([1, 1], classes=labels) for labels in (["cat", {"dog": 1, 2: 1}], [0, {1: 1, 2: 1}])]
+    assert torch.equal(*ends)
+    with pytest.raises(ValueError, match=r"^classes=\[cow\]: this generator has no class cow, but cat, dog, eel$"):
+        named([1], classes=["cow"])
 
 
 def test_conditional_generator_gives_the_class_or_the_mixture_that_is_asked_for(biggan):

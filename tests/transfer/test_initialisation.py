@@ -249,6 +249,21 @@ def test_weights_of_the_public_dcgan_make_the_same_images_and_logits_here(tmp_pa
     torch.testing.assert_close(discriminator(images).sigmoid(), probability)
 
 
+def test_classes_to_start_from_may_be_given_by_their_names(tmp_path):
+    settings = {"resolution": 32, "z_dim": 8, "width": 4, "class_dim": 4}
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **settings, "num_classes": 3}
+    source, names = ResNet(**settings, num_classes=3), ["cat", "dog", "eel"]
+    save_generator(tmp_path, source, config, ema=True, images_seen=1, classes=names)
+    network = ResNet(**settings, num_classes=2)
+    initialise(network, None, init_from(str(tmp_path)) | {"classes": ["eel", {"cat": 1, "dog": 3}]})
+    cat, dog, eel = source.embedding.weight.detach()
+    torch.testing.assert_close(network.embedding.weight.detach(), torch.stack([eel, cat / 4 + 3 * dog / 4]))
+    with pytest.raises(
+        ValueError, match=r"^init_from\.classes=\[cow\]: the source has no class cow, but cat, dog, eel$"
+    ):
+        initialise(network, None, init_from(str(tmp_path)) | {"classes": ["cow"]})
+
+
 def test_classes_to_start_from_need_a_source_that_has_some(tmp_path):
     save_file(DCGAN(**SMALL_DCGAN).state_dict(), tmp_path / "g.safetensors")
     with pytest.raises(ValueError, match=r"^init_from\.classes=\[0\]: .*set init_from\.generator$"):

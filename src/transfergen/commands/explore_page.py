@@ -152,7 +152,7 @@ def _seed(label: str, value: int, about: str | None = None, name: str | None = N
 def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any:
     import gradio as gr
 
-    names = [("by seed", BY_SEED), *((str(i), i) for i in range(generator.num_classes))]
+    names = [("by seed", BY_SEED), *((name, i) for i, name in enumerate(generator.classes))]
     return gr.Dropdown(names, value=BY_SEED, label=label, visible=generator.num_classes > 0)
 
 

@@ -57,7 +57,6 @@ def generate(config: DictConfig) -> None:
         raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
     cli.check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
-    from transfergen.networks.class_mixtures import to_labels
     from transfergen.runs.generator_files import choose_generator
     from transfergen.sampling.pretrained import PretrainedGenerator
 
@@ -65,7 +64,7 @@ def generate(config: DictConfig) -> None:
     devices = choose_devices(config.device, config.devices)
     generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
     # classes that the generator does not have are refused before any work
-    to_labels(_options(config)["classes"], generators[0].num_classes)
+    generators[0].labels(config.classes)
     if config.invert is not None:
         _invert(generators[0], config, out)
     elif config.interpolate:
@@ -91,15 +90,18 @@ def _purposes(kind: str) -> dict[str, str]:
     }
 
 
-def _options(config: DictConfig) -> dict[str, Any]:
-    """The settings that images of all kinds have."""
-    return {"classes": OmegaConf.to_container(config.classes), "truncation": config.truncation}
+def _options(generator: "PretrainedGenerator", config: DictConfig) -> dict[str, Any]:
+    """The settings that images of all kinds have, classes by number."""
+    from transfergen.networks.class_mixtures import numbered
+
+    classes: Any = OmegaConf.to_container(config.classes)
+    return {"classes": numbered(classes, generator.classes), "truncation": config.truncation}
 
 
 def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
-    options = _options(config)
+    options = _options(generators[0], config)
     settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
     images, grid = (out, out.with_suffix(".png")) if zipped else (out / "images", out / artefacts.GRID)
@@ -146,7 +148,7 @@ def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path
     seeds: Any = OmegaConf.to_container(config.interpolate)
     if len(config.classes) > len(seeds):
         raise ValueError(f"classes={config.classes}: more than the seeds interpolate={seeds}; leave some out")
-    pixels = generator.interpolate(seeds, frames=config.frames, **_options(config))
+    pixels = generator.interpolate(seeds, frames=config.frames, **_options(generator, config))
     out.mkdir(parents=True, exist_ok=True)
     gif, mp4 = out / "interpolation.gif", out / "interpolation.mp4"
     write_gif(gif, pixels, fps=config.fps)
@@ -161,7 +163,7 @@ def _directions(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     found = generator.directions(config.directions)
     offsets = STEPS * torch.linspace(-1, 1, 2 * STEPS + 1)[:, None] * found[:, None]
-    pixels = generator.vary(config.seed, offsets.flatten(0, 1), **_options(config))
+    pixels = generator.vary(config.seed, offsets.flatten(0, 1), **_options(generator, config))
     sheet = out / "directions.png"
     artefacts.write_picture(sheet, to_grid(pixels, columns=offsets.shape[1]))
     print(f"seed {config.seed} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
@@ -174,7 +176,7 @@ def _mix_styles(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     coarse: Any = OmegaConf.to_container(config.coarse)
     fine: Any = OmegaConf.to_container(config.fine)
-    options = _options(config)
+    options = _options(generator, config)
     block = config.block or (generator.latent_blocks + 1) // 2
     mixed = generator.mix_styles(coarse, fine, block=block, **options)
     top, left = generator.pixels(fine, **options), generator.pixels(coarse, **options)
@@ -194,7 +196,6 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     from transfergen.data.formats import open_image
     from transfergen.data.pictures import to_shape
     from transfergen.images import to_float, to_grid, to_uint8
-    from transfergen.networks.class_mixtures import to_labels
     from transfergen.sampling.inversion import invert
 
     path = Path(config.invert).expanduser()
@@ -204,7 +205,7 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     except Exception as error:  # whatever a decoder raises
         raise ValueError(f"invert={path}: cannot read it ({error})") from error
     picture = to_float(pixels[None]).to(generator.device)
-    label = to_labels(_options(config)["classes"], generator.num_classes)[:1].to(generator.device)
+    label = generator.labels(_options(generator, config)["classes"])[:1].to(generator.device)
     labels = label if generator.num_classes else None
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
     z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)

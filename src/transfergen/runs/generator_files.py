@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from inspect import signature
@@ -37,6 +37,7 @@ def save_generator(
     *,
     ema: bool,
     images_seen: int,
+    classes: Sequence[str] = (),
     origin: str | None = None,
 ) -> None:
     """Write the weights and the metadata of a generator.
@@ -47,6 +48,7 @@ def save_generator(
         config: its class as `_target_`, and the arguments that build it.
         ema: whether the weights are a moving average.
         images_seen: real images of its training; 0 if it was not trained here.
+        classes: names of its classes, in order; none: they have no names.
         origin: where it was trained, and its licence, in words; None: here.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state_dict(generator).items()}
@@ -58,14 +60,24 @@ def save_generator(
         "images_seen": images_seen,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
+    if classes:
+        metadata["classes"] = list(classes)
     if origin is not None:
         metadata["origin"] = origin
     write(folder / GENERATOR_WEIGHTS, content)
     write_json(folder / GENERATOR_METADATA, metadata)
 
 
+def save_copy(folder: Path, generator: Generator, metadata: Mapping[str, Any]) -> None:
+    """Write a generator that was loaded, with what `read_metadata` said of it."""
+    about = {key: metadata[key] for key in ("ema", "images_seen", "classes", "origin") if key in metadata}
+    save_generator(folder, generator, metadata["generator"], **about)
+
+
 def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
-    """The metadata that `save_generator` wrote: transfergen, generator, ema, images_seen, sha256 and any origin.
+    """The metadata that `save_generator` wrote: transfergen, generator, ema, images_seen, sha256, classes, origin.
+
+    The last two are there only if there are any.
 
     Raises:
         ValueError: there is none, or it is damaged. The message names the `override`.
@@ -80,6 +92,9 @@ def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
         if wrong := [key for key, kind in kinds.items() if not isinstance(metadata[key], kind)]:
             raise TypeError(wrong[0])
         _ = metadata["generator"]["_target_"]
+        names = metadata.get("classes", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("classes")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{override}={folder}: {path.name} is damaged") from error
     return metadata
@@ -162,6 +177,8 @@ def _load_public(source: PublicSource, override: str) -> tuple[Generator, dict[s
         "sha256": source.digest(override),
         "origin": source.origin(override),
     }
+    if public.classes:
+        metadata["classes"] = public.classes
     return generator.eval().requires_grad_(False), metadata
 
 
@@ -181,6 +198,8 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
     tensors = pick(read_state_dict(weights, override), wanted, str(weights), override)
     generator = build_generator(metadata["generator"])
     generator.load_state_dict(tensors)
+    if len(metadata.get("classes", [])) not in (0, generator.num_classes):
+        raise ValueError(f"{override}={folder}: {GENERATOR_METADATA} is damaged: it does not name each class once")
     if hashlib.sha256(weights.read_bytes()).hexdigest() != metadata["sha256"]:
         raise ValueError(f"{override}={folder}: {weights.name} is damaged: its SHA-256 is not that of its JSON")
     return generator.eval().requires_grad_(False)

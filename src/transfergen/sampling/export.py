@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from transfergen.networks.generators.base import Generator, latents
 from transfergen.runs.artefacts import partial, write
-from transfergen.runs.generator_files import build_generator, load_generator, save_generator
+from transfergen.runs.generator_files import build_generator, load_generator, save_copy
 from transfergen.sampling.pretrained import PretrainedGenerator
 
 TOLERANCE = 1e-4
@@ -69,11 +69,9 @@ def to_torch_export(generator: PretrainedGenerator, path: Path) -> float:
 
 def to_bf16(generator: PretrainedGenerator, folder: Path) -> float:
     """Write a folder of half the size that is read like a run's. Returns the largest difference between the images."""
-    its = generator.metadata
-    half = build_generator(its["generator"])
+    half = build_generator(generator.metadata["generator"])
     half.load_state_dict(generator.network.state_dict())
-    about = {"ema": its["ema"], "images_seen": its["images_seen"], "origin": its.get("origin")}
-    save_generator(folder, half.to(torch.bfloat16), its["generator"], **about)
+    save_copy(folder, half.to(torch.bfloat16), generator.metadata)
     return _largest_difference(load_generator(folder), generator.network)
 
 

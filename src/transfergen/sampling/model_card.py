@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,16 @@ pictures = Generator.from_pretrained("PATH_OR_NAME")(seeds=[1, 2])
 
 {metrics}"""
 
+_NAMES = 20
+"""Classes that a card names."""
 _ROW = "| {name} | {value:.4g} | {extractor} | {generated:,} | {real:,} {split} |\n"
 
 log = logging.getLogger(__name__)
 
 
-def model_card(network: Generator, metrics: list[dict[str, Any]], *, title: str, origin: str) -> ModelCard:
+def model_card(
+    network: Generator, metrics: list[dict[str, Any]], *, title: str, origin: str, classes: Sequence[str] = ()
+) -> ModelCard:
     """The card of a network, with a grid of samples, and each metric with how it was measured.
 
     Args:
@@ -43,6 +48,7 @@ def model_card(network: Generator, metrics: list[dict[str, Any]], *, title: str,
         metrics: what `read_metrics` gives.
         title: the card's first line.
         origin: how it was trained, or where it comes from, in words.
+        classes: names of its classes; none: they have no names.
     """
     rows = "".join(_ROW.format(**record) for record in metrics)
     head = "| metric | value | features | samples | reals |\n|---|---|---|---|---|\n"
@@ -50,13 +56,19 @@ def model_card(network: Generator, metrics: list[dict[str, Any]], *, title: str,
         _CARD.format(
             title=title,
             shape=network.image_shape,
-            classes=f" of {counted(network.num_classes, 'class', 'classes')}" if network.num_classes else "",
+            classes=_classes(network.num_classes, classes),
             network=type(network).__name__,
             parameters=sum(p.numel() for p in network.parameters()),
             origin=origin,
             metrics=head + rows if rows else "",
         )
     )
+
+
+def _classes(count: int, names: Sequence[str]) -> str:
+    """The number of classes and the first names, in words; nothing if there are no classes."""
+    shown = ", ".join([*names[:_NAMES], "..."] if len(names) > _NAMES else names)
+    return f" of {counted(count, 'class', 'classes')}" * (count > 0) + f" ({shown})" * (shown != "")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -11,15 +11,14 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from transfergen.images import to_grid, to_pil, to_uint8
 from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.generators.base import Generator as Network
-from transfergen.networks.generators.base import latent_directions, offset_latent, sample
+from transfergen.networks.generators.base import latent_directions, offset_latent, sample, slerp
 from transfergen.networks.generators.styles import mix_styles
 from transfergen.runs import artefacts
-from transfergen.runs.generator_files import load_pretrained, save_generator
+from transfergen.runs.generator_files import load_pretrained, save_copy
 from transfergen.sampling.model_card import model_card, read_metrics
 
 
@@ -36,6 +35,7 @@ class PretrainedGenerator(ModelHubMixin):
         resolution: the shorter side of an image, in pixels.
         image_shape: channels, height and width of an image.
         num_classes: number of classes; 0 for an unconditional generator.
+        classes: their names, in order; their numbers as text where they have no names.
         latent_blocks: number of blocks that take the latent or a part of it, of which `mix_styles` chooses one.
     """
 
@@ -43,6 +43,7 @@ class PretrainedGenerator(ModelHubMixin):
         self.network = network.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.z_dim, self.resolution, self.num_classes = network.z_dim, network.resolution, network.num_classes
         self.image_shape, self.latent_blocks = network.image_shape, network.latent_blocks
+        self.classes = tuple(metadata.get("classes") or map(str, range(network.num_classes)))
         self.metadata, self.metrics = metadata, list(metrics)
         self.device, self._hub_mixin_config = torch.device("cpu"), None  # else the mixin writes a config.json
 
@@ -58,6 +59,10 @@ class PretrainedGenerator(ModelHubMixin):
         self.network.to(self.device)
         return self
 
+    def labels(self, classes: Iterable[Label]) -> Tensor:
+        """Classes and mixtures of them -> what the network takes for them, see `to_labels`."""
+        return to_labels(classes, self.num_classes, self.classes)
+
     def pixels(
         self,
         seeds: Iterable[SupportsIndex],
@@ -70,8 +75,8 @@ class PretrainedGenerator(ModelHubMixin):
 
         Args:
             seeds: of the latents, one for each image: integers of any kind, or a tensor or an array of them.
-            classes: those of a conditional generator to make, or mixtures of them, such as `{3: 0.7, 5: 0.3}`; seed s
-                gets `classes[s % len(classes)]`. Empty: all that it has.
+            classes: those of a conditional generator to make, by number or name, or mixtures of them, such as
+                `{3: 0.7, 5: 0.3}`; seed s gets `classes[s % len(classes)]`. Empty: all that it has.
             truncation: draw latents from N(0, 1) truncated at this distance from 0, for better images of less variety;
                 a BigGAN-deep has latents and statistics of its own for it, see `BigGANDeep`.
             batch_size: images computed at once.
@@ -85,7 +90,7 @@ class PretrainedGenerator(ModelHubMixin):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         _check_truncation(truncation)
-        labels = to_labels(classes, self.num_classes)
+        labels = self.labels(classes)
         options: dict[str, Any] = {"batch_size": batch_size, "truncation": truncation, "classes": labels}
         return to_uint8(sample(self.network, numbers, self.device, **options)).cpu()
 
@@ -129,7 +134,7 @@ class PretrainedGenerator(ModelHubMixin):
             what = "give at least two seeds, and at least one frame, none before the first seed or after the last"
             raise ValueError(f"interpolate={numbers}, frames={frames}: {what}")
         _check_truncation(truncation)
-        labels = to_weights(to_labels(given, self.num_classes), self.num_classes)
+        labels = to_weights(self.labels(given), self.num_classes)
         z = self.network.latents(numbers, truncation)
         y = labels[[i % len(labels) for i in (range(last + 1) if given else numbers)]]
         place = torch.tensor(places, dtype=torch.float)
@@ -193,7 +198,7 @@ class PretrainedGenerator(ModelHubMixin):
     def _inputs(self, seeds: Sequence[int], classes: Iterable[Label], truncation: float | None) -> list[Tensor]:
         """The latents (N, Z) of N seeds, and the labels that `pixels` gives them."""
         _check_truncation(truncation)
-        labels = to_labels(classes, self.num_classes)
+        labels = self.labels(classes)
         return [self.network.latents(seeds, truncation), labels[[seed % len(labels) for seed in seeds]]]
 
     @torch.inference_mode()
@@ -225,9 +230,7 @@ class PretrainedGenerator(ModelHubMixin):
         return cls(network, metadata, read_metrics(folder / artefacts.METRICS))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        its = self.metadata
-        about = {"ema": its["ema"], "images_seen": its["images_seen"], "origin": its.get("origin")}
-        save_generator(save_directory, self.network, its["generator"], **about)
+        save_copy(save_directory, self.network, self.metadata)
         artefacts.write_picture(save_directory / artefacts.GRID, self.grid(range(64)))
         if self.metrics:
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
@@ -235,16 +238,10 @@ class PretrainedGenerator(ModelHubMixin):
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
         """The README of the model on the hub, see `model_card`."""
         title = options.get("title", "A generator made with transfergen")
-        return model_card(self.network, self.metrics, title=title, origin=self.origin)
+        names = self.metadata.get("classes", ())
+        return model_card(self.network, self.metrics, title=title, origin=self.origin, classes=names)
 
 
 def _check_truncation(truncation: float | None) -> None:
     if truncation is not None and not truncation > 0:
         raise ValueError(f"truncation={truncation}: give a number above 0, or None for none")
-
-
-def slerp(a: Tensor, b: Tensor, part: Tensor) -> Tensor:
-    """Spherical interpolation from latents a (S, Z) to b (S, Z) at parts (S, 1) in [0, 1] of the way -> (S, Z)."""
-    angle = torch.acos(F.cosine_similarity(a, b)[:, None].clamp(-1, 1))
-    arc = (torch.sin((1 - part) * angle) * a + torch.sin(part * angle) * b) / angle.sin()
-    return torch.where(angle.sin() < 1e-4, torch.lerp(a, b, part), arc)

@@ -83,10 +83,7 @@ def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
     """
     if not classes:
         return torch.full((ours, theirs), 1 / theirs)
-    try:
-        weights = to_weights(to_labels(classes, theirs, "the source"), theirs)
-    except ValueError as error:
-        raise ValueError(f"init_from.{error}") from error
+    weights = to_weights(to_labels(classes, theirs, owner="the source", setting="init_from.classes"), theirs)
     if len(weights) not in (1, ours):
         raise ValueError(f"init_from.classes={[*classes]}: give one, or as many as the run has classes: {ours}")
     return weights.expand(ours, -1)

@@ -13,7 +13,7 @@ from transfergen.errors import counted
 from transfergen.image_shape import overrides
 from transfergen.networks import weights
 from transfergen.networks.backbones.base import Backbone
-from transfergen.networks.class_mixtures import Label
+from transfergen.networks.class_mixtures import Label, numbered
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.base import Generator
@@ -57,7 +57,7 @@ def initialise(
     Raises:
         ValueError: a source cannot be read, or none of its tensors fits; see `copy_weights`.
     """
-    classes = list(init_from.get("classes") or ())
+    classes: Sequence[Label] = list(init_from.get("classes") or ())
     if init_from["generator"] is None:
         _refuse_classes(classes, mixture)
     for name, network in zip(KINDS, (generator, discriminator), strict=True):
@@ -66,7 +66,9 @@ def initialise(
             continue
         if network is None:
             raise ValueError(f"{setting}={path}: this model has no {name}; set {setting}=null")
-        state, left_out, config, digest_of_left_out = _read(str(path), name, setting, init_from)
+        state, left_out, config, digest_of_left_out, names = _read(str(path), name, setting, init_from)
+        if network is generator:
+            classes = numbered(classes, names, owner="the source", setting="init_from.classes")
         channels = None if config is None else config.get("image_channels", 3)
         ours = network.image_channels
         if ours is not None and channels is not None and ours != channels:
@@ -143,11 +145,13 @@ class _Source(NamedTuple):
     """The network's class as `_target_` and its arguments; None: the file does not say."""
     digest_of_left_out: str = ""
     """SHA-256 of the tensors that were left out, see `leave_out`."""
+    classes: Sequence[str] = ()
+    """The names of a generator's classes; none: the file does not say."""
 
 
 def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]) -> _Source:
     if public := read_public(network, init_from):
-        return _Source(public.state, config=public.config)
+        return _Source(public.state, config=public.config, classes=public.classes)
     path = locate(source, setting)
     if path.is_dir():
         if network == "discriminator":
@@ -158,8 +162,10 @@ def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
                 )
             return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
         state = read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting)
-        described = (path / artefacts.GENERATOR_METADATA).is_file()
-        return _Source(state, config=read_metadata(path, setting)["generator"] if described else None)
+        if not (path / artefacts.GENERATOR_METADATA).is_file():
+            return _Source(state)
+        metadata = read_metadata(path, setting)
+        return _Source(state, config=metadata["generator"], classes=metadata.get("classes", ()))
     if path.exists() or path.suffix in WEIGHT_FILES:
         return _Source(read_state_dict(path, setting))
     if HUB_NAME.fullmatch(source):

@@ -41,7 +41,9 @@ def differences(theirs, ours, truncations, classes):
 def test_images_of_the_released_size_are_those_of_the_package(tmp_path):
     theirs = biggan_deep()
     assert len(theirs.state_dict()) == TENSORS[128]
-    ours = built(converted(theirs, tmp_path / "x.bin"))
+    public = converted(theirs, tmp_path / "x.bin")
+    assert [public.classes[i] for i in (0, 207, 281, 999)] == ["tench", "golden retriever", "tabby", "toilet tissue"]
+    ours = built(public)
     settings = (ours.resolution, ours.z_dim, ours.num_classes, sum(p.numel() for p in ours.parameters()))
     assert settings == (128, 128, 1000, sum(p.numel() for p in theirs.parameters()))
     assert max(differences(theirs, ours, [0.4], [207])) < 1e-4

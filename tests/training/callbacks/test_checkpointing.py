@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from transfergen.runs.generator_files import load_generator
+from transfergen.networks.generators.resnet import ResNet
+from transfergen.runs.generator_files import load_generator, read_metadata
 from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
@@ -27,6 +28,19 @@ def test_checkpoint_and_generator_are_saved_together_at_intervals_and_at_the_end
     fit(files, images=40)
     assert saved(tmp_path) == 40
     assert load_generator(tmp_path).resolution == 32
+
+
+def test_a_conditional_generators_file_names_the_classes_that_it_was_trained_on(fit, trainer, module, tmp_path):
+    config = {"resolution": 32, "width": 4, "num_classes": 2}
+    trainer.datamodule.train_set.classes = ("cat", "dog")
+    for name in ("unconditional", "conditional"):
+        (tmp_path / name).mkdir()
+    fit(Checkpointing(tmp_path / "unconditional", CONFIG, every_images=8), images=8)
+    assert "classes" not in read_metadata(tmp_path / "unconditional")
+    module.generator = ResNet(**config)
+    target = {"_target_": "transfergen.networks.generators.resnet.ResNet", **config}
+    fit(Checkpointing(tmp_path / "conditional", target, every_images=8), images=16)
+    assert read_metadata(tmp_path / "conditional")["classes"] == ["cat", "dog"]
 
 
 def test_training_stops_with_the_batch_that_reaches_max_images(fit, trainer, module):

@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from transfergen.image_shape import ImageShape, image_shape
 from transfergen.networks.layers.checkpointing import checkpointed
@@ -96,6 +97,13 @@ def offset_latent(z: Tensor, offsets: Tensor) -> Tensor:
         size = z.shape[1]
         raise ValueError(f"offsets of shape {tuple(offsets.shape)}: give (N, {size}), or ({size},) for one")
     return z + offsets
+
+
+def slerp(a: Tensor, b: Tensor, part: Tensor) -> Tensor:
+    """Spherical interpolation from latents a (S, Z) to b (S, Z) at parts (S, 1) in [0, 1] of the way -> (S, Z)."""
+    angle = torch.acos(F.cosine_similarity(a, b)[:, None].clamp(-1, 1))
+    arc = (torch.sin((1 - part) * angle) * a + torch.sin(part * angle) * b) / angle.sin()
+    return torch.where(angle.sin() < 1e-4, torch.lerp(a, b, part), arc)
 
 
 def latent_directions(generator: Generator, count: int) -> Tensor:

@@ -41,6 +41,15 @@ class PublicNetwork:
     config: dict[str, Any]
     state: dict[str, Tensor]
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of its classes if these are ImageNet's, which all projects have in the same order; else none."""
+        if self.config.get("num_classes") != 1000:
+            return []
+        from torchvision.models import VGG19_Weights  # imports torch's compiler, which takes seconds
+
+        return list(VGG19_Weights.IMAGENET1K_V1.meta["categories"])
+
 
 def rename_layers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the layers that have the same structure in all layouts our names.

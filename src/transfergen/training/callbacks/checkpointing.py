@@ -53,5 +53,12 @@ def save_files(
     """Write a checkpoint, and the generator's files to a folder. To be called on all ranks; rank 0 writes."""
     trainer.save_checkpoint(checkpoint, weights_only=False)
     if trainer.is_global_zero:
-        ema, images_seen = module.ema is not None, module.images_seen
-        save_generator(folder, module.ema_generator, generator_config, ema=ema, images_seen=images_seen)
+        generator, names = module.ema_generator, trainer.datamodule.train_set.classes  # type: ignore[attr-defined]
+        save_generator(
+            folder,
+            generator,
+            generator_config,
+            ema=module.ema is not None,
+            images_seen=module.images_seen,
+            classes=names if len(names) == generator.num_classes else (),
+        )
