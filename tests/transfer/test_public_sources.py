@@ -138,6 +138,25 @@ def test_a_choice_of_another_project_without_a_file_is_refused_and_not_a_start_f
         composed("model=dcgan", choice)
 
 
+@pytest.mark.parametrize("choice", ["init_from=studiogan", "init_from=biggan_pytorch", "init_from=pytorch_dcgan"])
+def test_the_command_does_not_train_from_scratch_where_the_files_were_forgotten(tmp_path, choice):
+    code, _, err = train(tmp_path / "run", *ANY_MODEL, choice)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "there is no file to read; set init_from.generator" in err
+
+
+def test_a_discriminator_for_images_of_another_size_is_refused(tmp_path, files):
+    large, generator = tmp_path / "large.pth", files["studiogan"][0]
+    torch.save(PublicDiscriminator(StudioGAN, 64, width=4).state_dict(), large)
+    given = ["model=biggan", "init_from=studiogan", f"init_from.discriminator={large}"]
+    words = r"^init_from\.discriminator=.*large\.pth: is for images of 64 pixels, and this run's have 32; "
+    with pytest.raises(ValueError, match=words + "give that of a generator for as many"):
+        composed(*given, generator)
+    with pytest.raises(ValueError, match=words + r"set data\.resolution=64$"):
+        composed(*given, "data.resolution=32")
+    assert composed(*given, "data.resolution=64").discriminator.resolution == 64
+
+
 def test_what_contradicts_the_file_of_an_ordinary_discriminator_is_refused_by_name(files):
     words = r"discriminator\.ordinary\.width: init_from\.discriminator=.* is a ResNetDiscriminator of its own sizes"
     with pytest.raises(ValueError, match=words):

@@ -75,7 +75,7 @@ def follow_sources(config: DictConfig) -> None:
     Raises:
         ValueError: see `follow_source`.
     """
-    if config.init_from.generator or config.init_from.discriminator:
+    if any(config.init_from.get(key) for key in ("generator", "discriminator", "layout", "keys")):
         from transfergen.runs.resume import override_key
         from transfergen.transfer.public_sources import follow_source
 

@@ -61,6 +61,15 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
     for kind in KINDS:
         if public := read_public(kind, config.init_from):
             _follow(config, kind, public.config, given)
+            theirs = public.config["resolution"]
+            if theirs != config.data.resolution:  # a discriminator would take images of any size
+                mend = f"set data.resolution={theirs}"
+                if config.init_from.generator is not None:
+                    mend = "give that of a generator for as many, or set init_from.discriminator=null"
+                raise ValueError(
+                    f"init_from.{kind}={config.init_from[kind]}: is for images of {theirs} pixels, and this run's have "
+                    f"{config.data.resolution}; {mend}"
+                )
     if "init_from.resolution" in given and config.init_from.resolution != config.data.resolution:
         raise ValueError(
             f"init_from.resolution={config.init_from.resolution}: init_from.generator={config.init_from.generator} is "
