@@ -49,7 +49,7 @@ def game(rank, ranks, *, synchronized):
     generator = DCGAN(resolution=32, z_dim=8, width=4)
     discriminator = VGGDiscriminator(trunk((4, 6)), resolution=32, width=4, hidden=8)
     strategy = DomainAdaptation(source="", backbone=trunk((4, 6)), mmd=1.0, coral=1.0)
-    strategy._source = (strategy.add_frozen(copy.deepcopy(generator)),)
+    strategy.add_frozen("source", copy.deepcopy(generator))
     discriminator.freeze(2)
     z, pixels = torch.randn(STEPS, BATCH, 8), torch.randint(0, 256, (STEPS, BATCH, 3, 32, 32), dtype=torch.uint8)
     if synchronized:

@@ -150,7 +150,7 @@ def test_the_perceptual_term_is_its_weight_times_the_distance_in_the_trunks_feat
     module = VAEModule(*networks(), elbo, backbone=trunk(), g_optimizer=torch.optim.SGD, ema_halflife_images=0)
     drawing(module)
     coding = module._encode_and_decode(batch_of(4), as_pixels)
-    features = [module._trunk[0](images) for images in (coding.decoded, coding.images)]
+    features = [module._trunk(images) for images in (coding.decoded, coding.images)]
     torch.testing.assert_close(module._elbo_terms(coding)["perceptual"], 3 * perceptual_distance(*features))
 
 

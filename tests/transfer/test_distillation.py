@@ -66,7 +66,7 @@ def test_the_teacher_is_frozen_and_moved_but_neither_saved_nor_trained(teacher):
     assert not list(strategy.parameters())
     assert not strategy.state_dict()
     strategy.double().train()
-    parts = [*strategy.teacher.parameters(), *strategy._trunk[0].parameters()]
+    parts = [*strategy.teacher.parameters(), *strategy._trunk.parameters()]
     assert {p.dtype for p in parts} == {torch.double}
     assert not any(p.requires_grad for p in parts)
     assert not strategy.teacher.training

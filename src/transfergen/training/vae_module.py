@@ -40,6 +40,8 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
     encoder_ema: EMA[nn.Module] | None
     """The encoder's moving average, which belongs to the generator's."""
     elbo: Elbo
+    _trunk: Backbone | None = None
+    """Of the perceptual term; None: it has no weight."""
 
     def _take_encoder(self, encoder: object, elbo: Elbo, backbone: object) -> None:
         """Check and keep the encoder, the bound and the trunk of its perceptual term.
@@ -54,18 +56,18 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
                 f"encoder.z_dim={encoder.z_dim}: the generator's latents have {self.generator.z_dim} numbers; set "
                 f"encoder.z_dim={self.generator.z_dim}"
             )
-        if elbo.perceptual and not isinstance(backbone, Backbone):
-            raise ValueError(
-                f"objective.perceptual={elbo.perceptual}: there is no pretrained trunk to compare features of; set "
-                "backbone=vgg19_multiscale, or objective.perceptual=0"
-            )
+        if elbo.perceptual:
+            if not isinstance(backbone, Backbone):
+                raise ValueError(
+                    f"objective.perceptual={elbo.perceptual}: there is no pretrained trunk to compare features of; set "
+                    "backbone=vgg19_multiscale, or objective.perceptual=0"
+                )
+            self.add_frozen("_trunk", backbone)
+            fold_batchnorm(backbone, self.generator.image_shape.size)
         self.encoder, self.elbo = encoder, elbo
         self.encoder_ema = (
             EMA(encoder, halflife_images=self.ema.halflife_images, rampup=self.ema.rampup) if self.ema else None
         )
-        self._trunk = (self.add_frozen(cast(Backbone, backbone)),) if elbo.perceptual else ()
-        for trunk in self._trunk:
-            fold_batchnorm(trunk, self.generator.image_shape.size)
 
     def _encode_and_decode(self, batch: Batch, generate: Generate) -> Coding:
         """Encode each image and decode one draw of its latent. Kingma 2014, arXiv:1312.6114, equation 10."""
@@ -78,10 +80,10 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
     def _elbo_terms(self, coding: Coding) -> dict[str, Tensor]:
         images, posterior, _, decoded = coding
         terms = self.elbo.terms(images, decoded, posterior, self.images_seen)
-        for trunk in self._trunk:
+        if self._trunk is not None:
             with torch.no_grad():
-                wanted = trunk(to_rgb(images))
-            terms["perceptual"] = self.elbo.perceptual * perceptual_distance(trunk(to_rgb(decoded)), wanted)
+                wanted = self._trunk(to_rgb(images))
+            terms["perceptual"] = self.elbo.perceptual * perceptual_distance(self._trunk(to_rgb(decoded)), wanted)
         return terms
 
     def _elbo_curves(self, coding: Coding, terms: dict[str, Tensor]) -> dict[str, Tensor]:

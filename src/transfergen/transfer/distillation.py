@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from transfergen.images import to_rgb
 from transfergen.losses.perceptual import perceptual_distance
-from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -35,6 +34,9 @@ class Distillation(Strategy):
         ValueError: a weight below 0, or a perceptual term without a backbone.
     """
 
+    teacher: Generator
+    """`attach` reads it."""
+
     def __init__(
         self,
         *,
@@ -46,14 +48,9 @@ class Distillation(Strategy):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self._trunk = self._add_trunk(backbone, {"perceptual": perceptual})
+        self._take_trunk(backbone, {"perceptual": perceptual})
         self.path, self.output, self.perceptual, self.adversarial = teacher, output, perceptual, adversarial
         self.has_terms = bool(output or perceptual)
-
-    @property
-    def teacher(self) -> Generator:
-        """The teacher, which `attach` reads."""
-        return self._teacher[0]
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
         """Read the teacher, and check that its latents, classes and images have the sizes of the student's.
@@ -70,9 +67,8 @@ class Distillation(Strategy):
                     f"transfer.teacher={self.path}: its {name} is {theirs}, and the student's is {ours}; set "
                     f"{group}.{name}={theirs}"
                 )
-        self._teacher = (self.add_frozen(teacher),)
-        for backbone in self._trunk:
-            fold_batchnorm(backbone, generator.image_shape.size)
+        self.add_frozen("teacher", teacher)
+        self._fold_trunk(generator)
 
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted terms `output` and `perceptual`."""
@@ -81,9 +77,9 @@ class Distillation(Strategy):
         terms = {}
         if self.output:
             terms["output"] = self.output * F.l1_loss(pairs.fake.float(), target.float())
-        for backbone in self._trunk:
+        if self._trunk is not None:
             with torch.no_grad():
-                target_features = backbone(to_rgb(target))
-            features = backbone(to_rgb(pairs.fake))
+                target_features = self._trunk(to_rgb(target))
+            features = self._trunk(to_rgb(pairs.fake))
             terms["perceptual"] = self.perceptual * perceptual_distance(features, target_features)
         return terms

@@ -10,7 +10,6 @@ from transfergen.devices import full_float32
 from transfergen.distributed import gather_rows
 from transfergen.images import to_rgb
 from transfergen.losses.alignment import coral, cross_domain_consistency, gradient_reversal, mmd
-from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -46,6 +45,9 @@ class DomainAdaptation(Strategy):
         ValueError: a weight below 0, or a term that needs a backbone where there is none.
     """
 
+    source: Generator
+    """`attach` reads it."""
+
     def __init__(
         self,
         *,
@@ -67,20 +69,15 @@ class DomainAdaptation(Strategy):
         if self.new_classes == "mixture":
             raise ValueError("new_classes=mixture: the classes here are the source's; set transfer.new_classes=mean")
         on_features = {"mmd": mmd, "coral": coral, "reversal": reversal, "consistency": consistency}
-        self._trunk = self._add_trunk(backbone, on_features)
+        self._take_trunk(backbone, on_features)
         self.path = source
         self.mmd, self.coral, self.reversal, self.consistency, self.ewc = mmd, coral, reversal, consistency, ewc
-        self.has_terms = bool(self._trunk or ewc)
+        self.has_terms = self._trunk is not None or ewc > 0
         self.min_images = 3 if consistency else 2 if mmd or coral else 1
         self.domain_head = None
-        if reversal:
-            width = sum(self._trunk[0].channels)
+        if reversal and self._trunk is not None:
+            width = sum(self._trunk.channels)
             self.domain_head = nn.Sequential(nn.Linear(width, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
-
-    @property
-    def source(self) -> Generator:
-        """The source generator, which `attach` reads."""
-        return self._source[0]
 
     def attach(self, generator: Generator, discriminator: Discriminator) -> None:
         """Read the source, and copy its weights to the generator.
@@ -102,9 +99,8 @@ class DomainAdaptation(Strategy):
                 "as in its config.yaml"
             )
         generator.load_state_dict(source.state_dict())
-        self._source = (self.add_frozen(source),)
-        for backbone in self._trunk:
-            fold_batchnorm(backbone, generator.image_shape.size)
+        self.add_frozen("source", source)
+        self._fold_trunk(generator)
         if self.ewc:
             for i, weight in enumerate(generator.parameters()):
                 self.register_buffer(f"fisher_{i}", torch.zeros_like(weight))
@@ -131,7 +127,7 @@ class DomainAdaptation(Strategy):
     def generator_terms(self, generator: Generator, discriminator: Discriminator, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted terms `mmd`, `coral`, `reversal`, `consistency` and `ewc`."""
         terms: dict[str, Tensor] = {}
-        if self._trunk:
+        if self._trunk is not None:
             fake = gather_rows(self._features(pairs.fake))
             with torch.no_grad():
                 real = gather_rows(self._features(pairs.real)) if self.mmd or self.coral else None
@@ -152,7 +148,8 @@ class DomainAdaptation(Strategy):
 
     def _features(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> (B, D), float32: means over positions, with a root mean square of 1 in each layer."""
-        means = [maps.float().mean(dim=(2, 3)) for maps in self._trunk[0](to_rgb(images))]
+        assert self._trunk is not None
+        means = [maps.float().mean(dim=(2, 3)) for maps in self._trunk(to_rgb(images))]
         return torch.cat([F.normalize(mean, dim=1) * mean.shape[1] ** 0.5 for mean in means], dim=1)
 
     def _fisher(self) -> list[Tensor]:

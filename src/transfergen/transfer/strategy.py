@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from transfergen.errors import counted
+from transfergen.networks.acceleration.folding import fold_batchnorm
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
@@ -56,6 +57,8 @@ class Strategy(UnregisteredModules):
     """Whether the strategy has loss terms of its own, and needs `Pairs`."""
     min_images: int = 1
     """The smallest batch that these terms can be computed on."""
+    _trunk: Backbone | None = None
+    """Of the terms that compare features; None: there are none."""
 
     def __init__(
         self,
@@ -131,15 +134,19 @@ class Strategy(UnregisteredModules):
         """Weighted scalars by name, added to the generator's loss."""
         return {}
 
-    def _add_trunk(self, backbone: Backbone | None, weights: dict[str, float]) -> tuple[Backbone, ...]:
-        """Freeze the trunk of the loss terms with these weights; empty if all weights are 0, and no trunk is needed.
-
-        The trunk comes in a tuple, since as an attribute of its own it would be registered as a part of this module.
-        """
+    def _take_trunk(self, backbone: Backbone | None, weights: dict[str, float]) -> None:
+        """Keep the trunk of the loss terms with these weights, unless all of them are 0."""
         used = [name for name, weight in weights.items() if weight]
-        if used and not isinstance(backbone, Backbone):  # backbone=none gives an empty dict
+        if not used:
+            return
+        if not isinstance(backbone, Backbone):  # backbone=none gives an empty dict
             raise ValueError(
                 f"{used[0]}={weights[used[0]]}: this term needs the features of a pretrained trunk; set "
                 "backbone=efficientnet_lite0, or a weight of 0"
             )
-        return (self.add_frozen(backbone),) if used and backbone is not None else ()
+        self.add_frozen("_trunk", backbone)
+
+    def _fold_trunk(self, generator: Generator) -> None:
+        """Make the trunk, if there is one, faster on images of the generator's size."""
+        if self._trunk is not None:
+            fold_batchnorm(self._trunk, generator.image_shape.size)

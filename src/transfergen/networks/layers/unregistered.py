@@ -1,11 +1,9 @@
 """Frozen networks that a module uses without saving or training them."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class UnregisteredModules(nn.Module):
@@ -13,10 +11,10 @@ class UnregisteredModules(nn.Module):
 
     _unregistered: tuple[nn.Module, ...] = ()
 
-    def add_frozen(self, network: Network) -> Network:
-        """Freeze a network in eval mode, and let it move between devices and dtypes along with this module."""
+    def add_frozen(self, name: str, network: nn.Module) -> None:
+        """Freeze a network in eval mode, as an attribute that moves to other devices and dtypes with this module."""
         self._unregistered = (*self._unregistered, network.eval().requires_grad_(False))
-        return network
+        object.__setattr__(self, name, network)  # nn.Module's own would register it
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> "UnregisteredModules":
         for network in self._unregistered:
