@@ -135,8 +135,9 @@ def plain_loop(generator, discriminator, reals, noise, parts):
 @pytest.mark.parametrize(
     ("name", "frozen"), [*((name, None) for name in DISCRIMINATORS), ("single_head", 0), ("single_head", 2), ("vgg", 0)]
 )
-def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached):
+def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached, monkeypatch):
     """Spectral norm iterates, and batch norm averages, at each pass of a head: three a step, in one order, in both."""
+    monkeypatch.setenv("TRANSFERGEN_ACCELERATION", "0")  # Winograd's rounding can turn on a ReLU in one of them alone
     build, parts = DISCRIMINATORS[name]
     start = DCGAN(resolution=32, z_dim=8, width=8), build()
     start[1].freeze(start[1].blocks if frozen is None else frozen)
@@ -154,7 +155,7 @@ def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached):
                 found[weight],
                 expected[weight],
                 rtol=1e-4,
-                atol=1e-5,
+                atol=1e-6,
                 msg=lambda text, weight=weight: f"{weight}: {text}",
             )
             moved += (expected[weight] - parameter).abs().sum().item()
