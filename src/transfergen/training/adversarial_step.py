@@ -37,7 +37,6 @@ from transfergen.training.real_features import RealFeatures
 from transfergen.training.step_records import (
     Fakes,
     Generate,
-    Play,
     StepInputs,
     StepOutputs,
     joined,
@@ -137,36 +136,35 @@ class AdversarialStep:
         self, parts: Sequence[StepInputs], images: int, g_turn_due: bool, backward: Callable[..., None]
     ) -> StepOutputs:
         """The discriminator's update; then the generator's, against the updated discriminator."""
-        d_parameters, d_plays, g_plays = self.d_parameters(), [], []
+        d_parameters, d_turns, g_turns = self.d_parameters(), [], []
         before = [p.detach().clone() for p in d_parameters] if self.extrapolation and g_turn_due else []
         self.d_optimizer.zero_grad()
         for part in parts:
             turn = turn_losses.discriminator_turn(self.discriminator, self.objective, part.real, part.fake, part.labels)
-            d_plays.append(Play(turn, self._d_terms(part)))
-            backward(d_plays[-1].loss / len(parts))
-        d = joined(d_plays)
-        norms = {"discriminator": self.updates.step(self.d_optimizer, d.loss, d_parameters, "discriminator")}
-        self._after_d_update(d.turn, images)
+            d_turns.append(turn._replace(terms=self._d_terms(part)))
+            backward(d_turns[-1].total() / len(parts))
+        d = joined(d_turns)
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d.total(), d_parameters, "discriminator")}
+        self._after_d_update(d, images)
         if not g_turn_due:
-            return StepOutputs(d.turn, None, norms, d.terms, {})
+            return StepOutputs(d, None, norms, {})
 
         with without_weight_gradients(d_parameters), extrapolated(d_parameters, before, self.extrapolation):
             self.g_optimizer.zero_grad()
-            for part, played in zip(parts, d_plays, strict=True):
-                real_logits = played.turn.real_logits
+            for part, d_turn in zip(parts, d_turns, strict=True):
                 turn = turn_losses.generator_turn(
-                    self.discriminator, self.objective, part.real, part.fake, real_logits, part.labels
+                    self.discriminator, self.objective, part.real, part.fake, d_turn.real_logits, part.labels
                 )
-                g_plays.append(Play(turn, self._g_terms(part), self.adversarial_weight))
-                backward(g_plays[-1].loss / len(parts))
-            g = joined(g_plays)
-            norms["generator"] = self.updates.step(self.g_optimizer, g.loss, self.g_parameters, "generator")
-        curves = mean_of([part.fakes.curves for part in parts])
-        return StepOutputs(d.turn, g.turn, norms, d.terms | g.terms, curves)
+                g_turns.append(turn._replace(terms=self._g_terms(part)))
+                backward(g_turns[-1].total(self.adversarial_weight) / len(parts))
+            g = joined(g_turns)
+            g_loss = g.total(self.adversarial_weight)
+            norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
+        return StepOutputs(d, g, norms, mean_of([part.fakes.curves for part in parts]))
 
     def _both_at_once(self, parts: Iterable[StepInputs], images: int, backward: Callable[..., None]) -> StepOutputs:
         """Both updates from one pass of the suffix, with the discriminator moved on by its last update."""
-        d_parameters, d_plays, g_plays, curves = self.d_parameters(), [], [], []
+        d_parameters, d_turns, g_turns, curves = self.d_parameters(), [], [], []
         inputs = [*d_parameters, *(p for p in self.g_parameters if p.requires_grad)]
         now = [p.detach().clone() for p in d_parameters] if self.extrapolation else []
         before = [self.previous_weights.get(p, p.detach()) for p in d_parameters] if self.extrapolation else []
@@ -176,17 +174,19 @@ class AdversarialStep:
             for part in parts:
                 with without_weight_gradients(d_parameters):
                     g_terms = self._g_terms(part)
-                turns = turn_losses.both_turns(self.discriminator, self.objective, part.real, part.fake, part.labels)
-                d_plays.append(Play(turns[0], self._d_terms(part)))
-                g_plays.append(Play(turns[1], g_terms, self.adversarial_weight))
-                backward((d_plays[-1].loss + g_plays[-1].loss) / self.accumulate, inputs=inputs)
+                d, g = turn_losses.both_turns(self.discriminator, self.objective, part.real, part.fake, part.labels)
+                d_turns.append(d._replace(terms=self._d_terms(part)))
+                g_turns.append(g._replace(terms=g_terms))
+                total = d_turns[-1].total() + g_turns[-1].total(self.adversarial_weight)
+                backward(total / self.accumulate, inputs=inputs)
                 curves.append(part.fakes.curves)
-        d, g = joined(d_plays), joined(g_plays)
-        norms = {"discriminator": self.updates.step(self.d_optimizer, d.loss, d_parameters, "discriminator")}
+        d, g = joined(d_turns), joined(g_turns)
+        norms = {"discriminator": self.updates.step(self.d_optimizer, d.total(), d_parameters, "discriminator")}
         self.previous_weights = dict(zip(d_parameters, now, strict=bool(now)))
-        self._after_d_update(d.turn, images)
-        norms["generator"] = self.updates.step(self.g_optimizer, g.loss, self.g_parameters, "generator")
-        return StepOutputs(d.turn, g.turn, norms, d.terms | g.terms, mean_of(curves))
+        self._after_d_update(d, images)
+        g_loss = g.total(self.adversarial_weight)
+        norms["generator"] = self.updates.step(self.g_optimizer, g_loss, self.g_parameters, "generator")
+        return StepOutputs(d, g, norms, mean_of(curves))
 
     def _after_d_update(self, d_turn: Turn, images: int) -> None:
         if self.objective.clip is not None:

@@ -1,6 +1,6 @@
 """Records of a training step: its place in the training, the images and features that it gets, the losses it gives."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,37 +67,23 @@ class StepOutputs(NamedTuple):
     g: Turn | None
     """None where the generator was not updated."""
     gradient_norms: dict[str, Tensor]
-    terms: dict[str, Tensor]
-    """Weighted scalars, added to the two losses."""
     curves: dict[str, Tensor]
     """Scalars to log by name."""
 
-
-class Play(NamedTuple):
-    """One player's turn on a part of a batch."""
-
-    turn: Turn
-    terms: dict[str, Tensor]
-    """Weighted scalars, added to the turn's loss."""
-    weight: float = 1.0
-    """Factor of the turn's loss."""
-
     @property
-    def loss(self) -> Tensor:
-        """The weighted loss and the terms, a scalar."""
-        loss = self.weight * self.turn.loss
-        return torch.stack([loss, *self.terms.values()]).sum() if self.terms else loss
+    def terms(self) -> dict[str, Tensor]:
+        """The terms of both turns."""
+        return {**self.d.terms, **(self.g.terms if self.g else {})}
 
 
-def joined(parts: Sequence[Play]) -> Play:
+def joined(parts: Sequence[Turn]) -> Turn:
     """One player's turn on a whole batch, from its turns on equally large parts; without graphs."""
-    turns = [part.turn for part in parts]
-    real = [turn.real_logits for turn in turns if turn.real_logits is not None]
-    loss = torch.stack([turn.loss.detach() for turn in turns]).mean()
-    turn = Turn(loss, torch.cat(real) if real else None, torch.cat([turn.fake_logits for turn in turns]))
-    return Play(turn, mean_of([part.terms for part in parts]), parts[0].weight)
+    real = [part.real_logits for part in parts if part.real_logits is not None]
+    loss = torch.stack([part.loss.detach() for part in parts]).mean()
+    fake_logits = torch.cat([part.fake_logits for part in parts])
+    return Turn(loss, torch.cat(real) if real else None, fake_logits, mean_of([part.terms for part in parts]))
 
 
-def mean_of(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_of(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of each scalar over the parts of a batch, which all have the same names; without graphs."""
     return {name: torch.stack([part[name].detach() for part in parts]).mean() for name in parts[0]}

@@ -1,6 +1,6 @@
 """The losses of the discriminator's turn and of the generator's, in plain torch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +16,7 @@ Features = list[Tensor]
 
 
 class Turn(NamedTuple):
-    """The loss of one player's turn, and the logits it was computed from."""
+    """The loss of one player's turn, the logits it was computed from, and what is added to it."""
 
     loss: Tensor
     """A scalar, with its graph while the turn lasts."""
@@ -24,6 +24,13 @@ class Turn(NamedTuple):
     """(B, N), detached; None where the loss did not need them."""
     fake_logits: Tensor
     """(B, N), detached."""
+    terms: Mapping[str, Tensor] = {}
+    """Weighted scalars by name."""
+
+    def total(self, weight: float = 1.0) -> Tensor:
+        """The loss times its weight, plus the terms: a scalar."""
+        loss = weight * self.loss
+        return torch.stack([loss, *self.terms.values()]).sum() if self.terms else loss
 
 
 def discriminator_turn(
