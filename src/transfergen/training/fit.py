@@ -54,13 +54,10 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
     evaluation = Evaluation(run_dir, config.metrics, plain["generator"], plain, **plain["evaluation"])
     files = Checkpointing(run_dir, plain["generator"], every_images=config.checkpoint_every_images)
     signals = Signals(files)
-    callbacks = build_callbacks(plain, run_dir, module, files, evaluation, signals)
-    callbacks.append(LambdaCallback(on_train_batch_start=lambda *_: write_config()))
-    trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, **plain["trainer"])
 
-    @cache
-    def write_config() -> None:
-        """Write the config at the first batch, when nothing can refuse it any more; a refused run keeps its own."""
+    @cache  # so that only the first batch does anything
+    def write_config(trainer: Trainer) -> None:
+        """Write the config, since nothing can refuse it any more. A run that is refused keeps its earlier one."""
         if trainer.is_global_zero:
             resolved = OmegaConf.to_yaml(config, resolve=True)
             artefacts.write(run_dir / artefacts.CONFIG, resolved.encode())
@@ -69,6 +66,10 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
             for logger in trainer.loggers:
                 log_text(logger, "config", f"```yaml\n{resolved}```", module.images_seen)
                 log_settings(logger, _settings(plain), module.images_seen)
+
+    callbacks = build_callbacks(plain, run_dir, module, files, evaluation, signals)
+    callbacks.append(LambdaCallback(on_train_batch_start=lambda trainer, *_: write_config(trainer)))
+    trainer = build_trainer(run_dir=run_dir, callbacks=callbacks, **plain["trainer"])
 
     with artefacts.claim(run_dir, "hydra.run.dir") if trainer.is_global_zero else nullcontext():
         if checkpoint is None and trainer.is_global_zero:
