@@ -11,7 +11,18 @@ import pytest
 import transfergen
 
 ROOT = Path(transfergen.__file__).parent
-GROUND = ("config", "settings", "targets", "errors", "devices", "distributed", "image_shape", "images", "templates")
+GROUND = (
+    "config",
+    "settings",
+    "targets",
+    "errors",
+    "signal_handler",
+    "devices",
+    "distributed",
+    "image_shape",
+    "images",
+    "templates",
+)
 FLOORS = [  # from top to bottom; a module may import from its own room and from the floors below it
     ("__main__",),
     ("commands",),

@@ -8,7 +8,7 @@ from importlib.metadata import version
 if __name__ == "__main__" and sys.path[0] == os.getcwd():  # noqa: PTH109  pathlib might come from there, too
     del sys.path[0]  # `python -m` adds the working folder, whose modules may be somebody else's
 
-from transfergen.errors import ended_by_signals
+from transfergen.signal_handler import ended_by_signals
 
 COMMANDS = ("train", "check", "generate", "evaluate", "export", "explore", "report")
 

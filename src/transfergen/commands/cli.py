@@ -22,16 +22,9 @@ from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.commands.overrides import NO_HOME, check_options, explain, for_resumed, quote_path
 from transfergen.config import CONF_DIR, check
-from transfergen.errors import (
-    PARENT,
-    SignalError,
-    ended_by_signals,
-    exit_by_signal,
-    first_line,
-    printable,
-    resume_override,
-)
+from transfergen.errors import SignalError, first_line, printable, resume_override
 from transfergen.runs import artefacts
+from transfergen.signal_handler import PARENT, ended_by_signals, exit_by_signal
 from transfergen.targets import trust
 
 

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from transfergen.errors import SIGNALS, SignalError
+from transfergen.errors import SignalError
+from transfergen.signal_handler import SIGNALS
 from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.signals import Signals

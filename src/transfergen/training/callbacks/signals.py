@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from lightning import LightningModule, Trainer
 
-from transfergen.errors import SignalError, SignalHandler
+from transfergen.errors import SignalError
+from transfergen.signal_handler import SignalHandler
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.callbacks.checkpointing import Checkpointing
 from transfergen.training.callbacks.interval import BatchCallback
