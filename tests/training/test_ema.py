@@ -47,6 +47,12 @@ def test_the_half_life_ramps_up_with_the_images_seen(images_seen, left):
     assert value(ema) == pytest.approx(left, rel=1e-5)
 
 
+def test_without_a_rampup_the_half_life_is_the_same_from_the_start():
+    ema = EMA(scalar(1.0), halflife_images=100, rampup=0)
+    ema.update(scalar(0.0), images=100, images_seen=100)
+    assert value(ema) == pytest.approx(0.5, rel=1e-5)
+
+
 def test_float_buffers_follow_and_counters_are_copied():
     network = nn.BatchNorm1d(2)
     ema = EMA(network, halflife_images=10)

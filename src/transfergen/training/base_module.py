@@ -31,7 +31,7 @@ class GenerativeModule(LightningModule):
     Args:
         generator: the network that makes images.
         ema_halflife_images: half-life of its moving average, in real images; 0 keeps no average.
-        ema_rampup: the half-life is at most this fraction of the images seen.
+        ema_rampup: the half-life is at most this fraction of the images seen; 0: no such limit.
         seed: of the latents; each rank draws its own.
     """
 

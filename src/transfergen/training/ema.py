@@ -16,7 +16,7 @@ class EMA(nn.Module, Generic[Network]):
         network: is averaged.
         halflife_images: after how many real images the weight of what was averaged has halved.
         rampup: the half-life is at most this fraction of the images seen so far, so that short runs do not keep their
-            untrained start.
+            untrained start; 0: it is the same from the start on.
     """
 
     def __init__(self, network: Network, *, halflife_images: float, rampup: float = 0.05) -> None:
@@ -31,7 +31,7 @@ class EMA(nn.Module, Generic[Network]):
     @torch.no_grad()
     def update(self, network: Network, *, images: int, images_seen: int) -> None:
         """Move towards `network`, which has seen `images` real images since the last update, `images_seen` in all."""
-        halflife = min(self.halflife_images, self.rampup * images_seen)
+        halflife = min(self.halflife_images, self.rampup * images_seen) if self.rampup else self.halflife_images
         weight = 1 - 0.5 ** (images / max(halflife, 1e-8))
         ours, theirs = [], []
         for (name, mine), its in zip(self.network.state_dict().items(), network.state_dict().values(), strict=True):
