@@ -15,7 +15,7 @@ from transfergen.training.compatibility import (
     check_generator_shape,
     check_no_game,
     check_shape,
-    warn_of_random_weights,
+    check_start,
 )
 from transfergen.transfer.strategy import Strategy
 
@@ -127,5 +127,10 @@ def test_a_network_for_squares_or_rgb_alone_says_so():
 )
 def test_random_weights_that_are_to_stay_are_warned_of(caplog, settings, sources, warned):
     init_from = {"generator": None, "discriminator": None} | sources
-    warn_of_random_weights({"generator": "all", "freeze_d": 0} | settings, init_from)
+    check_start({"generator": "all", "freeze_d": 0} | settings, init_from)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ([warned] if warned else [])
+
+
+def test_a_generator_with_two_sources_is_refused():
+    with pytest.raises(ValueError, match=r"^init_from\.generator=a: .* transfer\.source=b; leave it out$"):
+        check_start({"source": "b"}, {"generator": "a", "discriminator": None})

@@ -27,7 +27,7 @@ from transfergen.training.compatibility import (
     check_generator_shape,
     check_no_game,
     check_shape,
-    warn_of_random_weights,
+    check_start,
 )
 from transfergen.training.gan_module import GAN
 from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
@@ -54,7 +54,7 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     check_generator_shape(generator, shape)
     mixture = config.transfer.new_classes == "mixture"
     if fresh:
-        warn_of_random_weights(config.transfer, config.init_from)
+        check_start(config.transfer, config.init_from)
         settings: Any = OmegaConf.to_container(config.generator, resolve=True)
         initialise(generator, discriminator, config.init_from, settings=settings, mixture=mixture)
     elif mixture:

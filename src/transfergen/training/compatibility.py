@@ -111,13 +111,21 @@ def check_game(
         )
 
 
-def warn_of_random_weights(transfer: Mapping[str, Any], init_from: Mapping[str, Any]) -> None:
-    """Warn of a network that begins with random weights, and is to keep some of them.
+def check_start(transfer: Mapping[str, Any], init_from: Mapping[str, Any]) -> None:
+    """Refuse two sources of one network; warn of one that begins with random weights, and is to keep some of them.
 
     Args:
         transfer: the settings of the group.
         init_from: of that one, whose `generator` and `discriminator` are None without a source.
+
+    Raises:
+        ValueError: the generator has two sources.
     """
+    if transfer.get("source") and init_from["generator"]:
+        raise ValueError(
+            f"init_from.generator={init_from['generator']}: the generator starts as a copy of "
+            f"transfer.source={transfer['source']}; leave it out"
+        )
     kept = {
         "generator": ("generator", "all", init_from["generator"] or transfer.get("source")),
         "freeze_d": ("discriminator", 0, init_from["discriminator"]),
