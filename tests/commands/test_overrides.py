@@ -93,6 +93,16 @@ def test_the_discriminators_optimizer_is_refused_only_where_there_is_no_discrimi
         check_used(vae, [override])
 
 
+@pytest.mark.parametrize("override", ["lr_decay.end_images=9", "++lr_decay.final_factor=0.5"])
+def test_settings_of_rates_that_do_not_fall_are_refused(override):
+    config = OmegaConf.create({"encoder": {}, "discriminator": {}, "lr_decay": {"start_images": 0}})
+    check_used(config, [override])
+    config.lr_decay.start_images = None
+    key = override.lstrip("+").partition("=")[0]
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)}: .*; set lr_decay\.start_images, too, or leave it out$"):
+        check_used(config, [override])
+
+
 def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):
     def nobody(uid):
         raise KeyError(uid)

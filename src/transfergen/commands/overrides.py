@@ -91,9 +91,9 @@ def check_keys(saved: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse settings of the discriminator's optimizer where a plain variational autoencoder would ignore them.
+    """Refuse settings that would be ignored: of an optimizer without a discriminator, or of rates that never fall.
 
-    Each choice of `optimizer` has its own, so that only the command line tells whether they were set.
+    Models and experiments set some of them, too, so that only the command line tells whether they were meant.
 
     Raises:
         ValueError: one is set.
@@ -102,6 +102,9 @@ def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
     ignored = [key for key in keys if f"{key}.".startswith("optimizer.discriminator.")]
     if ignored and config.encoder and not config.discriminator:
         raise ValueError(f"{ignored[0]}: a plain VAE has no use for it; leave it out, or set model=vae_gan")
+    decay = [key for key in keys if key in ("lr_decay.end_images", "lr_decay.final_factor")]
+    if decay and config.lr_decay.start_images is None:
+        raise ValueError(f"{decay[0]}: the learning rates do not fall; set lr_decay.start_images, too, or leave it out")
 
 
 def refuse_ignored(overrides: Sequence[str], purposes: Mapping[str, str]) -> None:
