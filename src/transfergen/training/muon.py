@@ -69,7 +69,8 @@ class Muon(Optimizer):
                     update(p, p.grad, self.state[p], **group)
         return loss
 
-    def _kept(self, x: Tensor) -> Tensor:
+    def _or_zeros(self, x: Tensor) -> Tensor:
+        """The tensor, or zeros if `found_inf` says that an update is to change nothing."""
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         return x if found_inf is None else x.masked_fill(found_inf > 0, 0)
 
@@ -80,7 +81,7 @@ class Muon(Optimizer):
             state["average"] = torch.zeros_like(p)
         average = state["average"].lerp_(gradient, 1 - momentum)
         as_in_memory = (0, *sorted(range(1, p.ndim), key=p.stride, reverse=True))  # a view; columns may have any order
-        update = self._kept(gradient.lerp(average, momentum)).permute(as_in_memory).flatten(1)
+        update = self._or_zeros(gradient.lerp(average, momentum)).permute(as_in_memory).flatten(1)
         rows = MOST_ROWS if len(update) % MOST_ROWS == 0 else len(update)
         update = update.reshape(-1, rows, update.shape[1])
         rate = lr * ADAMS_RMS * max(update.shape[-2:]) ** 0.5
@@ -102,7 +103,7 @@ class Muon(Optimizer):
             # A state of this name keeps its precision and stays on the CPU when it is loaded.
             state |= {"second_moment": torch.zeros_like(p), "step": torch.zeros(())}
         state["step"] += 1
-        gradient = self._kept(gradient)
+        gradient = self._or_zeros(gradient)
         moment = state["second_moment"].lerp_(gradient.square(), 1 - beta2)
         root = (moment / (1 - beta2 ** state["step"])).sqrt_().add_(eps)
         p.addcdiv_(gradient, root, value=-lr * fallback_lr_scale)
