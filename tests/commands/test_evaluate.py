@@ -71,7 +71,7 @@ def test_run_gets_a_table_a_file_and_a_picture(run_dir):
     assert len(found) == 3
     assert [row["distances"][0] for row in found] == sorted(row["distances"][0] for row in found)
     assert all(row["distances"] == sorted(row["distances"]) and len(row["nearest"]) == 5 for row in found)
-    assert all(2_000_000 <= row["sample"] < 2_000_016 for row in found)
+    assert all(2_000_000 <= row["sample"] < 2_000_256 for row in found)
 
 
 def test_a_generator_without_its_training_is_compared_with_pictures(run_dir, folders, tmp_path, monkeypatch, caplog):
@@ -303,7 +303,7 @@ def test_a_run_is_compared_with_what_real_names(run_dir, folders, tmp_path):
     own = compared(tmp_path, f"run={run_dir}", "neighbours=0", f"save_stats={kept}")
     assert compared(tmp_path, f"run={run_dir}", f"real={kept}") == close_to(own)
     result = json.loads((tmp_path / "e.json").read_text())
-    assert (result["real"], result["resolution"], result["metrics"][0]["generated"]) == (str(kept), 32, 16)
+    assert (result["real"], result["resolution"], result["metrics"][0]["generated"]) == (str(kept), 32, 256)
     others = compared(tmp_path, f"run={run_dir}", f"real={folders / 'noise'}", "neighbours=1")
     about = json.loads((tmp_path / "e.json").read_text())
     assert (about["resolution"], about["fit"]) == (32, "crop")
@@ -345,10 +345,10 @@ def test_a_further_metric_is_recorded_with_the_images_that_it_depends_on(run_dir
     assert code == 0, err
     first, *_, record = json.loads((folder / "evaluation.json").read_text())["metrics"]
     assert (first["real"], first["split"]) == (16, "test")
-    assert (record["name"], record["generated"], record["real"], record["split"]) == ("authenticity", 16, 20, "train")
+    assert (record["name"], record["generated"], record["real"], record["split"]) == ("authenticity", 256, 20, "train")
     assert record["larger_is_better"] is None
     assert f"real images have {record['value_of_real']:.4g}" in out
-    assert "authenticity: pixels, 16x16; 16 generated, 20 real images (train)" in out
+    assert "authenticity: pixels, 16x16; 256 generated, 20 real images (train)" in out
     assert read_run(folder, "run").problems == []
 
 
@@ -370,7 +370,7 @@ def test_the_distance_within_classes_takes_each_sample_for_the_class_it_was_aske
     generator, extractor, distances = Generator.from_pretrained(conditional_run), PixelFeatures(), []
     for label in range(10):
         real = data.train_set[chosen(data.train_set, 64)[labels == label]].pixels
-        seeds = [seed for seed in range(2_000_000, 2_000_064) if labels[seed % 64] == label]
+        seeds = [seed for seed in range(2_000_000, 2_000_256) if labels[seed % 64] == label]
         fake = generator.pixels(seeds, classes=[label])
         distances.append(frechet(extractor(to_float(real, 32)), extractor(to_float(fake))))
     assert found["class_frechet"] == pytest.approx(float(torch.stack(distances).mean()), rel=1e-3)

@@ -5,8 +5,16 @@ import torch
 from rich.console import Console
 
 from transfergen.evaluation.comparison import EXTRA, Comparison, ImageSet
+from transfergen.evaluation.distances import kernel
 from transfergen.evaluation.extractors import PixelFeatures
-from transfergen.evaluation.measure import LARGER_IS_BETTER, measurable, measure, metric_records, to_table
+from transfergen.evaluation.measure import (
+    LARGER_IS_BETTER,
+    measurable,
+    measure,
+    metric_records,
+    sample_count,
+    to_table,
+)
 
 
 class Classes(PixelFeatures):
@@ -80,3 +88,33 @@ def test_the_distances_of_classes_and_of_an_extrapolation_are_warned_of_by_their
             record = Comparison({}, fake=fake, **settings).further(name)
             assert ("11 images is biased upwards" in record.get("warning", "")) == biased
             assert ("warning" in record) == biased
+
+
+@pytest.mark.parametrize(
+    ("real", "most", "samples"),
+    [
+        (10, 2048, 260),
+        (2, 2048, 256),
+        (255, 2048, 510),
+        (256, 2048, 256),
+        (300, 2048, 300),
+        (5000, 2048, 2048),
+        (10, 16, 10),
+        (10, 35, 30),
+        (10, 9, 9),
+        (0, 2048, 0),
+    ],
+)
+def test_few_real_images_are_measured_against_more_samples_which_keep_the_shares_of_classes(real, most, samples):
+    assert sample_count(real, most) == samples
+
+
+def test_among_ten_real_images_that_many_samples_tell_better_generators_more_often():
+    torch.manual_seed(0)
+    right = {}
+    for samples in (10, sample_count(10, 2048)):
+        right[samples] = 0
+        for _ in range(200):
+            real, better, worse = torch.randn(10, 8), torch.randn(samples, 8), torch.randn(samples, 8) + 0.5
+            right[samples] += int(kernel(real, better) < kernel(real, worse))
+    assert right[10] < 0.9 * right[260]

@@ -16,6 +16,7 @@ from transfergen.evaluation.compare_folders import describe_shape, image_set, re
 from transfergen.evaluation.comparison import Comparison, ImageSet
 from transfergen.evaluation.extractors import Extractor
 from transfergen.evaluation.feature_extraction import Track, chosen, sample_features, store_features
+from transfergen.evaluation.measure import sample_count
 from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
 from transfergen.images import to_float
 from transfergen.networks.generators.base import Generator, sample
@@ -55,7 +56,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
     else:
         saved = read_config(run_dir) if has_config else DictConfig({})
         real, references, facts = _named_by_real(config, extractor, generator, **how)
-    count = min(config.count, real.count or config.count)
+    count = sample_count(real.count or config.count, config.count)
     classes = range(generator.num_classes) if real.labels is None else real.labels.tolist()
     fake = ImageSet(
         "samples",

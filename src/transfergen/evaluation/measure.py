@@ -19,6 +19,17 @@ LARGER_IS_BETTER = {name: m.higher_is_better for m in metrics.ALL for name in m.
     "path_length": False,
 }
 """For each reported metric by name, in the order of the report; None: neither larger nor smaller is better."""
+MIN_SAMPLES = 256
+"""Samples that are drawn at least: as few of them as there are test images would make a distance a matter of luck."""
+
+
+def sample_count(real: int, most: int) -> int:
+    """The number of samples to measure against `real` images, themselves `most` at most.
+
+    As many, or a multiple of it, so that each class keeps its share; `MIN_SAMPLES` or more where `most` allows.
+    """
+    real = min(real, most)
+    return real * max(1, min(-(-MIN_SAMPLES // real), most // real)) if real else 0
 
 
 def measurable(extractor: Extractor, real: int, fake: int) -> list[str]:

@@ -47,7 +47,7 @@ def test_metrics_are_measured_at_intervals_and_at_the_end_and_logged(fit, traine
     assert "16 images: kernel_distance 3, recall 0.5, diversity 1\n" in capsys.readouterr().out
     (record,) = (record for record in callback.records if record["name"] == "kernel_distance")
     about = [record[key] for key in ("value", "extractor", "generated", "real", "split", "seed")]
-    assert about == [2.5, "pixels, 16x16", 16, 16, "test", 1_000_005]
+    assert about == [2.5, "pixels, 16x16", 256, 16, "test", 1_000_005]
 
 
 def test_what_is_measured_last_has_other_latents_than_what_chose_the_best(fit, tmp_path, planned):
@@ -74,6 +74,7 @@ def test_samples_have_each_class_as_often_as_the_test_images(trainer, module, tm
     callback.on_train_start(trainer, module)
     callback.measure_generator(trainer, module.generator, module.device, seed=0)
     assert sorted(given["classes"]) == [0] * 14 + [1] * 2
+    assert given["count"] == 256  # each of the 16 classes as often
 
 
 @pytest.mark.parametrize("size", [16, 8], ids=["the same extractor", "another"])

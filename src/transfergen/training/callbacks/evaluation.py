@@ -21,6 +21,7 @@ from transfergen.evaluation.measure import (
     measurable,
     measure,
     metric_records,
+    sample_count,
     small_sample_warning,
 )
 from transfergen.evaluation.shared_weights import shared_weights, shared_weights_warning
@@ -53,7 +54,7 @@ class Evaluation(HasAlarms):
         generator: config, for generator.json.
         config: of the training, to find weights that it shares with the extractor.
         every_images: real images between two measurements; None measures at the end only.
-        count: samples, and images of the test split, at most.
+        count: samples, and images of the test split, at most; see `sample_count`.
         seed: of the first latent; the others have the seeds that follow. At the end, `LAST_SEED_OFFSET` is added.
         best: the metric that decides which generator is best; None keeps none.
         required: False measures on pixels if the extractor's weights cannot be read.
@@ -124,7 +125,8 @@ class Evaluation(HasAlarms):
             track=track_on_bar(trainer),
         )
         self._classes = data.test_set.labels[chosen(data.test_set, self.count)].tolist()
-        names = measurable(self.extractor, len(self._real), len(self._real))
+        self._samples = sample_count(len(self._real), self.count)
+        names = measurable(self.extractor, len(self._real), self._samples)
         if self._minimised not in names:
             choose = f"choose {', '.join(names)}, or " if names else ""
             raise ValueError(
@@ -183,7 +185,7 @@ class Evaluation(HasAlarms):
         self.records = metric_records(
             values,
             extractor=self.extractor,
-            generated=len(self._real),
+            generated=self._samples,
             real=len(self._real),
             split=SPLIT,
             seed=seed,
@@ -198,7 +200,7 @@ class Evaluation(HasAlarms):
         fake = sample_features(
             self.extractor,
             generator,
-            count=len(self._real),
+            count=self._samples,
             seed=seed,
             device=device,
             classes=self._classes,
@@ -226,7 +228,7 @@ class Evaluation(HasAlarms):
 
     def _saved_best(self) -> float | None:
         """The metric of the best generator that this run kept before it was resumed; None if there is none."""
-        ours = (self.best, self.extractor.name, len(self._real), self.seed)  # others are not comparable
+        ours = (self.best, self.extractor.name, self._samples, self.seed)  # others are not comparable
         try:
             records = json.loads(artefacts.read(self.run_dir, f"{artefacts.BEST}/{artefacts.METRICS}"))["metrics"]
             same = [r for r in records if (r["name"], r["extractor"], r["generated"], r["seed"]) == ours]
