@@ -207,14 +207,18 @@ def fill(page: Path, name: str, text: str) -> None:
 def processor(trainer: str = "cpu") -> str:
     """The name of the GPU if `trainer` is gpu, and of the CPU otherwise.
 
-    Intel's Xeons of the same name compute in bfloat16 at different speeds, with and without AMX.
+    CPUs of the same name compute at different speeds with and without AMX or AVX-512.
     """
     if trainer == "gpu":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
-    name = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
-    if not name:
+    found = re.search(r"^model name\s*: (.*)", text, re.MULTILINE)
+    if not found:
         return platform.machine()
-    without_amx = "Xeon" in name[1] and "amx_bf16" not in text
-    return f"{name[1].strip()} without AMX" if without_amx else name[1].strip()
+    name: str = found[1].strip()
+    if "Xeon" in name and "amx_bf16" not in text:
+        return f"{name} without AMX"
+    if "EPYC" in name and "avx512f" not in text:
+        return f"{name} without AVX-512"
+    return name

@@ -16,6 +16,7 @@ from transfergen.data.huggingface import huggingface
 from transfergen.data.store import Store, build_store
 from transfergen.image_shape import ImageShape
 from transfergen.images import to_float
+from transfergen.networks.acceleration.prepared_kernel import has_kernels
 from transfergen.runs.artefacts import write
 
 CACHE = Path("~/.cache/transfergen/judge.safetensors").expanduser()
@@ -93,7 +94,7 @@ def train(train_set: Store, test_set: Store, *, epochs: int = 14, batch: int = 1
         order = torch.randperm(len(train_set), generator=generator)
         for indices in order[: steps * batch].split(batch):
             pixels, labels, _ = train_set[indices.numpy()]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_kernels(torch.bfloat16)):
                 logits = judge.classify(augment(to_float(pixels), generator))
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.1)
             optimizer.zero_grad()

@@ -15,6 +15,8 @@ from judgement import Unit, judged_training
 from plots import plot_distances, plot_precision_recall
 from points import best, duration, first_as_good
 
+from transfergen.networks.acceleration.prepared_kernel import has_kernels
+
 Variants = dict[str, list[str]]
 """Overrides of train.py by name. `{vgg}` stands for the file of VGG19's weights."""
 HELD_OUT = ["data.source.test_split=train", "data.source.holdout=0.1"]
@@ -59,6 +61,8 @@ def quality_command(
     def run(args: argparse.Namespace, results: Results) -> None:
         if unknown := set(args.models) - set(variants):
             raise SystemExit(f"{', '.join(unknown)}: choose from {', '.join(variants)}")
+        bf16 = args.trainer == "gpu" or has_kernels(torch.bfloat16)
+        args.precision = args.precision or ("bf16-mixed" if bf16 else "32-true")
         names = {"vgg": args.vgg, **prepare(args)}
         results = results.trials if args.trial else results
         for seed in args.seeds:
@@ -105,7 +109,9 @@ def add_options(parser: argparse.ArgumentParser, variants: Variants) -> None:
     )
     parser.add_argument("--also", nargs="*", default=[], help="more overrides for all, such as augment=none")
     parser.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
-    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument(
+        "--precision", help="bf16-mixed if not given, or 32-true on a CPU without instructions for bfloat16"
+    )
     parser.add_argument("--data", default=f"{shared}/data/cifar10", help="CIFAR-10, in the Hugging Face hub's layout")
     parser.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors", help="its weights")
 
@@ -128,6 +134,7 @@ def judged_run(
     moments, unit = _moments(args)
     name += f", {moments[-1] / 60:g} min" if unit == "seconds" else ""
     name += ", trial" if args.trial else ""
+    name += f", {args.precision}" if args.precision != "bf16-mixed" else ""
     file = results.file(name)
     if file.exists() and json.loads(file.read_text()).get("until", moments[-1]) >= moments[-1]:
         print(f"{name}: done already")

@@ -89,13 +89,14 @@ def test_a_new_result_replaces_the_kept_one_of_its_name_and_machine(tmp_path):
 @pytest.mark.parametrize(
     ("info", "name"),
     [
-        ("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu\n", "AMD EPYC"),
+        ("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx512f\n", "AMD EPYC"),
         ("model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu amx_bf16\n", "Intel(R) Xeon(R)"),
         ("model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx512_bf16\n", "Intel(R) Xeon(R) without AMX"),
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2\n", "AMD EPYC without AVX-512"),
         ("BogoMIPS\t: 50.00\n", "arm64"),
     ],
 )
-def test_xeons_with_and_without_amx_are_two_machines(monkeypatch, tmp_path, info, name):
+def test_processors_of_one_name_with_other_instructions_are_other_machines(monkeypatch, tmp_path, info, name):
     harness = import_module("harness")
     (tmp_path / "cpuinfo").write_text(info)
     monkeypatch.setattr(harness, "Path", lambda _: tmp_path / "cpuinfo")

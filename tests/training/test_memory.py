@@ -127,14 +127,22 @@ def test_a_step_is_measured_for_a_gpu_that_the_networks_are_not_on_yet():
 
 
 def test_settings_that_are_on_or_do_not_fit_are_not_recommended():
-    assert settings_for_less(module(), 8, 16, False) == [
+    assert settings_for_less(module(), 8, 16, bf16=True) == [
         "trainer.precision=bf16-mixed", "optimizer.accumulate=2", "generator_checkpointing=true", "data.batch_size=8"
     ]  # fmt: skip
     gan = module("generator_checkpointing=true", "optimizer.accumulate=2")
-    assert settings_for_less(gan, 6, 6, True) == ["data.batch_size=3"]
+    assert settings_for_less(gan, 6, 6, bf16=False) == ["data.batch_size=3"]
 
 
-def test_a_training_tells_it_before_its_first_step(tmp_path):
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_bfloat16_is_recommended_on_a_cpu_that_has_instructions_for_it(monkeypatch, has_bf16):
+    monkeypatch.setattr(step_report, "has_kernels", lambda dtype: dtype != torch.bfloat16 or has_bf16)
+    report = step_report.report_step(module(), batch_size=8, ranks=1, device=CPU, precision="32-true")
+    assert ("trainer.precision=bf16-mixed" in report.less_with) == has_bf16
+
+
+def test_a_training_tells_it_before_its_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(step_report, "has_kernels", lambda dtype: True)
     code, _, err = train(tmp_path, "memory_report=true", "max_images=8")
     assert code == 0, err
     (line,) = [line for line in (tmp_path / "train.log").read_text().splitlines() if "a step takes about" in line]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from transfergen.networks.acceleration.prepared_kernel import has_kernels
 from transfergen.training.base_module import GenerativeModule
 from transfergen.training.gan_module import GAN
 from transfergen.training.memory import StepMemory, measure_step
@@ -73,19 +74,20 @@ def report_step(
         memory = measure_step(module, batch_size=batch, device=device, dtype=dtype)
     except RuntimeError:  # an operation that asks for values
         memory = None
-    return StepReport(networks, memory, settings_for_less(module, batch, batch_size, autocast))
+    pays = device.type != "cpu" or has_kernels(torch.bfloat16)
+    return StepReport(networks, memory, settings_for_less(module, batch, batch_size, pays and not autocast))
 
 
-def settings_for_less(module: GenerativeModule, batch: int, global_batch: int, autocast: bool) -> list[str]:
+def settings_for_less(module: GenerativeModule, batch: int, global_batch: int, bf16: bool) -> list[str]:
     """The overrides that make a step take less memory and are not set yet, those without a price first.
 
     Args:
         module: before its training.
         batch: images in a step on one device.
         global_batch: images in a step.
-        autocast: whether most operations are computed in bfloat16.
+        bf16: whether to recommend bfloat16.
     """
-    settings = [] if autocast else ["trainer.precision=bf16-mixed"]
+    settings = ["trainer.precision=bf16-mixed"] if bf16 else []
     if isinstance(module, GAN) and batch % (4 * module.accumulate) == 0:  # parts have two images or more
         settings.append(f"optimizer.accumulate={2 * module.accumulate}")
     if not module.generator.checkpointing:

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from transfergen.devices import choose_kind, device_counts
 from transfergen.errors import counted
+from transfergen.networks.acceleration.prepared_kernel import has_kernels
 from transfergen.networks.layers.sync_batchnorm import synchronize
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.training.callbacks import ProgressBar, StatusLine, Threads
@@ -22,6 +23,9 @@ from transfergen.training.freed_memory import keep_freed_memory
 
 PRECISIONS = ("bf16-mixed", "bf16", "32-true", "32")
 """Not float16: the first overflow, which its scaler expects, would count as divergence."""
+SLOW_BF16 = "this CPU has no instructions for bfloat16, and takes many times as long as with float32"
+
+log = logging.getLogger(__name__)
 
 for _chatty in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
@@ -77,6 +81,8 @@ def build_trainer(
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     if accelerator == "cpu":
         keep_freed_memory()
+        if "bf16" in str(precision) and not has_kernels(torch.bfloat16):
+            log.warning(f"trainer.precision={precision}: {SLOW_BF16}; set trainer.precision=32-true")
     # Before the module is distributed. Lightning's own synchronization needs a GPU.
     sync = LambdaCallback(setup=lambda _trainer, module, **_: synchronize(module))
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
