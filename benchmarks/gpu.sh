@@ -10,6 +10,6 @@ if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
     echo "no GPU here that torch can use: nothing to measure"
     exit 0
 fi
-"$PYTHON" benchmarks/time_to_quality.py run vgg_disc --resolution 64 --minutes 10 --points 10 --trainer gpu --work "$WORK" \
-    --also trainer.max_epochs=200
+"$PYTHON" benchmarks/time_to_quality.py run vgg_disc --resolution 64 --minutes 10 --points 10 --trainer gpu \
+    --precision bf16-mixed --work "$WORK" --also trainer.max_epochs=200
 "$PYTHON" benchmarks/time_to_quality.py report --work "$WORK" --results "$WORK"

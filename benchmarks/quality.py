@@ -61,8 +61,6 @@ def quality_command(
     def run(args: argparse.Namespace, results: Results) -> None:
         if unknown := set(args.models) - set(variants):
             raise SystemExit(f"{', '.join(unknown)}: choose from {', '.join(variants)}")
-        bf16 = args.trainer == "gpu" or has_kernels(torch.bfloat16)
-        args.precision = args.precision or ("bf16-mixed" if bf16 else "32-true")
         names = {"vgg": args.vgg, **prepare(args)}
         results = results.trials if args.trial else results
         for seed in args.seeds:
@@ -109,9 +107,7 @@ def add_options(parser: argparse.ArgumentParser, variants: Variants) -> None:
     )
     parser.add_argument("--also", nargs="*", default=[], help="more overrides for all, such as augment=none")
     parser.add_argument("--trainer", default="cpu", help="cpu or gpu; the measuring is on the CPU")
-    parser.add_argument(
-        "--precision", help="bf16-mixed if not given, or 32-true on a CPU without instructions for bfloat16"
-    )
+    parser.add_argument("--precision", default="bf16-mixed" if has_kernels(torch.bfloat16) else "32-true")
     parser.add_argument("--data", default=f"{shared}/data/cifar10", help="CIFAR-10, in the Hugging Face hub's layout")
     parser.add_argument("--vgg", default=f"{shared}/weights/vgg19_conv1_1-conv3_4.safetensors", help="its weights")
 

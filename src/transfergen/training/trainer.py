@@ -81,8 +81,7 @@ def build_trainer(
         torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
     if accelerator == "cpu":
         keep_freed_memory()
-        if "bf16" in str(precision) and not has_kernels(torch.bfloat16):
-            log.warning(f"trainer.precision={precision}: {SLOW_BF16}; set trainer.precision=32-true")
+        _warn_of_slow_bf16(precision)
     # Before the module is distributed. Lightning's own synchronization needs a GPU.
     sync = LambdaCallback(setup=lambda _trainer, module, **_: synchronize(module))
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
@@ -132,6 +131,11 @@ def choose_hardware(
             f"trainer.devices={available}, or another trainer"
         )
     return Hardware(accelerator, devices, count, _precision(precision, accelerator))
+
+
+def _warn_of_slow_bf16(precision: str | int) -> None:
+    if "bf16" in str(precision) and not has_kernels(torch.bfloat16):
+        log.warning(f"trainer.precision={precision}: {SLOW_BF16}; set trainer.precision=32-true")
 
 
 def _precision(precision: str | int, accelerator: str) -> str | int:
