@@ -29,6 +29,7 @@ NEEDED = {
     "transfer=distillation": ["transfer.teacher=x"],
     "transfer=domain_adaptation": ["transfer.source=x"],
 }
+SEEDS = "choose a list, as in [a,b], each a whole number, 0 to 4294967295"
 CLASSES = (
     "choose a list, as in [a,b], each a whole number or text or a mapping, as in {a: b}, from a whole number or text "
     "to a number"
@@ -134,7 +135,9 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("generate classes=3", CLASSES),
         ('generate classes=[{"cat":"dog"}]', CLASSES),
         ("generate block=0", "choose a whole number or null, 1 or more"),
-        ("generate interpolate=[a]", "choose a list, as in [a,b], each a whole number"),
+        ("generate interpolate=[a]", SEEDS),
+        ("generate interpolate=[3,-1]", SEEDS),
+        ("generate coarse=[4294967296]", SEEDS),
         ("generate checkpoint=worst", "choose one of last, best"),
         ("evaluate count=1", "choose a whole number, 2 or more"),
         ("evaluate split=holdout", "choose one of train, test"),
