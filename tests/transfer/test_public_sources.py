@@ -15,7 +15,7 @@ from transfergen import Generator
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.training.build import set_num_classes
 from transfergen.transfer.initialisation import initialise
-from transfergen.transfer.public_sources import follow_source, read_public
+from transfergen.transfer.public_sources import follow_source, read_public, started_from
 
 LAYOUTS = {"studiogan": StudioGAN, "biggan_pytorch": BigGANPyTorch}
 TINY = [*ANY_MODEL[:1], "samples.count=4", "evaluation.count=4", "max_images=8", "data.batch_size=8"]
@@ -152,7 +152,7 @@ def test_a_discriminator_for_images_of_another_size_is_refused(tmp_path, files):
     words = r"^init_from\.discriminator=.*large\.pth: is for images of 64 pixels, and this run's have 32; "
     with pytest.raises(ValueError, match=words + "give that of a generator for as many"):
         composed(*given, generator)
-    with pytest.raises(ValueError, match=words + r"set data\.resolution=64$"):
+    with pytest.raises(ValueError, match=words + r"set init_from\.generator, too, or data\.resolution=64$"):
         composed(*given, "data.resolution=32")
     assert composed(*given, "data.resolution=64").discriminator.resolution == 64
 
@@ -191,11 +191,31 @@ def test_a_run_from_public_files_goes_on_without_them(tmp_path, files, pictures)
     options = ["model=biggan", "init_from=studiogan", *files["studiogan"], *data, *TINY, "optimizer.d_steps=1"]
     code, _, err = train(tmp_path / "run", *options, small=False)
     assert code == 0, err
+    words = "studiogan-generator.pth of studiogan (licence: MIT)"
+    assert Generator.from_pretrained(tmp_path / "run").metadata["started_from"] == words
     for override in files["studiogan"]:
         Path(override.partition("=")[2]).unlink()
     code, _, err = train(tmp_path / "run", f"resume={tmp_path / 'run'}", "max_images=16", small=False)
     assert code == 0, err
-    assert Generator.from_pretrained(tmp_path / "run").num_classes == 2
+    generator = Generator.from_pretrained(tmp_path / "run")
+    assert generator.num_classes == 2
+    generator.save_pretrained(tmp_path / "saved")
+    assert f"trained on 16 images, started from {words}." in (tmp_path / "saved" / "README.md").read_text()
+    given = {"generator": str(tmp_path / "saved"), "layout": None}
+    assert started_from(given) == words  # and so has what starts from it
+
+
+def test_whose_generator_a_training_starts_from(tmp_path, files):
+    path = files["studiogan"][0].partition("=")[2]
+    fresh, words = {"generator": None}, "studiogan-generator.pth of studiogan (licence: MIT)"
+    assert started_from(fresh) is None
+    assert started_from({"generator": path, "layout": "studiogan"}) == words
+    assert started_from(fresh, f"studiogan:{path}") == words
+    Generator.from_pretrained(f"studiogan:{path}").save_pretrained(tmp_path / "saved")
+    for place in (tmp_path / "saved", tmp_path / "saved" / "generator.safetensors"):
+        assert started_from({"generator": str(place)}) == started_from(fresh, str(place)) == words
+    assert started_from({"generator": path}) is None  # a file that tells nothing
+    assert started_from({"generator": "someone/animals"}) == "someone/animals of the Hugging Face hub"
 
 
 def test_truncation_of_the_statistics_that_training_starts_from_is_a_choice(deep):

@@ -39,6 +39,7 @@ def save_generator(
     images_seen: int,
     classes: Sequence[str] = (),
     origin: str | None = None,
+    started_from: str | None = None,
 ) -> None:
     """Write the weights and the metadata of a generator.
 
@@ -50,6 +51,7 @@ def save_generator(
         images_seen: real images of its training; 0 if it was not trained here.
         classes: names of its classes, in order; none: they have no names.
         origin: where it was trained, and its licence, in words; None: here.
+        started_from: the same of the generator that its training here started from; None: nobody else's.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state_dict(generator).items()}
     content = save(tensors)
@@ -62,22 +64,23 @@ def save_generator(
     }
     if classes:
         metadata["classes"] = list(classes)
-    if origin is not None:
-        metadata["origin"] = origin
+    metadata |= {k: words for k, words in {"origin": origin, "started_from": started_from}.items() if words is not None}
     write(folder / GENERATOR_WEIGHTS, content)
     write_json(folder / GENERATOR_METADATA, metadata)
 
 
 def save_copy(folder: Path, generator: Generator, metadata: Mapping[str, Any]) -> None:
     """Write a generator that was loaded, with what `read_metadata` said of it."""
-    about = {key: metadata[key] for key in ("ema", "images_seen", "classes", "origin") if key in metadata}
+    about = {
+        key: metadata[key] for key in ("ema", "images_seen", "classes", "origin", "started_from") if key in metadata
+    }
     save_generator(folder, generator, metadata["generator"], **about)
 
 
 def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
-    """The metadata that `save_generator` wrote: transfergen, generator, ema, images_seen, sha256, classes, origin.
+    """The metadata that `save_generator` wrote: transfergen, generator, ema, images_seen, sha256.
 
-    The last two are there only if there are any.
+    There may be classes, origin and started_from, too.
 
     Raises:
         ValueError: there is none, or it is damaged. The message names the `override`.

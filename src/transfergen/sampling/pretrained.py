@@ -51,7 +51,10 @@ class PretrainedGenerator(ModelHubMixin):
     def origin(self) -> str:
         """How it was trained, or where it comes from, in words."""
         its = self.metadata
-        return f"from {its['origin']}" if "origin" in its else f"trained on {its['images_seen']:,} images"
+        if "origin" in its:
+            return f"from {its['origin']}"
+        start = f", started from {its['started_from']}" if "started_from" in its else ""
+        return f"trained on {its['images_seen']:,} images{start}"
 
     def to(self, device: str | torch.device) -> "PretrainedGenerator":
         """Move the network to a device, where all that follows is computed."""

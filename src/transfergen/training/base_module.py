@@ -49,6 +49,8 @@ class GenerativeModule(LightningModule):
         self.last_scalars: dict[str, float] = {}
         self.config: dict[str, Any] = {}
         """The config that the networks were built from, for the message if a checkpoint is of other networks."""
+        self.started_from: str | None = None
+        """Whose generator this one started from, and its licence, in words; None: nobody else's."""
         self.resumed: dict[str, Any] | None = None
         """Our own part of the checkpoint that this training goes on from; None for a new training."""
 
@@ -135,6 +137,7 @@ class GenerativeModule(LightningModule):
             "optimizers": [type(optimizer).__name__ for optimizer in self.trainer.optimizers],
             "extra": self.extra_state(),
             "config": self.config,
+            "started_from": self.started_from,
         }
         leave_out(checkpoint, self.from_files())
 
@@ -149,6 +152,7 @@ class GenerativeModule(LightningModule):
         names = optimized_names(self, optimizers)
         check_and_regroup(checkpoint["optimizer_states"], self.resumed, optimizers, names, self.config)
         self.images_seen = self.resumed["images_seen"]
+        self.started_from = self.resumed.get("started_from")  # older checkpoints lack it
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         data.images_seen = self.images_seen
         set_loop_progress(

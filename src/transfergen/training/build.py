@@ -34,7 +34,7 @@ from transfergen.training.vae_module import VAE, VAEGAN, Autoencoding
 from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.initialisation import initialise
-from transfergen.transfer.public_sources import public_source
+from transfergen.transfer.public_sources import public_source, started_from
 
 
 def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
@@ -89,6 +89,8 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
         raise ValueError("encoder: a GAN has none; set encoder=none, or objective=elbo or vae_gan")
     else:
         module = GAN(generator, objective=objective, **game, **average)
+    if fresh:
+        module.started_from = started_from(config.init_from, config.transfer.get("source"))
     generator.checkpointing = config.generator_checkpointing
     if config.channels_last:
         module.to(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """Trainings that start from files of other projects, or of this package, which tell the networks' sizes."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -8,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.config import check
 from transfergen.networks.public.layout import PublicNetwork
 from transfergen.networks.public.reading import Kind, PublicSource, find_source
+from transfergen.runs.artefacts import GENERATOR_WEIGHTS
 from transfergen.runs.generator_files import BUILTIN, locate, read_metadata
 
 KINDS: tuple[Kind, ...] = ("generator", "discriminator")
@@ -21,6 +23,34 @@ def public_source(kind: Kind, init_from: Mapping[str, Any]) -> PublicSource | No
     """
     given = init_from[kind]
     return None if given is None else find_source(str(given), init_from.get("layout"))
+
+
+def started_from(init_from: Mapping[str, Any], source: str | None = None) -> str | None:
+    """Whose generator a new training starts from, and its licence, in words; None: nobody else's.
+
+    What an own run started from counts, too, so that a licence is not forgotten on the way.
+
+    Args:
+        init_from: the config node, whose generator has been read.
+        source: the generator that is adapted to a new domain, in the forms of `load_pretrained`; None: none is.
+    """
+    given, setting, layout = init_from["generator"], "init_from.generator", init_from.get("layout")
+    if given is None:
+        given, setting, layout = source, "transfer.source", None
+    if given is None:
+        return None
+    if public := find_source(str(given), layout):
+        return public.origin(setting)
+    folder = locate(given, setting)
+    if not folder.exists():
+        return f"{given} of the Hugging Face hub"
+    if folder.name == GENERATOR_WEIGHTS:
+        folder = folder.parent
+    with suppress(ValueError):
+        metadata = read_metadata(folder)
+        words: str | None = metadata.get("origin") or metadata.get("started_from")
+        return words
+    return None
 
 
 def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | None:
@@ -63,7 +93,7 @@ def follow_source(config: DictConfig, given: Collection[str]) -> None:
             _follow(config, kind, public.config, given)
             theirs = public.config["resolution"]
             if theirs != config.data.resolution:  # a discriminator would take images of any size
-                mend = f"set data.resolution={theirs}"
+                mend = f"set init_from.generator, too, or data.resolution={theirs}"
                 if config.init_from.generator is not None:
                     mend = "give that of a generator for as many, or set init_from.discriminator=null"
                 raise ValueError(

@@ -61,4 +61,5 @@ def save_files(
             ema=module.ema is not None,
             images_seen=module.images_seen,
             classes=names if len(names) == generator.num_classes else (),
+            started_from=module.started_from,
         )
