@@ -27,16 +27,14 @@ SLOW_BF16 = "this CPU has no instructions for bfloat16, and takes many times as 
 
 log = logging.getLogger(__name__)
 
-for _chatty in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(_chatty).setLevel(logging.WARNING)
-for _expected in (
+EXPECTED = (
     ".*in eval mode at the start of training.*",  # the frozen trunk
     ".*is smaller than the logging interval.*",  # the first batch is logged, and batches count over epochs
     ".*your dataloader is not resumable.*",  # its sampler is
     ".*does not have many workers.*",  # batches come out of memory
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own affair
-):
-    warnings.filterwarnings("ignore", _expected)
+)
+"""Warnings of Lightning that are not shown."""
 
 
 class Hardware(NamedTuple):
@@ -75,13 +73,9 @@ def build_trainer(
         ValueError: an accelerator or a device that is not there, or a combination that Lightning refuses.
     """
     accelerator, devices, count, precision = choose_hardware(accelerator, devices, precision)
+    _set_up_process(accelerator, precision)
     if strategy in ("auto", "ddp") and count * num_nodes > 1:
         strategy = "ddp_find_unused_parameters_true"
-    if accelerator == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
-    if accelerator == "cpu":
-        keep_freed_memory()
-        _warn_of_slow_bf16(precision)
     # Before the module is distributed. Lightning's own synchronization needs a GPU.
     sync = LambdaCallback(setup=lambda _trainer, module, **_: synchronize(module))
     bar: Callback = ProgressBar(leave=True) if sys.stderr.isatty() or sys.stdout.isatty() else StatusLine()
@@ -113,6 +107,20 @@ def build_trainer(
     return trainer
 
 
+def _set_up_process(accelerator: str, precision: str | int) -> None:
+    """Set what holds for the whole process: Lightning's messages, and how an accelerator computes."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for warning in EXPECTED:
+        warnings.filterwarnings("ignore", warning)
+    if accelerator == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 where something stays in float32
+    if accelerator == "cpu":
+        keep_freed_memory()
+        if "bf16" in str(precision) and not has_kernels(torch.bfloat16):
+            log.warning(f"trainer.precision={precision}: {SLOW_BF16}; set trainer.precision=32-true")
+
+
 def choose_hardware(
     accelerator: str = "auto", devices: int | str | list[int] = "auto", precision: str | int = "auto", **_others: Any
 ) -> Hardware:
@@ -131,11 +139,6 @@ def choose_hardware(
             f"trainer.devices={available}, or another trainer"
         )
     return Hardware(accelerator, devices, count, _precision(precision, accelerator))
-
-
-def _warn_of_slow_bf16(precision: str | int) -> None:
-    if "bf16" in str(precision) and not has_kernels(torch.bfloat16):
-        log.warning(f"trainer.precision={precision}: {SLOW_BF16}; set trainer.precision=32-true")
 
 
 def _precision(precision: str | int, accelerator: str) -> str | int:
