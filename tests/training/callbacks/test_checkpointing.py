@@ -1,10 +1,8 @@
 import json
 
-import pytest
-
 from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs.generator_files import load_generator, read_metadata
-from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
+from transfergen.training.callbacks.checkpointing import Checkpointing
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
 
@@ -41,11 +39,3 @@ def test_a_conditional_generators_file_names_the_classes_that_it_was_trained_on(
     target = {"_target_": "transfergen.networks.generators.resnet.ResNet", **config}
     fit(Checkpointing(tmp_path / "conditional", target, every_images=8), images=16)
     assert read_metadata(tmp_path / "conditional")["classes"] == ["cat", "dog"]
-
-
-def test_training_stops_with_the_batch_that_reaches_max_images(fit, trainer, module):
-    fit(StopAtImages(20), images=100)
-    assert trainer.should_stop
-    assert module.images_seen == 24
-    with pytest.raises(ValueError, match=r"^max_images=20: the run has seen 24"):
-        fit(StopAtImages(20), images=100)

@@ -7,9 +7,10 @@ import pytest
 
 from transfergen.errors import SignalError
 from transfergen.signal_handler import SIGNALS
-from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
+from transfergen.training.callbacks.checkpointing import Checkpointing
 from transfergen.training.callbacks.interval import IntervalCallback
 from transfergen.training.callbacks.signals import Signals
+from transfergen.training.callbacks.stop_at_images import StopAtImages
 
 CONFIG = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", "resolution": 32, "width": 4}
 

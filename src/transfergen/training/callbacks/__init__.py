@@ -1,6 +1,6 @@
 """Callbacks: sample grids, evaluation, checkpoints, progress, warnings."""
 
-from transfergen.training.callbacks.checkpointing import Checkpointing, StopAtImages
+from transfergen.training.callbacks.checkpointing import Checkpointing
 from transfergen.training.callbacks.collapse_warning import CollapseWarning
 from transfergen.training.callbacks.distillation_report import DistillationReport
 from transfergen.training.callbacks.evaluation import Evaluation
@@ -10,6 +10,7 @@ from transfergen.training.callbacks.progress import ProgressBar, StatusLine
 from transfergen.training.callbacks.reconstructions import Reconstructions
 from transfergen.training.callbacks.samples import SampleGrid
 from transfergen.training.callbacks.signals import Signals
+from transfergen.training.callbacks.stop_at_images import StopAtImages
 from transfergen.training.callbacks.threads import Threads
 
 __all__ = [

@@ -1,14 +1,14 @@
-"""Saves a run's checkpoints and generator, and stops it after a number of images."""
+"""Saves a run's checkpoints and generator."""
 
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
-from transfergen.training.callbacks.interval import BatchCallback, IntervalCallback
+from transfergen.training.callbacks.interval import IntervalCallback
 
 
 class Checkpointing(IntervalCallback):
@@ -27,24 +27,6 @@ class Checkpointing(IntervalCallback):
     def act(self, trainer: Trainer, module: GenerativeModule) -> None:
         """Write the checkpoint and the generator's files. To be called on all ranks; rank 0 writes."""
         save_files(trainer, module, self.run_dir / artefacts.LAST_CHECKPOINT, self.run_dir, self.generator_config)
-
-
-class StopAtImages(BatchCallback):
-    """Stops the training after `max_images` real images, over all ranks."""
-
-    def __init__(self, max_images: int) -> None:
-        self.max_images = max_images
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Raises ValueError if a resumed run has seen that many already."""
-        assert isinstance(pl_module, GenerativeModule)
-        if pl_module.images_seen >= self.max_images:
-            raise ValueError(f"max_images={self.max_images}: the run has seen {pl_module.images_seen:,}; set more")
-
-    def after_batch(self, trainer: Trainer, module: GenerativeModule) -> None:
-        """Stop if enough images were seen."""
-        if module.images_seen >= self.max_images:
-            trainer.should_stop = True
 
 
 def save_files(
