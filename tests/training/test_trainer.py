@@ -77,7 +77,9 @@ def test_lightning_neither_saves_nor_samples_nor_handles_signals_itself(tmp_path
 @pytest.mark.parametrize("has_bf16", [False, True])
 def test_a_cpu_that_is_slow_in_bfloat16_is_told_once(tmp_path, monkeypatch, caplog, precision, has_bf16):
     monkeypatch.setattr(trainer, "has_kernels", lambda dtype: dtype != torch.bfloat16 or has_bf16)
-    build_trainer(run_dir=tmp_path, callbacks=[], accelerator="cpu", precision=precision)
+    trainer._set_up_process.cache_clear()
+    for _ in range(2):
+        build_trainer(run_dir=tmp_path, callbacks=[], accelerator="cpu", precision=precision)
     told = [record.getMessage() for record in caplog.records if "bfloat16" in record.getMessage()]
     line = f"trainer.precision={precision}: {trainer.SLOW_BF16}; set trainer.precision=32-true"
     assert told == ([] if has_bf16 or precision.startswith("32") else [line])

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -107,6 +108,7 @@ def build_trainer(
     return trainer
 
 
+@cache  # a training builds two trainers, the first to see whether Lightning takes its settings
 def _set_up_process(accelerator: str, precision: str | int) -> None:
     """Set what holds for the whole process: Lightning's messages, and how an accelerator computes."""
     for name in ("lightning.pytorch", "lightning.fabric"):
