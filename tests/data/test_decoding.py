@@ -1,9 +1,11 @@
 """Work on pictures in threads."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from transfergen import devices
 from transfergen.data import decoding
 from transfergen.data.decoding import map_parallel
 
@@ -26,7 +28,7 @@ def handed_over(monkeypatch):
             return super().submit(*given)
 
     monkeypatch.setattr(decoding, "ThreadPoolExecutor", Counting)
-    monkeypatch.setattr(decoding.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(decoding, "usable_cores", lambda: {0, 1})
     return times
 
 
@@ -34,6 +36,11 @@ def handed_over(monkeypatch):
 def test_threads_get_many_small_pictures_at_a_time_and_few_large_ones_evenly(handed_over, count, times):
     map_parallel(int, count, lambda: None)
     assert len(handed_over) == times  # of 32 pictures or fewer; to two threads, at least 32 times each where that goes
+
+
+def test_a_process_that_may_use_one_core_has_one_thread(monkeypatch):
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    assert len(set(map_parallel(lambda i: threading.get_ident(), 200, lambda: None))) == 1
 
 
 def test_the_first_error_ends_all_work():

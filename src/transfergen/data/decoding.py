@@ -1,7 +1,6 @@
 """Decoding of picture files, in parallel. Damaged files and decompression bombs raise errors that name the file."""
 
 import logging
-import os
 import sys
 import time
 import warnings
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from transfergen.data.pictures import ByteArray, Fit, IntArray, Pictures, to_shape
+from transfergen.devices import usable_cores
 from transfergen.errors import counted, first_line
 from transfergen.image_shape import ImageShape
 
@@ -106,7 +106,7 @@ def map_parallel(work: Callable[[int], T], count: int, advance: Callable[[], Non
     A thread gets several at a time: to hand over one costs a fifth of the time that a picture of 64x64 pixels takes.
     """
     results: list[T] = []
-    threads = os.cpu_count() or 1
+    threads = len(usable_cores())
     size = min(_TOGETHER, max(1, count // (_TOGETHER * threads)))
     parts = [range(first, min(first + size, count)) for first in range(0, count, size)]
     with ThreadPoolExecutor(threads) as pool:
