@@ -103,6 +103,22 @@ def test_settings_of_rates_that_do_not_fall_are_refused(override):
         check_used(config, [override])
 
 
+@pytest.mark.parametrize(
+    ("key", "goes_with"),
+    [
+        ("transfer.last_k", ["transfer.trunk=last_k"]),
+        ("transfer.generator_last_k", ["transfer.generator=last_k"]),
+        ("transfer.unfreeze_every_images", ["transfer.trunk=gradual", "transfer.generator=gradual"]),
+    ],
+)
+def test_a_setting_that_goes_with_another_is_refused_without_it(key, goes_with):
+    config = OmegaConf.create({"encoder": {}, "transfer": {"trunk": "trainable", "generator": "all"}})
+    with pytest.raises(ValueError, match=rf"^{key}: is for {' or '.join(goes_with)}; set that, too, or leave it out$"):
+        check_used(config, [f"{key}=2"])
+    for other in goes_with:
+        check_used(OmegaConf.merge(config, OmegaConf.from_dotlist([other])), [f"{key}=2"])
+
+
 def test_a_home_that_is_not_there_is_said_in_one_line(monkeypatch):
     def nobody(uid):
         raise KeyError(uid)

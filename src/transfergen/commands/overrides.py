@@ -17,6 +17,12 @@ from transfergen.config import CONF_DIR, flatten
 from transfergen.settings import PATHS
 
 NO_HOME = "HOME is not set, and this user has no home directory: set HOME=FOLDER"
+_GOES_WITH = {
+    "transfer.last_k": {"transfer.trunk": "last_k"},
+    "transfer.generator_last_k": {"transfer.generator": "last_k"},
+    "transfer.unfreeze_every_images": {"transfer.trunk": "gradual", "transfer.generator": "gradual"},
+}
+"""Settings that change nothing unless another one has this value, or one of two has."""
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
@@ -91,7 +97,7 @@ def check_keys(saved: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse settings that would be ignored: of an optimizer without a discriminator, or of rates that never fall.
+    """Refuse settings that would be ignored, such as those of an optimizer without a discriminator.
 
     Models and experiments set some of them, too, so that only the command line tells whether they were meant.
 
@@ -105,6 +111,10 @@ def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
     decay = [key for key in keys if key in ("lr_decay.end_images", "lr_decay.final_factor")]
     if decay and config.lr_decay.start_images is None:
         raise ValueError(f"{decay[0]}: the learning rates do not fall; set lr_decay.start_images, too, or leave it out")
+    for key, choices in _GOES_WITH.items():
+        if key in keys and all(OmegaConf.select(config, other) != value for other, value in choices.items()):
+            wanted = " or ".join(f"{other}={value}" for other, value in choices.items())
+            raise ValueError(f"{key}: is for {wanted}; set that, too, or leave it out")
 
 
 def refuse_ignored(overrides: Sequence[str], purposes: Mapping[str, str]) -> None:
