@@ -50,11 +50,12 @@ def build_module(config: DictConfig, *, fresh: bool = True) -> GenerativeModule:
     data = config.data
     shape = image_shape(data.resolution, data.get("aspect", (1, 1)), data.get("channels", 3))  # a saved one lacks them
     check_shape(shape, {name: config[name] for name in ("generator", "discriminator", "encoder")})
+    if fresh:
+        check_start(config.transfer, config.init_from)
     generator, discriminator = instantiate(config.generator), instantiate(config.discriminator) or None
     check_generator_shape(generator, shape)
     mixture = config.transfer.new_classes == "mixture"
     if fresh:
-        check_start(config.transfer, config.init_from)
         settings: Any = OmegaConf.to_container(config.generator, resolve=True)
         initialise(generator, discriminator, config.init_from, settings=settings, mixture=mixture)
     elif mixture:
