@@ -39,5 +39,12 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, short enough for a part of another line; its class if it has none."""
-    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
+    """The first line of an error's message, short enough for a part of another line; its class if it has none.
+
+    A long one ends with its last whole sentence or, where little would be left, with its last whole word.
+    """
+    line = (str(error).strip().splitlines() or [""])[0]
+    if len(line) > 200:
+        sentences, word = (line[:200].rpartition(end)[0] for end in (". ", " "))
+        line = sentences if len(sentences) >= 50 else f"{word or line[:200]} ..."
+    return line or type(error).__name__
