@@ -62,19 +62,16 @@ def save_generator(
         "images_seen": images_seen,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    if classes:
-        metadata["classes"] = list(classes)
-    metadata |= {k: words for k, words in {"origin": origin, "started_from": started_from}.items() if words is not None}
+    about = {"classes": list(classes), "origin": origin, "started_from": started_from}
+    metadata |= {key: value for key, value in about.items() if value}
     write(folder / GENERATOR_WEIGHTS, content)
     write_json(folder / GENERATOR_METADATA, metadata)
 
 
 def save_copy(folder: Path, generator: Generator, metadata: Mapping[str, Any]) -> None:
     """Write a generator that was loaded, with what `read_metadata` said of it."""
-    about = {
-        key: metadata[key] for key in ("ema", "images_seen", "classes", "origin", "started_from") if key in metadata
-    }
-    save_generator(folder, generator, metadata["generator"], **about)
+    said = {"ema", "images_seen", "classes", "origin", "started_from"} & metadata.keys()
+    save_generator(folder, generator, metadata["generator"], **{key: metadata[key] for key in said})
 
 
 def read_metadata(folder: Path, override: str = "run") -> dict[str, Any]:
