@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from transfergen.errors import counted
 
 Number = int | dict[int, float]
-"""A class, counted from 0; or a mixture, as in `{3: 0.7, 5: 0.3}`, whose weights are divided by their sum."""
+"""A class by its number, counted from 0; or a mixture, `{3: 0.7, 5: 0.3}`, whose weights are divided by their sum."""
 Label = SupportsIndex | str | Mapping[int, float] | Mapping[str, float]
-"""The same, where a class may also be given by its name."""
+"""A class by its number or name; or a mixture of classes, as in `{3: 0.7, 5: 0.3}` or `{"cat": 0.7, "dog": 0.3}`."""
 _FEW = 20
 """Names that a message lists; of more it lists those that are spelt like the one that was not found."""
 

@@ -41,7 +41,7 @@ class Autoencoding(UnregisteredModules, GenerativeModule):
     """The encoder's moving average, which belongs to the generator's."""
     elbo: Elbo
     _trunk: Backbone | None = None
-    """Of the perceptual term; None: it has no weight."""
+    """The frozen network whose features the perceptual term compares; None if the weight of that term is 0."""
 
     def _take_encoder(self, encoder: object, elbo: Elbo, backbone: object) -> None:
         """Check and keep the encoder, the bound and the trunk of its perceptual term.

@@ -58,7 +58,7 @@ class Strategy(UnregisteredModules):
     min_images: int = 1
     """The smallest batch that these terms can be computed on."""
     _trunk: Backbone | None = None
-    """Of the terms that compare features; None: there are none."""
+    """The frozen network whose features the loss terms compare; None if no term compares features."""
 
     def __init__(
         self,
