@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from public_networks import PublicDiscriminator, PublicGenerator, StudioGAN, randomize
 from runs import ROOT
@@ -22,6 +23,7 @@ from transfergen.config import instantiate
 from transfergen.images import resize
 from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.generators.resnet import ResNet
+from transfergen.runs.generator_files import save_generator
 from transfergen.training.base_module import GenerativeModule
 
 FOLDER = ROOT / "benchmarks"
@@ -51,6 +53,15 @@ def row(model, distances, **more):
         "high_frequency_ratio": [2.0] * len(distances),
     }
     return result
+
+
+def write_images(folder):
+    """30 training images and 10 test images of noise, as CIFAR-10 is on the Hugging Face hub."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("test", 10)):
+        images = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(count)]
+        table = datasets.Dataset.from_dict({"img": images}, features=datasets.Features({"img": datasets.Image()}))
+        table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
 
 
 def plan():
@@ -291,11 +302,7 @@ def test_a_section_is_replaced_and_the_rest_stays(tmp_path):
 
 
 def test_a_trial_sees_no_test_image_and_its_results_are_not_kept(tmp_path):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 30), ("test", 10)):
-        images = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(count)]
-        table = datasets.Dataset.from_dict({"img": images}, features=datasets.Features({"img": datasets.Image()}))
-        table.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    write_images(tmp_path)
     quality, compose_config = import_module("quality"), import_module("judgement").compose_config
     given = {"data": str(tmp_path), "resolution": 32, "training_images": None, "trainer": "cpu", "precision": "32-true"}
 
@@ -333,6 +340,36 @@ def test_a_training_that_ends_early_is_measured_at_its_end_and_all_grids_are_kep
         second: second,
         "a.jpg": second,
     }
+
+
+def test_each_snapshot_of_a_run_is_measured_against_test_images_of_its_data(tmp_path, monkeypatch):
+    write_images(tmp_path)
+    run_dir, small = tmp_path / "mine", {"resolution": 32, "width": 4}
+    generator = {"_target_": "transfergen.networks.generators.dcgan.DCGAN", **small}
+    for seen in (16, 32):
+        folder = run_dir / "snapshots" / f"{seen:09d}"
+        save_generator(folder, instantiate(generator), generator, ema=True, images_seen=seen)
+    data = ["data=huggingface", f"data.path={tmp_path}", "data.resolution=32", "data.batch_size=8"]
+    config = import_module("judgement").compose_config(data)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    given = []
+
+    class Measure:
+        accuracy = 0.9
+
+        def __init__(self, test, data):
+            given.append((tuple(test.shape), data))
+
+        def __call__(self, generator):
+            return {"kernel_distance": float(generator.resolution)}
+
+    script, results = import_module("snapshots"), import_module("harness").Results("x", tmp_path, tmp_path)
+    monkeypatch.setattr(script, "Measure", Measure)
+    script.run(Namespace(run=run_dir), results)
+    assert given == [((10, 3, 32, 32), str(tmp_path))]
+    [measured] = results.load()
+    assert measured["points"] == {"images": [16, 32], "kernel_distance": [32.0, 32.0]}
+    assert (measured["name"], measured["training_images"], measured["judge_accuracy"]) == ("mine", 30, 0.9)
 
 
 def test_a_biggan_is_saved_as_studiogan_would_save_it():

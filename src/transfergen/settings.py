@@ -30,7 +30,7 @@ TAKEN_BY = {
 _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
     "checkpoint_every_images optimizer.d_steps optimizer.accumulate",
-    int | None: "max_images lr_decay.start_images lr_decay.end_images data.resolution block",
+    int | None: "max_images snapshot_every_images lr_decay.start_images lr_decay.end_images data.resolution block",
     float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
@@ -40,7 +40,7 @@ _TYPES: dict[Any, str] = {
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
     Mapping: "optimizer.discriminator optimizer.generator logger.tensorboard logger.csv logger.wandb logger.mlflow",
-    Literal["last", "best"]: "checkpoint",
+    Literal["last", "best"] | int: "checkpoint",
     Literal["train", "test"]: "split",
     Literal["auto", "gpu", "cpu", "cuda", "mps"]: "device",
     Literal["crop", "pad", "stretch", None]: "data.fit",
@@ -58,9 +58,9 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "1 or more",
         lambda value: value >= 1,
         "num batch_size devices frames fps steps references trials samples.count width hidden channels pool z_dim size "
-        "input_size every every_images unfreeze_every_images checkpoint_every_images max_images end_images d_steps "
-        "accumulate last_k generator_last_k num_nodes threads log_every_n_steps train test adapt_images resolution "
-        "aspect multiples block",
+        "input_size every every_images unfreeze_every_images checkpoint_every_images snapshot_every_images max_images "
+        "end_images d_steps accumulate checkpoint last_k generator_last_k num_nodes threads log_every_n_steps train "
+        "test adapt_images resolution aspect multiples block",
     ),
     ("2 or more", lambda value: value >= 2, "count data.batch_size"),
     (

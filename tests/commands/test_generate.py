@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_an_archive_of_other_images_is_kept(run_dir, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"interpolate": "[1,2]"}])
-@pytest.mark.parametrize("place", ["", "best", "all.zip"])
+@pytest.mark.parametrize("place", ["", "best", "snapshots/000000016", "all.zip"])
 def test_no_file_of_a_run_is_overwritten(run_dir, place, settings):
     before = {file.name for file in run_dir.iterdir()}
     assert "is the folder of a run" in refusal(run_dir / place, run=run_dir, num=2, **settings)
@@ -300,6 +301,21 @@ def test_weights_file_is_a_source_and_a_missing_best_generator_is_refused(run_di
     b = generate(tmp_path / "b", run=run_dir / "generator.safetensors", num=2)
     assert all(np.array_equal(a[name], b[name]) for name in a)
     assert "kept none; train with evaluation.every_images=N" in refusal(tmp_path / "c", run=run_dir, checkpoint="best")
+
+
+def test_a_snapshot_is_chosen_by_the_images_that_it_had_seen(run_dir, conditional_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run_dir, folder)
+    assert "train with snapshot_every_images=N" in refusal(tmp_path / "a", run=folder, checkpoint=25_024)
+    for images, source in {25_024: conditional_run, 50_016: run_dir}.items():
+        snapshot = folder / "snapshots" / f"{images:09d}"
+        snapshot.mkdir(parents=True)
+        for name in ("generator.json", "generator.safetensors"):
+            shutil.copy(source / name, snapshot)
+    assert "choose one of 25_024, 50_016" in refusal(tmp_path / "b", run=folder, checkpoint=25_000)
+    chosen = generate(tmp_path / "c", run=folder, checkpoint="25_024", num=2)
+    wanted = generate(tmp_path / "d", run=conditional_run, num=2)
+    assert all(np.array_equal(chosen[name], wanted[name]) for name in wanted)
 
 
 def test_a_flipped_bit_in_the_weights_is_refused(run_dir, tmp_path):

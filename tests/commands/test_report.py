@@ -58,7 +58,9 @@ def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
         "chosen_by": "recall on 9 test images",
         "metrics": [RECORD | {"name": "precision", "warning": "few images"}],
     }
-    (run / "evaluation.json").write_text(json.dumps(evaluation | {"earlier": [{"metrics": [RECORD]}]}))
+    (run / "evaluation.json").write_text(
+        json.dumps(evaluation | {"earlier": [{"metrics": [RECORD]}, {"checkpoint": 25_024, "metrics": [RECORD]}]})
+    )
     page = report(tmp_path / "report.html", f"run={run}")
     for words in (
         "<h2>Samples</h2>",
@@ -66,13 +68,14 @@ def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
         "64 images, 1.5 minutes",
         "python train.py model=dcgan max_images=64",
         "best generator, 16 samples, 16 reals (test)",
+        "25,024-image generator, 16 samples, 16 reals (test)",
         "few images; chosen by recall on 9 test images",
         "real images</figcaption>",
         "the end</figcaption>",
         "width: 8",
     ):
         assert words in page
-    assert page.count("<td>recall</td>") == 2
+    assert page.count("<td>recall</td>") == 3
     assert page.count("data:image/png;base64,") == 9 + 1  # over time, and the last grid
     assert page.count("<svg") == 2  # a curve of one point is none
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?https?:", page)

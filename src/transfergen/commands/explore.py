@@ -36,7 +36,7 @@ def explore(config: DictConfig) -> None:
     except ImportError as error:
         raise ValueError("explore needs one more package: pip install 'transfergen[explore]'") from error
     from transfergen.devices import choose_device
-    from transfergen.runs.generator_files import choose_generator
+    from transfergen.runs.kept_generators import choose_generator
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     source = choose_generator(str(config.run), config.checkpoint)

@@ -36,7 +36,7 @@ def export(config: DictConfig) -> None:
     if config.format == "bf16":
         artefacts.refuse_run(out)
     cli.check_out(out, folder=config.format == "bf16")
-    from transfergen.runs.generator_files import choose_generator
+    from transfergen.runs.kept_generators import choose_generator
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator
     from transfergen.sampling.web_page import ONE_LEVEL, to_web

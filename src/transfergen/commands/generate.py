@@ -57,7 +57,7 @@ def generate(config: DictConfig) -> None:
         raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
     cli.check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
-    from transfergen.runs.generator_files import choose_generator
+    from transfergen.runs.kept_generators import choose_generator
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     source = choose_generator(str(config.run), config.checkpoint)

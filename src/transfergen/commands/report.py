@@ -102,9 +102,9 @@ def read_run(folder: Path, override: str) -> Run:
         problems.append("it has no final metrics: still training, or ended early")
     records = list(metrics.get("metrics", []))
     for result in (evaluation, *evaluation.get("earlier", [])):
-        best = {"generator": "best"} if result.get("checkpoint") == "best" else {}
-        best |= {key: result[key] for key in ("chosen_by",) if key in result}
-        records += [record | best for record in result.get("metrics", [])]
+        which = _which_generator(result.get("checkpoint"))
+        which |= {key: result[key] for key in ("chosen_by",) if key in result}
+        records += [record | which for record in result.get("metrics", [])]
     seen, seconds = metrics.get("images_seen"), metrics.get("seconds")
     samples = folder / artefacts.SAMPLES
     names = [] if samples.is_symlink() else sorted(file.name for file in samples.glob("*.png"))
@@ -117,6 +117,13 @@ def read_run(folder: Path, override: str) -> Run:
     pictures = {name: base64.b64encode(content).decode() for name, content in pictures.items() if content}
     curves = parsed(artefacts.CURVES, lambda _: read_curves(folder), {})
     return Run(folder, config, [c for c in commands if c], records, seen, seconds, curves, pictures, problems)
+
+
+def _which_generator(checkpoint: Any) -> dict[str, str]:
+    """For a table, which generator of the run was measured, unless it is the last: the best, or a snapshot."""
+    if isinstance(checkpoint, int):
+        return {"generator": f"{checkpoint:,}-image"}
+    return {"generator": "best"} if checkpoint == "best" else {}
 
 
 def _checked(result: dict[str, Any]) -> dict[str, Any]:

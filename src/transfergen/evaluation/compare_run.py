@@ -21,7 +21,8 @@ from transfergen.evaluation.shared_weights import shared_weights, shared_weights
 from transfergen.images import to_float
 from transfergen.networks.generators.base import Generator, sample
 from transfergen.runs import artefacts
-from transfergen.runs.generator_files import choose_generator, load_pretrained
+from transfergen.runs.generator_files import load_pretrained
+from transfergen.runs.kept_generators import choose_generator
 from transfergen.runs.saved_config import read_config
 from transfergen.runs.splits import warn_of_other_splits
 

@@ -32,6 +32,8 @@ LAST_CHECKPOINT, BEST_CHECKPOINT = f"{CHECKPOINTS}/{LAST}", f"{CHECKPOINTS}/best
 GENERATOR_WEIGHTS, GENERATOR_METADATA = "generator.safetensors", "generator.json"
 BEST = "best"
 """Folder with the files of the best generator so far, and its metrics."""
+SNAPSHOTS = "snapshots"
+"""Folder of generators from during the training, each in a folder named by the images seen."""
 
 METRICS = "metrics.json"
 """The metrics at the end of the training."""
@@ -55,8 +57,8 @@ TRIAL, SWEEP, SWEEP_PLOT = "trial.json", "sweep.json", "sweep.png"
 """The outcome of one trial of a sweep, in its run directory; and those of all, in the sweep's."""
 
 _OF_A_TRAINING = (
-    *(CONFIG, COMPOSED, CHECKPOINTS, GENERATOR_WEIGHTS, GENERATOR_METADATA, BEST, METRICS, EVALUATION, NEIGHBOURS),
-    *(SPLITS, DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT),
+    *(CONFIG, COMPOSED, CHECKPOINTS, GENERATOR_WEIGHTS, GENERATOR_METADATA, BEST, SNAPSHOTS),
+    *(METRICS, EVALUATION, NEIGHBOURS, SPLITS, DISTILLATION, GRID, SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, REPORT),
     *("csv", "tensorboard", "wandb", "mlflow", "mlflow.db"),
     ".hydra/resumed",
 )
@@ -88,12 +90,13 @@ def remove_run(folder: Path) -> None:
 
 
 def refuse_run(out: Path) -> None:
-    """Keep other files than a run's own out of its folder, and out of that of its best generator.
+    """Keep other files than a run's own out of its folder, and out of those of its generators.
 
     Raises:
         ValueError: names the setting `out`.
     """
-    if is_run(out) or (out.name == BEST and is_run(out.parent)):
+    above = (folder for folder in out.parents if out.relative_to(folder).parts[0] in (BEST, SNAPSHOTS))
+    if any(is_run(folder) for folder in (out, *above)):
         raise ValueError(f"out={out}: is the folder of a run, whose files would be overwritten; choose another")
 
 

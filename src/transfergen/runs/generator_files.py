@@ -20,7 +20,7 @@ from transfergen.networks.layers.reparametrization import plain_state_dict
 from transfergen.networks.public.reading import LAYOUTS, PublicSource, find_source
 from transfergen.networks.shapes import shapes_only
 from transfergen.networks.weights import HUB_NAME, download_from_hub, pick, read_state_dict
-from transfergen.runs.artefacts import BEST, GENERATOR_METADATA, GENERATOR_WEIGHTS, check_folder, write, write_json
+from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS, check_folder, write, write_json
 from transfergen.targets import get_target
 
 log = logging.getLogger(__name__)
@@ -113,24 +113,6 @@ def locate(given: str | Path, override: str) -> Path:
     if name not in names:
         raise ValueError(f"{override}={given}: choose one of {', '.join(f'builtin:{each}' for each in names)}")
     return BUILTIN / name
-
-
-def choose_generator(run: str, checkpoint: str) -> str | Path:
-    """The argument of `load_pretrained` for the settings `run` and `checkpoint`, which is last or best.
-
-    Raises:
-        ValueError: the best is asked for, and `run` is no folder of a run, or has none.
-    """
-    if checkpoint == "last":
-        return run
-    folder = Path(run).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"checkpoint=best: run={run} is no folder of a run; leave checkpoint= out")
-    if not (folder / BEST).is_dir():
-        raise ValueError(
-            f"checkpoint=best: run={run} kept none; train with evaluation.every_images=N, or leave checkpoint= out"
-        )
-    return folder / BEST
 
 
 def load_pretrained(given: str | Path, override: str = "run", **options: Any) -> tuple[Generator, dict[str, Any], Path]:

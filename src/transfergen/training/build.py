@@ -21,6 +21,7 @@ from transfergen.training.callbacks import (
     Reconstructions,
     SampleGrid,
     Signals,
+    Snapshots,
     StopAtImages,
 )
 from transfergen.training.compatibility import (
@@ -113,6 +114,8 @@ def build_callbacks(
         files,
         evaluation,  # after the run's files, which are then saved whatever it raises
     ]
+    if config["snapshot_every_images"] is not None:
+        callbacks.append(Snapshots(run_dir, config["generator"], every_images=config["snapshot_every_images"]))
     if config["memory_report"]:
         callbacks.append(MemoryReport(config["data"]["batch_size"]))
     if config["max_images"] is not None:

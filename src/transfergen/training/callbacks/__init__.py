@@ -1,6 +1,6 @@
 """Callbacks: sample grids, evaluation, checkpoints, progress, warnings."""
 
-from transfergen.training.callbacks.checkpointing import Checkpointing
+from transfergen.training.callbacks.checkpointing import Checkpointing, Snapshots
 from transfergen.training.callbacks.collapse_warning import CollapseWarning
 from transfergen.training.callbacks.distillation_report import DistillationReport
 from transfergen.training.callbacks.evaluation import Evaluation
@@ -24,6 +24,7 @@ __all__ = [
     "Reconstructions",
     "SampleGrid",
     "Signals",
+    "Snapshots",
     "StatusLine",
     "StopAtImages",
     "Threads",
