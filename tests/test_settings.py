@@ -131,6 +131,7 @@ def test_each_setting_without_a_target_has_a_type(configs):
         ("check data.source.holdout=0", "choose a number, between 0 and 1"),
         ("check data.source.holdout=1", "choose a number, between 0 and 1"),
         ("generate num=1.5", "choose a whole number, 1 or more"),
+        ("generate seeds=5", SEEDS),
         ("generate truncation=0", "choose a number or null, above 0"),
         ("generate classes=3", CLASSES),
         ('generate classes=[{"cat":"dog"}]', CLASSES),

@@ -35,7 +35,7 @@ _TYPES: dict[Any, str] = {
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: _UNTYPED_PATHS,
-    Sequence[int]: "interpolate coarse fine",
+    Sequence[int]: "seeds interpolate coarse fine",
     Sequence[int | str | Mapping[int | str, float]]: "classes init_from.classes",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",
@@ -79,7 +79,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("0 to 1", lambda value: 0 <= value <= 1, "final_factor max_damaged colour translation cutout p max_p"),
     ("0 to below 1", lambda value: 0 <= value < 1, "betas beta2 momentum dropout"),
     ("between 0 and 1", lambda value: 0 < value < 1, "holdout target"),
-    ("0 to 4294967295", lambda value: 0 <= value < 2**32, "seed interpolate coarse fine"),
+    ("0 to 4294967295", lambda value: 0 <= value < 2**32, "seed seeds interpolate coarse fine"),
     ("1 to 65535", lambda value: 1 <= value <= 65535, "port"),
     ("-1 or more", lambda value: value >= -1, "max_epochs max_steps trainer.devices"),
 ]

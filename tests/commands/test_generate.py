@@ -37,6 +37,16 @@ def test_same_seed_gives_the_same_images_whatever_the_number_and_the_batch(run_d
     assert not np.array_equal(a["000000.png"], c["000000.png"])
 
 
+def test_chosen_seeds_give_their_images_in_the_order_in_which_they_are_named(run_dir, tmp_path):
+    chosen = generate(tmp_path / "out", run=run_dir, seeds="[59,12,26]", batch_size=2)
+    assert list(chosen) == ["000000.png", "000001.png", "000002.png"]
+    for image, expected in zip(chosen.values(), Generator.from_pretrained(run_dir)([59, 12, 26]), strict=True):
+        assert np.abs(image.astype(int) - np.asarray(expected)).max() <= 1
+    assert json.loads((tmp_path / "out" / "generate.json").read_text())["seeds"] == [59, 12, 26]
+    assert "holds images of another seeds" in refusal(tmp_path / "out", run=run_dir, seeds="[59,12]")
+    assert "holds images of another seed;" in refusal(tmp_path / "out", run=run_dir, seed=59, num=3)
+
+
 def test_several_devices_share_the_images_out(run_dir, tmp_path):
     generate(tmp_path / "one", run=run_dir, num=11, batch_size=3)
     generate(tmp_path / "two", run=run_dir, num=11, batch_size=3, devices=2, device="cpu")
@@ -90,6 +100,9 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ({"coarse": "[1]", "fine": "[2]", "batch_size": 5}, "batch_size=5: is for single images; leave it out"),
         ({"directions": 2, "frames": 5}, "frames=5: is for interpolate=; leave it out"),
         ({"fps": 5}, "fps=5: is for interpolate=; leave it out"),
+        ({"seeds": "[1,2]", "num": 5}, "num=5: is for images without seeds=; leave it out"),
+        ({"seeds": "[1,2]", "seed": 5}, "seed=5: is for images without seeds=; leave it out"),
+        ({"seeds": "[1,2]", "directions": 2}, "seeds=[1,2]: is for single images; leave it out"),
         (
             {"interpolate": "[1,2]", "seed": 5},
             "seed=5: is for single images, invert=, directions=; leave it out",

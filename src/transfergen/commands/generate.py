@@ -22,7 +22,7 @@ STEPS = 3
 KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "block"))
 """Settings that ask for another output than single images: a tuple for each kind of output."""
 USES = {
-    "": ("num", "seed", "truncation", "batch_size", "devices"),
+    "": ("num", "seed", "seeds", "truncation", "batch_size", "devices"),
     "invert": ("seed", "steps"),
     "interpolate": ("truncation", "frames", "fps"),
     "directions": ("seed", "truncation"),
@@ -52,7 +52,8 @@ def generate(config: DictConfig) -> None:
         raise ValueError(f"{kinds[0]}= and {kinds[1]}= ask for two kinds of output; leave one out")
     if kinds and out.suffix == ".zip":
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
-    refuse_ignored(cli.overrides(), _purposes(kinds[0] if kinds else ""))
+    chosen = dict.fromkeys(("num", "seed"), "images without seeds=") if config.seeds else {}
+    refuse_ignored(cli.overrides(), _purposes(kinds[0] if kinds else "") | chosen)
     if config.invert is not None and len(config.classes) > 1:
         raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
     cli.check_out(out, folder=out.suffix != ".zip")
@@ -102,11 +103,12 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
     from transfergen.sampling.image_files import image_folder, image_zip, write_images
 
     options = _options(generators[0], config)
-    settings = options | {"seed": config.seed, "generator": generators[0].metadata["sha256"]}
+    seeds = list(config.seeds) or range(config.seed, config.seed + config.num)
+    first = {"seeds": seeds} if config.seeds else {"seed": config.seed}
+    settings = options | first | {"generator": generators[0].metadata["sha256"]}
     zipped = out.suffix == ".zip"
     images, grid = (out, out.with_suffix(".png")) if zipped else (out / "images", out / artefacts.GRID)
     grid.parent.mkdir(parents=True, exist_ok=True)
-    seeds = range(config.seed, config.seed + config.num)
     target = image_zip(images, json.dumps(settings)) if zipped else image_folder(images)
     with artefacts.claim(out, "out"), target as files:
         _refuse_others(out, settings)
@@ -116,8 +118,8 @@ def _images(generators: Sequence["PretrainedGenerator"], config: DictConfig, out
         track = lambda rounds: cli.track(rounds, "generating")  # noqa: E731
         write_images(generators, files, seeds, batch_size=config.batch_size, track=track, **options)
     held = 0 if zipped else sum(1 for _ in images.glob("*.png"))
-    more = f"; of earlier commands it holds {held - config.num:,} more" if held > config.num else ""
-    print(f"{counted(config.num, 'image')}: {images}, the first of them in {grid}{more}")
+    more = f"; of earlier commands it holds {held - len(seeds):,} more" if held > len(seeds) else ""
+    print(f"{counted(len(seeds), 'image')}: {images}, the first of them in {grid}{more}")
 
 
 def _refuse_others(out: Path, settings: dict[str, Any]) -> None:

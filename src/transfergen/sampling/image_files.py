@@ -50,7 +50,7 @@ def image_zip(path: Path, comment: str = "") -> Iterator[ImageTarget]:
 def write_images(
     generators: Sequence[PretrainedGenerator],
     target: ImageTarget,
-    seeds: range,
+    seeds: Sequence[int],
     *,
     batch_size: int,
     track: Callable[[range], Iterable[int]] = iter,
