@@ -34,8 +34,10 @@ def test_overview_says_in_a_line_what_the_first_line_of_each_help_says(overview,
     code, out, err = called(main, name, "--help")
     assert code == 0, err
     assert f"  {name:10}{out.splitlines()[0]}\n" in overview
-    keys = (CONF_DIR / f"{name}.yaml").read_text().partition("  - _self_\n")[2].strip()
-    assert (keys in out) == (name not in ("train", "check"))  # these have groups, and the settings of a training
+    keys = (CONF_DIR / f"{name}.yaml").read_text().partition("\n\n")[2].partition("\nhydra:")[0].strip()
+    assert keys in out
+    assert "\nhydra:" not in keys
+    assert {"train": "\nmax_images: ", "check": "\nformat: "}.get(name, "\nrun: ") in f"\n{keys}"
 
 
 def test_version_is_that_of_the_package():

@@ -288,7 +288,8 @@ def test_exhausted_memory_gets_one_line(error, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert (ended.value.code, len(lines)) == (2, 1)
     assert "not enough memory" in lines[0]
-    assert "batch size" in lines[0]
+    assert lines[0].endswith("); end other programs")
+    assert cli.memory_line(error, "generate").endswith("); set a smaller batch_size")
 
 
 def test_names_of_files_cannot_steer_the_terminal(capsys):
@@ -316,6 +317,7 @@ def test_precision_with_a_loss_scaler_is_refused(tmp_path):
 def test_help_lists_each_group_with_all_its_options():
     code, out, _ = train(None, "--help", small=False)
     assert code == 0
+    assert f"the comments in {CONF_DIR}." in out
     for group in (f for f in CONF_DIR.iterdir() if f.is_dir() and f.name != "hydra"):
         line = next(line for line in out.splitlines() if line.startswith(f"  {group.name} "))
         assert line.rsplit(": ", 1)[1].split(", ") == sorted(f.stem for f in group.glob("[!_]*.yaml")), group.name

@@ -74,7 +74,8 @@ def test_a_trial_without_memory_says_what_to_set_as_a_training_does(tmp_path, er
         raise error
 
     assert run_trial(tmp_path, str, [], train) == PENALTY
-    line = f"not enough memory ({str(error).splitlines()[0]}); set a smaller batch size, or smaller networks"
+    settings = "data.batch_size, optimizer.accumulate=2 or generator_checkpointing=true"
+    line = f"not enough memory ({str(error).splitlines()[0]}); set a smaller {settings}"
     assert json.loads((tmp_path / "trial.json").read_text())["error"] == line
 
 

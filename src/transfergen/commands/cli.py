@@ -46,17 +46,24 @@ def _hydra_dir(resume: str | None) -> str:
 
 
 def _keys(config_name: str) -> str:
-    """The keys of a command as its YAML has them, with their comments."""
-    return (CONF_DIR / f"{config_name}.yaml").read_text().partition("  - _self_\n")[2].strip()
+    """The keys of a command as its YAML has them after the groups, with their comments, and without Hydra's own."""
+    return (CONF_DIR / f"{config_name}.yaml").read_text().partition("\n\n")[2].partition("\nhydra:")[0].strip()
 
 
 OmegaConf.register_new_resolver("run_dir", _run_dir)
 OmegaConf.register_new_resolver("hydra_dir", _hydra_dir)
 OmegaConf.register_new_resolver("keys", _keys)
+OmegaConf.register_new_resolver("conf_dir", lambda: str(CONF_DIR))
 
 USER_ERROR, DIVERGED, RANK_LOST = 2, 3, 4
 """Exit codes."""
 NO_RUN = "run=RUN_DIR is missing: the folder of a training run, builtin:cifar10, or a model of the Hugging Face hub"
+LESS_MEMORY = {
+    "train": "set a smaller data.batch_size, optimizer.accumulate=2 or generator_checkpointing=true",
+    "generate": "set a smaller batch_size",
+    "evaluate": "set a smaller batch_size or count",
+}
+"""For each command that has such settings, what lets it do with less memory."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 Item = TypeVar("Item")
@@ -91,7 +98,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         except SignalError as error:  # here as well, since a job of a cluster runs nothing else
             exit_by_signal(error)
         except (RuntimeError, MemoryError) as error:
-            if line := memory_line(error):
+            if line := memory_line(error, config_name):
                 _exit(USER_ERROR, error, line)
             if "home directory" in str(error):
                 _exit(USER_ERROR, error, NO_HOME)
@@ -120,10 +127,10 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         _restore(wants_traceback)
 
 
-def memory_line(error: Exception) -> str | None:
-    """The line for an error of the allocator; None for another error."""
+def memory_line(error: Exception, command: str = "train") -> str | None:
+    """The line for an error of the allocator in a command; None for another error."""
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
-        return f"not enough memory ({first_line(error)}); set a smaller batch size, or smaller networks"
+        return f"not enough memory ({first_line(error)}); {LESS_MEMORY.get(command, 'end other programs')}"
     return None
 
 
