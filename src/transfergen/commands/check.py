@@ -153,7 +153,7 @@ def _print(result: dict[str, Any], data: Any, step: "StepReport") -> None:
             f"{side} {{min:,}} to {{max:,}} px, median {{median:,}}".format(**split[side])
             for side in ("width", "height")
         )
-        screen.print("; ".join(ranges) + f"; all become {data.image_shape}", highlight=False)
+        screen.print("; ".join(ranges) + f"; all become {data.image_shape}", highlight=False, soft_wrap=True)
         lists = {"damaged": split["damaged"], "the same": [" = ".join(group) for group in split["duplicates"]]}
         for what, lines in lists.items():
             for line in lines[:SHOWN]:
