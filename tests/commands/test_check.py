@@ -5,10 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from runs import called
 
-from transfergen.commands.check import main, preset_warnings
+from transfergen.commands.check import main, preset_hint, preset_warnings
 
 
 def check(*overrides):
@@ -154,6 +155,30 @@ def test_it_takes_the_settings_of_a_training_without_its_weights_and_refuses_wha
 )
 def test_a_preset_for_another_number_of_pictures_is_told(experiment, pictures, line):
     assert preset_warnings(experiment, pictures) == ([line] if line else [])
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "pictures", "line"),
+    [
+        ("image_folder", ["data.path=x"], 1_000, "experiment=few_shot is the preset for 50 to 1,000 pictures"),
+        ("image_folder", ["data.path=x"], 1_001, "experiment=small is the preset for 1,000 to 20,000 pictures"),
+        ("image_folder", ["data.path=x"], 20_001, "experiment=large is the preset for 20,000 pictures or more"),
+        ("image_folder", ["experiment=large"], 40, None),
+        ("image_folder", ["model=dcgan"], 40, None),
+        ("cifar10", ["data=cifar10"], 50_000, None),
+    ],
+)
+def test_without_a_model_the_preset_for_as_many_pictures_is_named(source, given, pictures, line):
+    config = OmegaConf.create({"data": {"source": {"_target_": f"transfergen.data.{source}.{source}"}}})
+    hint = [f"{line}; without it, this is about the default model"] if line else []
+    assert preset_hint(config, given, pictures) == hint
+
+
+def test_the_preset_is_named_where_the_default_model_is_measured(folder):
+    small = ["generator.width=4", "discriminator.hidden=8", "backbone.cut=relu1_2", "backbone.taps=[]"]
+    code, out, err = called(main, f"data.path={folder}", "data.batch_size=8", "data.resolution=32", *small)
+    assert code == 0, err
+    assert "\nnote: experiment=few_shot is the preset for 50 to 1,000 pictures; without it, " in out
 
 
 def test_the_preset_is_that_of_the_command_line(folder):

@@ -61,7 +61,7 @@ def check(config: DictConfig) -> None:
     }
     result: dict[str, Any] = {
         "path": config.data.path,
-        "notes": data.notes(),
+        "notes": data.notes() + preset_hint(config, cli.overrides(), sum(map(len, findings.values()))),
         "splits": splits,
         "in_both_splits": [pictures["test"].name(i) for i in leaks],
         "step": step.to_json(),
@@ -95,6 +95,17 @@ def preset_warnings(experiment: str, pictures: int) -> list[str]:
     advice = "have more" if better == experiment else f"set experiment={better}"
     limit = f"{fewest:,} pictures or more" if pictures < fewest else f"{most:,} pictures or fewer"
     return [f"experiment={experiment}: is for {limit}, and these are {pictures:,}; {advice}"]
+
+
+def preset_hint(config: DictConfig, given: Sequence[str], pictures: int) -> list[str]:
+    """A line that names the preset for so many pictures of one's own; none if `given` chooses a model or experiment."""
+    if any(override.startswith(("model=", "experiment=")) for override in given):
+        return []
+    if not config.data.source._target_.endswith(".image_folder"):
+        return []
+    name, (fewest, most) = next(item for item in PRESETS.items() if pictures <= max(item[1]))
+    number = f"{fewest:,} pictures or more" if most == sys.maxsize else f"{fewest:,} to {most:,} pictures"
+    return [f"experiment={name} is the preset for {number}; without it, this is about the default model"]
 
 
 def _report_step(config: DictConfig, class_count: int) -> "StepReport":
