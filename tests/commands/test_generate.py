@@ -5,12 +5,14 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from runs import called
 from safetensors.torch import load_file
 
 from transfergen import Generator
 from transfergen.commands.generate import main
+from transfergen.images import to_grid
 from transfergen.runs import artefacts
 
 
@@ -305,7 +307,12 @@ def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir,
     sheet = np.asarray(Image.open(out / "inversion.png"))
     assert sheet.shape == (36, 70, 3)
     assert np.abs(sheet[2:34, 2:34].astype(int) - (254, 0, 0)).max() <= 2
-    assert load_file(out / "latent.safetensors")["z"].shape == (1, 100)
+    z = load_file(out / "latent.safetensors")["z"]
+    assert z.shape == (1, 100)
+    generator = Generator.from_pretrained(run_dir)
+    strip = np.asarray(to_grid(generator.network(z + torch.tensor([[0.0], [2.0]]) * generator.directions(1))))
+    assert np.abs(strip[2:34, 2:34].astype(int) - sheet[2:34, 36:68]).max() <= 1
+    assert np.abs(strip[2:34, 36:68].astype(int) - sheet[2:34, 36:68]).max() > 1
     assert "cannot read it" in refusal(out, run=run_dir, invert=tmp_path / "nowhere.png")
 
 

@@ -97,4 +97,4 @@ def test_what_to_try_fits_the_model(module):
     weaker = "try a lower optimizer.discriminator.lr, or augment=diffaugment"
     plain, pretrained = (Mock(spec=GAN, discriminator=Mock(backbones=backbones)) for backbones in ([], [None]))
     assert what_to_try(plain) == weaker
-    assert what_to_try(pretrained) == f"{weaker}, or a shallower backbone.cut or backbone.taps"
+    assert what_to_try(pretrained) == f"{weaker}_whole, or a shallower backbone.cut or backbone.taps"

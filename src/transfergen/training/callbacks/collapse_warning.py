@@ -23,7 +23,9 @@ def what_to_try(module: GenerativeModule) -> str:
     if not isinstance(module, GAN):
         return "try a lower objective.beta, or objective.free_bits=0.1"
     weaker = "try a lower optimizer.discriminator.lr, or augment=diffaugment"
-    return f"{weaker}, or a shallower backbone.cut or backbone.taps" if module.discriminator.backbones else weaker
+    if not module.discriminator.backbones:
+        return weaker
+    return f"{weaker}_whole, or a shallower backbone.cut or backbone.taps"  # cutout hides things from such heads
 
 
 class DiversityAlarm:
