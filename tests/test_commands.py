@@ -86,6 +86,7 @@ def source_run(tmp_path_factory):
         "data.source.train=8",
         "data.source.test=8",
         "evaluation.every_images=8",
+        "snapshot_every_images=8",
     ]
     code, _, err = train(folder, *small, small=False)
     assert code == 0, err
@@ -213,6 +214,7 @@ def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pi
         "num=50_000": "num=8",
         "num=1000": "num=8",
         "data.resolution=512": "data.resolution=64",
+        "checkpoint=25_024": "checkpoint=8",
         **archives,
     }
     for theirs, mine in ours.items():
