@@ -180,20 +180,6 @@ def test_a_run_that_has_saved_nothing_yet_is_begun_again(tmp_path):
     assert f"has saved no checkpoint yet; begin it again with hydra.run.dir={tmp_path} overwrite=true" in line
 
 
-@pytest.mark.parametrize(("place", "folder"), [("file/new", True), ("file", True), ("file/new.html", False)])
-def test_a_file_in_the_place_of_a_folder_is_refused_before_any_work(tmp_path, place, folder):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=rf"^out={tmp_path / place}: {tmp_path / 'file'} is a file, not a folder"):
-        cli.check_out(tmp_path / place, folder=folder)
-
-
-def test_a_place_that_cannot_be_written_to_is_refused_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
-    for folder in (True, False):
-        with pytest.raises(ValueError, match=rf"^out={tmp_path}/a/b: {tmp_path} cannot be written to; choose another"):
-            cli.check_out(tmp_path / "a" / "b", folder=folder)
-
-
 @pytest.mark.parametrize(
     ("overrides", "held"), [([], "config.yaml"), ([], ".composed.yaml"), (["resume=auto"], "generator.safetensors")]
 )

@@ -118,7 +118,10 @@ def test_an_export_that_finds_no_space_leaves_what_was_there(run_dir, tmp_path, 
     out = tmp_path / name
     out.write_bytes(b"old")
     code, _, err = called(main, f"run={run_dir}", f"format={format}", f"out={out}")
-    assert (code, err) == (2, f"transfergen: [Errno 27] File too large: '{out}'\n")
+    assert (code, err) == (
+        2,
+        f"transfergen: out={out}: cannot write {out} (File too large); choose another place\n",
+    )
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"old")]
 
 

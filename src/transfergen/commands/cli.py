@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from transfergen.commands.foreign_configs import checked_configs, trusted_names
 from transfergen.commands.output import check_printed, open_streams
 from transfergen.commands.overrides import NO_HOME, check_options, explain, for_resumed, quote_path
+from transfergen.commands.places import output_places, unwritten
 from transfergen.config import CONF_DIR, check
 from transfergen.errors import SignalError, first_line, printable, resume_override
 from transfergen.runs import artefacts
@@ -92,7 +93,7 @@ def run(config_name: str, task: Callable[[DictConfig], object], arguments: Seque
         except OmegaConfBaseException as error:
             _exit(USER_ERROR, error, explain(error, command=config_name))
         except (ValueError, OSError) as error:
-            _exit(USER_ERROR, error)
+            _exit(USER_ERROR, error, unwritten(error, output_places(config)))
         except FloatingPointError as error:
             _exit(DIVERGED, error)
         except SignalError as error:  # here as well, since a job of a cluster runs nothing else
@@ -147,34 +148,6 @@ def die_with_parent() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def run_directory() -> Path:
-    """The run directory that Hydra chose for this job.
-
-    Raises:
-        ValueError: it cannot be written to.
-    """
-    path = Path(HydraConfig.get().runtime.output_dir)
-    if not os.access(path, os.W_OK):
-        raise ValueError(f"hydra.run.dir={path}: cannot write there; choose another folder")
-    return path
-
-
-def check_out(out: Path, setting: str = "out", *, folder: bool = False) -> None:
-    """Check before any work that the file of a setting, or its folder, can be written.
-
-    Raises:
-        ValueError: a folder is in the place of the file, or a file in that of a folder, or it cannot be written to.
-    """
-    if out.is_dir() and not folder:
-        raise ValueError(f"{setting}={out}: is a folder; give a file")
-    places = [out.absolute(), *out.absolute().parents]
-    existing = next(place for place in places[0 if folder else 1 :] if place.exists())
-    if not existing.is_dir():
-        raise ValueError(f"{setting}={out}: {existing} is a file, not a folder; choose another place")
-    if not os.access(existing, os.W_OK):
-        raise ValueError(f"{setting}={out}: {existing} cannot be written to; choose another place")
 
 
 def is_sweep() -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from transfergen.commands import cli
 from transfergen.commands.overrides import refuse_ignored
+from transfergen.commands.places import check_out
 from transfergen.errors import counted
 from transfergen.runs import artefacts
 
@@ -38,7 +39,7 @@ def evaluate(config: DictConfig) -> None:
     extractor = instantiate(config.metrics).to(device)
     run_dir = Path(config.run or ".").expanduser()
     out = Path(config.out or (run_dir if run_dir.is_dir() else Path()) / artefacts.EVALUATION).expanduser()
-    cli.check_out(out)
+    check_out(out)
     comparison: Comparison | None = None
     if config.run is not None or config.fake is not None:
         compare = compare_folders if config.run is None else compare_run
@@ -86,7 +87,7 @@ def _check(config: DictConfig) -> None:
         path = Path(config.save_stats).expanduser()
         if path.suffix != ".npz":
             raise ValueError(f"save_stats={config.save_stats}: give a file that ends in .npz")
-        cli.check_out(path, "save_stats")
+        check_out(path, "save_stats")
     from transfergen.evaluation.comparison import EXTRA
 
     unknown = [name for name in config.extra if name not in EXTRA]

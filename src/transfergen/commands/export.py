@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from transfergen.commands import cli
 from transfergen.commands.explore_page import DIRECTIONS
+from transfergen.commands.places import check_out
 from transfergen.runs import artefacts
 
 OUTPUTS = {"onnx": "generator.onnx", "torch_export": "generator.pt2", "bf16": "bf16", "web": "generator.html"}
@@ -35,7 +36,7 @@ def export(config: DictConfig) -> None:
         raise ValueError(f"out={out}: torch.export.load asks for a name that ends in .pt2; give one")
     if config.format == "bf16":
         artefacts.refuse_run(out)
-    cli.check_out(out, folder=config.format == "bf16")
+    check_out(out, folder=config.format == "bf16")
     from transfergen.runs.kept_generators import choose_generator
     from transfergen.sampling.export import TOLERANCE, to_bf16, to_onnx, to_torch_export
     from transfergen.sampling.pretrained import PretrainedGenerator

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from transfergen.commands import cli
 from transfergen.commands.overrides import refuse_ignored
+from transfergen.commands.places import check_out
 from transfergen.errors import counted
 from transfergen.runs import artefacts
 
@@ -56,7 +57,7 @@ def generate(config: DictConfig) -> None:
     refuse_ignored(cli.overrides(), _purposes(kinds[0] if kinds else "") | chosen)
     if config.invert is not None and len(config.classes) > 1:
         raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
-    cli.check_out(out, folder=out.suffix != ".zip")
+    check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
     from transfergen.runs.kept_generators import choose_generator
     from transfergen.sampling.pretrained import PretrainedGenerator

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from transfergen.commands import cli
+from transfergen.commands.places import check_out
 from transfergen.commands.report_pages import Run, comparison_page, run_page
 from transfergen.errors import first_line
 from transfergen.runs import artefacts
@@ -44,7 +45,7 @@ def report(config: DictConfig) -> None:
         folders = [Path(str(name)).expanduser() for name in ([config.run] if key == "run" else config.runs)]
         root = folders[0] if key == "run" else Path()
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
-    cli.check_out(out)
+    check_out(out)
     runs = [read_run(folder, key) for folder in folders]
     page = run_page(runs[0]) if key == "run" else comparison_page(runs, _failed(root) if key == "sweep" else [])
     artefacts.write(out, page.encode(errors="replace"))  # a folder's name need not be Unicode

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.commands import cli
 from transfergen.commands.imports import garbage_kept
 from transfergen.commands.overrides import check_keys, check_used
+from transfergen.commands.places import run_directory
 from transfergen.commands.sweep import run_trial
 from transfergen.config import check
 from transfergen.runs import artefacts
@@ -32,7 +33,7 @@ def train(config: DictConfig) -> float:
     Returns:
         The final metric; smaller is better.
     """
-    run_dir = cli.run_directory()
+    run_dir = run_directory()
     checkpoint, choices = None, OmegaConf.create(cli.choices())
     resume, overwrite = config.resume, config.overwrite
     check_value("overwrite", overwrite, TYPES["overwrite"])  # before it removes a run; the config is checked later
