@@ -185,3 +185,9 @@ def test_the_preset_is_that_of_the_command_line(folder):
     code, out, err = check(f"data.path={folder}", "experiment=large", "data.batch_size=8")
     assert code == 0, err
     assert "warning: experiment=large: is for 20,000 pictures or more, and these are 40; set experiment=few_shot" in out
+
+
+def test_a_folder_is_checked_also_where_the_settings_are_shown():
+    code, out, err = check("--cfg", "job")
+    assert code == 0, err
+    assert "_target_: transfergen.data.image_folder.image_folder" in out

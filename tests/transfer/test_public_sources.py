@@ -9,9 +9,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 from public_networks import BigGANPyTorch, PublicDiscriminator, PublicGenerator, StudioGAN, biggan_deep
-from runs import ANY_MODEL, CACHE, train
+from runs import ANY_MODEL, CACHE, called, train
 
 from transfergen import Generator
+from transfergen.commands.check import main as check_main
+from transfergen.commands.train import main as train_main
 from transfergen.config import CONF_DIR, instantiate
 from transfergen.training.build import set_num_classes
 from transfergen.transfer.initialisation import initialise
@@ -136,6 +138,27 @@ def test_what_contradicts_the_file_is_refused_by_name(files, override, words):
 def test_a_choice_of_another_project_without_a_file_is_refused_and_not_a_start_from_scratch(choice, key):
     with pytest.raises(ValueError, match=rf"^init_from\.{key}.*there is no file to read; set init_from\.generator"):
         composed("model=dcgan", choice)
+
+
+@pytest.mark.parametrize("main", [train_main, check_main])
+def test_the_settings_that_are_shown_have_the_sizes_in_the_files(files, main):
+    given = ["model=biggan", "data=shapes", "init_from=studiogan", *files["studiogan"]]
+    code, out, err = called(main, *given, "--cfg", "job")
+    assert code == 0, err
+    shown, trained = OmegaConf.create(out), compose_with(given)
+    follow_source(trained, [])
+    assert (shown.generator.width, shown.discriminator.width, shown.data.resolution) == (4, 4, 32)
+    for node in ("generator", "discriminator", "data"):
+        assert OmegaConf.to_container(shown[node]) == OmegaConf.to_container(trained[node])
+    code, out, err = called(main, *given, "generator.width=64", "--cfg", "all")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "generator.width=64: init_from.generator=" in err
+
+
+def test_help_reads_no_file():
+    code, out, err = called(train_main, "init_from=studiogan", "init_from.generator=nowhere.pth", "--help")
+    assert (code, err) == (0, "")
+    assert "python train.py" in out
 
 
 @pytest.mark.parametrize("choice", ["init_from=studiogan", "init_from=biggan_pytorch", "init_from=pytorch_dcgan"])

@@ -1,6 +1,7 @@
 """`transfergen check`: read every picture before a training does, and tell the memory that its steps will take."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from transfergen.commands import cli
 from transfergen.commands.overrides import check_used
-from transfergen.commands.train import follow_sources
+from transfergen.commands.train import follow_sources, trained_config_shown
 from transfergen.errors import counted, printable
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on a folder of pictures, unless an override chooses another source."""
     given = sys.argv[1:] if arguments is None else arguments
     chosen = any(argument.startswith(("data=", "experiment=")) for argument in given)
-    cli.run("check", check, [*given, *([] if chosen else ["data=image_folder"])])
+    settings = [place for place, argument in enumerate(given) if re.match(r"[^-].*=", argument)]
+    place = settings[0] if settings else len(given)  # beside the others, since options may not stand between settings
+    with trained_config_shown():
+        cli.run("check", check, [*given[:place], *([] if chosen else ["data=image_folder"]), *given[place:]])
 
 
 def preset_warnings(experiment: str, pictures: int) -> list[str]:

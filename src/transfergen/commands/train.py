@@ -1,7 +1,8 @@
 """`transfergen train`, `python train.py`: train a generator."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def train(config: DictConfig) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command on `arguments`, by default those of the process."""
-    with _resumed_config_shown():
+    with trained_config_shown():
         cli.run("train", train, arguments)
 
 
@@ -128,27 +129,40 @@ def _refuse_other_run(run_dir: Path, *, resume: str | None) -> None:
 
 
 @contextmanager
-def _resumed_config_shown() -> Iterator[None]:
-    """A context in which `--cfg` shows the settings that a resumed run would have; Hydra has no setting for that."""
+def trained_config_shown() -> Iterator[None]:
+    """A context in which `--cfg` shows the settings that would train; Hydra has no setting for that.
+
+    They are those of the run that goes on, or those of a new one, with the sizes that the files in `init_from` tell.
+    """
     command: Any = Hydra
-    theirs = command.get_sanitized_cfg
+    theirs = command.show_cfg
 
-    def shown(hydra: Hydra, config: DictConfig, kind: str) -> Any:
-        if kind == "hydra" or config.resume is None:
-            return theirs(hydra, config, kind)
-        job = theirs(hydra, config.copy(), "job")
-        keep_sources(job)
-        resumed, *_ = _resume(job, OmegaConf.create(cli.choices()), Path(HydraConfig.get().run.dir))
-        OmegaConf.set_struct(resumed, False)
-        for key in ("resume", "overwrite", *(["hydra"] if kind == "all" else [])):
-            resumed[key] = config[key]
-        return resumed
+    def show(hydra: Any, *arguments: Any, **options: Any) -> None:
+        hydra.get_sanitized_cfg = partial(_trained, hydra.get_sanitized_cfg)  # only here, since --help calls it, too
+        theirs(hydra, *arguments, **options)
 
-    command.get_sanitized_cfg = shown
+    command.show_cfg = show
     try:
         yield
     finally:
-        command.get_sanitized_cfg = theirs
+        command.show_cfg = theirs
+
+
+def _trained(theirs: Callable[..., DictConfig], config: DictConfig, kind: str) -> DictConfig:
+    """The settings that would train. `theirs` is Hydra's function of config and kind: `hydra`, `job` or `all`."""
+    if kind == "hydra":
+        return theirs(config, kind)
+    checkpoint: Path | None = None
+    job = theirs(config.copy(), "job")
+    keep_sources(job)
+    if config.resume is not None:
+        job, _, checkpoint = _resume(job, OmegaConf.create(cli.choices()), Path(HydraConfig.get().run.dir))
+    OmegaConf.set_struct(job, False)
+    if checkpoint is None:
+        follow_sources(job)
+    for key in ("resume", "overwrite", *(["hydra"] if kind == "all" else [])):
+        job[key] = config[key]
+    return job
 
 
 def _resume(config: DictConfig, choices: DictConfig, run_dir: Path) -> tuple[DictConfig, DictConfig, Path | None]:
