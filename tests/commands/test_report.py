@@ -65,7 +65,7 @@ def test_page_of_a_run_shows_its_files_and_loads_nothing(tmp_path):
     for words in (
         "<h2>Samples</h2>",
         "<h2>Curves</h2>",
-        "64 images, 1.5 minutes",
+        "64 images (repeats counted), 1.5 minutes",
         "python train.py model=dcgan max_images=64",
         "best generator, 16 samples, 16 reals (test)",
         "25,024-image generator, 16 samples, 16 reals (test)",

@@ -223,7 +223,10 @@ def test_a_run_from_public_files_goes_on_without_them(tmp_path, files, pictures)
     generator = Generator.from_pretrained(tmp_path / "run")
     assert generator.num_classes == 2
     generator.save_pretrained(tmp_path / "saved")
-    assert f"trained on 16 images, started from {words}." in (tmp_path / "saved" / "README.md").read_text()
+    assert (
+        f"trained on 16 images (repeats counted), started from {words}."
+        in (tmp_path / "saved" / "README.md").read_text()
+    )
     given = {"generator": str(tmp_path / "saved"), "layout": None}
     assert started_from(given) == words  # and so has what starts from it
 

@@ -45,7 +45,7 @@ class Run:
 def run_page(run: Run) -> str:
     """The HTML page of one run: commands, samples over time, metrics, curves, settings."""
     about = [
-        f"{run.images_seen:,} images" if run.images_seen else "",
+        f"{run.images_seen:,} images (repeats counted)" if run.images_seen else "",
         f"{run.seconds / 60:,.1f} minutes" if run.seconds else "",
     ]
     return _render(

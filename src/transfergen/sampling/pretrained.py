@@ -54,7 +54,7 @@ class PretrainedGenerator(ModelHubMixin):
         if "origin" in its:
             return f"from {its['origin']}"
         start = f", started from {its['started_from']}" if "started_from" in its else ""
-        return f"trained on {its['images_seen']:,} images{start}"
+        return f"trained on {its['images_seen']:,} images (repeats counted){start}"
 
     def to(self, device: str | torch.device) -> "PretrainedGenerator":
         """Move the network to a device, where all that follows is computed."""
