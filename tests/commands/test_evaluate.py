@@ -57,9 +57,10 @@ def by_name(result):
     return {entry["name"]: entry["value"] for entry in result["metrics"]}
 
 
-def test_run_gets_a_table_a_file_and_a_picture(run_dir):
+def test_run_gets_a_table_a_file_and_a_picture(run_dir, caplog):
     code, out, err = evaluate(f"run={run_dir}", "metrics=pixels", "neighbours=3")
     assert code == 0, err
+    assert ((out + err).count("biased upwards"), "biased upwards" in caplog.text) == (1, False)
     result = json.loads((run_dir / "evaluation.json").read_text())
     assert "nearest_distance_ratio" in by_name(result)
     for name, value in by_name(result).items():

@@ -103,7 +103,7 @@ def _check(config: DictConfig) -> None:
 
 def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
     """Measure, write the results, and print them."""
-    from transfergen.evaluation.measure import measurable, to_table
+    from transfergen.evaluation.measure import listed_warnings, measurable, to_table
 
     measured = comparison.metrics()
     result = {"transfergen": version("transfergen"), **comparison.subject, "metrics": measured}
@@ -112,8 +112,9 @@ def _report(comparison: "Comparison", config: DictConfig, out: Path) -> None:
     for name in config.extra:
         result["metrics"].append(comparison.further(name))
         artefacts.write_json(out, result | earlier)
-    for warning in dict.fromkeys(record["warning"] for record in result["metrics"] if "warning" in record):
-        log.warning(warning)
+    if config.format == "json":  # or else the table has them
+        for warning in listed_warnings(result["metrics"]):
+            log.warning(warning)
     if comparison.real.count is None:
         generated = len(comparison.fake.features)
         possible = measurable(comparison.extractor, generated, generated)

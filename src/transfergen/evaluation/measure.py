@@ -138,12 +138,17 @@ def small_sample_warning(extractor: Extractor, images: int, what: str = "the FrÃ
     )
 
 
-def to_table(records: list[dict[str, Any]]) -> Group:
-    """Records of one extractor -> a table for the screen, with what they depend on below it."""
+def to_table(records: list[dict[str, Any]], *, warnings: bool = True) -> Group:
+    """Records of one extractor -> a table for the screen, with what they depend on below it.
+
+    Args:
+        records: what `metric_records` gives.
+        warnings: whether theirs are below the table; False where they have been told before.
+    """
     first = records[0]
     about = _about(first)
     others = [f"{record['name']}: {_about(record)}" for record in records if _about(record) != about]
-    notes = [about, *others, *dict.fromkeys(record["warning"] for record in records if "warning" in record)]
+    notes = [about, *others, *(listed_warnings(records) if warnings else ())]
     if first["shares_weights_with_discriminator"]:
         notes.append(f"the training shares the weights of {first['shares_weights_with_discriminator']}")
     table = Table("metric", Column("value", justify="right"), "better")
@@ -153,6 +158,11 @@ def to_table(records: list[dict[str, Any]]) -> Group:
             better = f"real images have {record['value_of_real']:.4g}"
         table.add_row(record["name"], f"{record['value']:.4g}", better)
     return Group(table, *map(Text, notes))
+
+
+def listed_warnings(records: list[dict[str, Any]]) -> list[str]:
+    """The warnings of records, each once."""
+    return list(dict.fromkeys(record["warning"] for record in records if "warning" in record))
 
 
 def _about(record: dict[str, Any]) -> str:

@@ -82,23 +82,24 @@ def train(config: DictConfig, run_dir: Path, checkpoint: Path | None = None, *, 
             end = f"resume: the run has reached its end, {module.images_seen:,} images"
             raise ValueError(f"{end}; set a larger trainer.max_epochs or trainer.max_time")
         with signals.finishing(module.images_seen):
-            _report(trainer, module, evaluation.records, plain, run_dir)
+            _report(trainer, module, evaluation, plain, run_dir)
     return evaluation.objective
 
 
 def _report(
-    trainer: Trainer, module: GenerativeModule, metrics: list[dict[str, Any]], config: dict[str, Any], run_dir: Path
+    trainer: Trainer, module: GenerativeModule, evaluation: Evaluation, config: dict[str, Any], run_dir: Path
 ) -> None:
     """On rank 0, write the final metrics as JSON, to TensorBoard beside the settings, and to the screen."""
     if not trainer.is_global_zero:
         return
     summary = {"images_seen": module.images_seen, "seconds": module.seconds, "training": module.last_scalars}
+    metrics = evaluation.records
     artefacts.write_json(run_dir / artefacts.METRICS, summary | {"metrics": metrics})
     values = {f"metrics/{record['name']}": record["value"] for record in metrics}
     for logger in trainer.loggers:
         log_settings(logger, _settings(config), module.images_seen, values)
         logger.save()
-    Console().print(to_table(metrics))
+    Console().print(to_table(metrics, warnings=evaluation.every_images is None))  # or else told at the start
     print(f"grid of samples: {run_dir / artefacts.GRID}")
 
 

@@ -251,11 +251,20 @@ def test_settings_that_make_no_sense_are_refused(trainer, module, tmp_path, sett
 
 
 def test_numbers_that_mislead_are_warned_of(trainer, module, tmp_path, caplog):
-    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {})
+    callback = Evaluation(tmp_path, PIXELS, GENERATOR, {}, every_images=8)
     callback.shared = "vgg19.tv_in1k"
     callback.on_train_start(trainer, module)
     assert "share the weights vgg19.tv_in1k" in caplog.text
     assert "biased upwards" in caplog.text
+
+
+@pytest.mark.parametrize("every", ["8", "null"])
+def test_a_distance_on_few_images_is_warned_of_once(tmp_path, every):
+    settings = ["max_images=16", "evaluation.count=16", f"evaluation.every_images={every}"]
+    code, out, err = train(tmp_path, *ANY_MODEL, *SMALL_MODELS["dcgan"], *settings, small=False)
+    assert code == 0, err
+    assert (out + err).count("biased upwards") == 1
+    assert (out.index("biased upwards") < out.index("recall")) == (every == "8")
 
 
 def test_a_run_whose_extractor_cannot_be_had_ends_with_one_line(tmp_path):

@@ -136,7 +136,7 @@ class Evaluation(HasAlarms):
         if trainer.is_global_zero:
             if self.shared is not None:
                 log.warning(shared_weights_warning(self.extractor, self.shared))
-            if len(self._real) < self.extractor.dimensions:
+            if self.every_images is not None and len(self._real) < self.extractor.dimensions:  # or else at the end
                 log.warning(small_sample_warning(self.extractor, len(self._real)))
             self._precision_recall = self._measured_until(pl_module.images_seen)
         # Rank 0 decides for all, since all take part in saving the best.
