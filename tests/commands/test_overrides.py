@@ -109,10 +109,11 @@ def test_settings_of_rates_that_do_not_fall_are_refused(override):
         ("transfer.last_k", ["transfer.trunk=last_k"]),
         ("transfer.generator_last_k", ["transfer.generator=last_k"]),
         ("transfer.unfreeze_every_images", ["transfer.trunk=gradual", "transfer.generator=gradual"]),
+        ("transfer.trunk_lr_scale", [f"transfer.trunk={mode}" for mode in ("trainable", "last_k", "gradual")]),
     ],
 )
 def test_a_setting_that_goes_with_another_is_refused_without_it(key, goes_with):
-    config = OmegaConf.create({"encoder": {}, "transfer": {"trunk": "trainable", "generator": "all"}})
+    config = OmegaConf.create({"encoder": {}, "transfer": {"trunk": "frozen", "generator": "all"}})
     with pytest.raises(ValueError, match=rf"^{key}: is for {' or '.join(goes_with)}; set that, too, or leave it out$"):
         check_used(config, [f"{key}=2"])
     for other in goes_with:

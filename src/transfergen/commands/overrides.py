@@ -18,11 +18,12 @@ from transfergen.settings import PATHS
 
 NO_HOME = "HOME is not set, and this user has no home directory: set HOME=FOLDER"
 _GOES_WITH = {
-    "transfer.last_k": {"transfer.trunk": "last_k"},
-    "transfer.generator_last_k": {"transfer.generator": "last_k"},
-    "transfer.unfreeze_every_images": {"transfer.trunk": "gradual", "transfer.generator": "gradual"},
+    "transfer.last_k": ("transfer.trunk=last_k",),
+    "transfer.generator_last_k": ("transfer.generator=last_k",),
+    "transfer.unfreeze_every_images": ("transfer.trunk=gradual", "transfer.generator=gradual"),
+    "transfer.trunk_lr_scale": ("transfer.trunk=trainable", "transfer.trunk=last_k", "transfer.trunk=gradual"),
 }
-"""Settings that change nothing unless another one has this value, or one of two has."""
+"""Settings that change nothing unless another one has this value, or one of several."""
 _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}
 
 
@@ -112,9 +113,9 @@ def check_used(config: DictConfig, overrides: Sequence[str]) -> None:
     if decay and config.lr_decay.start_images is None:
         raise ValueError(f"{decay[0]}: the learning rates do not fall; set lr_decay.start_images, too, or leave it out")
     for key, choices in _GOES_WITH.items():
-        if key in keys and all(OmegaConf.select(config, other) != value for other, value in choices.items()):
-            wanted = " or ".join(f"{other}={value}" for other, value in choices.items())
-            raise ValueError(f"{key}: is for {wanted}; set that, too, or leave it out")
+        pairs = [choice.split("=") for choice in choices]
+        if key in keys and all(OmegaConf.select(config, other) != value for other, value in pairs):
+            raise ValueError(f"{key}: is for {' or '.join(choices)}; set that, too, or leave it out")
 
 
 def refuse_ignored(overrides: Sequence[str], purposes: Mapping[str, str]) -> None:
