@@ -16,6 +16,7 @@ GROUND = (
     "settings",
     "targets",
     "errors",
+    "digest",
     "signal_handler",
     "devices",
     "distributed",

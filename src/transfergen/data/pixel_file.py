@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from transfergen.data.decoding import OtherSizeError
 from transfergen.data.pictures import ByteArray
+from transfergen.digest import file_sha256
 from transfergen.errors import counted
 
 log = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def _write(
             file.write(_header((done, *row)))
             os.fsync(file.fileno())
         temporary = path.with_suffix(".record.part")
-        temporary.write_text(json.dumps({"sha256": _sha256(partial), "chunks": records}))
+        temporary.write_text(json.dumps({"sha256": file_sha256(partial), "chunks": records}))
         temporary.replace(path.with_suffix(".json"))
         partial.replace(path)
         journal.unlink()
@@ -178,7 +179,7 @@ def _read_record(path: Path) -> list[Record] | None:
         return None
     try:
         record = json.loads(record_path.read_text())
-        if record["sha256"] == _sha256(path):
+        if record["sha256"] == file_sha256(path):
             return list(record["chunks"])
     except (OSError, ValueError, LookupError, TypeError):
         pass
@@ -196,8 +197,3 @@ def _remove_debris(cache_dir: Path) -> None:
 
 def _lock(path: Path) -> Path:
     return path.with_suffix(".npy.lock")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

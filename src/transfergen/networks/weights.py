@@ -1,6 +1,5 @@
 """Files of weights: downloaded, verified, and read without running any code from the file."""
 
-import hashlib
 import os
 import re
 import socket
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from transfergen.digest import file_sha256
 from transfergen.errors import first_line
 
 CONNECT_TIMEOUT_S = 5.0
@@ -143,8 +143,7 @@ def verify(path: Path, sha256: str, argument: str = "weights") -> None:
     Raises:
         WeightsError: it has another one.
     """
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if not found.startswith(sha256):
         raise WeightsError(
             f"{argument}: {path} is damaged or another file: its SHA-256 is {found}, expected {sha256}; delete it, or "

@@ -16,6 +16,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
+from transfergen.digest import file_sha256
 from transfergen.errors import first_line
 from transfergen.runs.artefacts import LAST, PREVIOUS, partial, write
 
@@ -116,8 +117,7 @@ def verify(path: Path, setting: str = "resume") -> None:
 @lru_cache(maxsize=2)
 def _sha256(path: Path, *identity: int) -> str:
     """The digest of a file, once for each `identity`: a resumed run first chooses a checkpoint, and then loads it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def last_good(folder: Path) -> Path | None:

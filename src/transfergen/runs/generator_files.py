@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from transfergen.digest import file_sha256
 from transfergen.errors import first_line
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.layers.reparametrization import plain_state_dict
@@ -182,7 +183,7 @@ def load_generator(folder: Path, override: str = "run") -> Generator:
     generator.load_state_dict(tensors)
     if len(metadata.get("classes", [])) not in (0, generator.num_classes):
         raise ValueError(f"{override}={folder}: {GENERATOR_METADATA} is damaged: it does not name each class once")
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != metadata["sha256"]:
+    if file_sha256(weights) != metadata["sha256"]:
         raise ValueError(f"{override}={folder}: {weights.name} is damaged: its SHA-256 is not that of its JSON")
     return generator.eval().requires_grad_(False)
 

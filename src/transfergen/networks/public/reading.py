@@ -1,6 +1,5 @@
 """The way from a file that another project has published, or from its name on the hub, to a network of ours."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from transfergen.digest import file_sha256
 from transfergen.errors import counted
 from transfergen.networks.public import biggan_deep, biggan_pytorch, studiogan
 from transfergen.networks.public.layout import PublicNetwork
@@ -108,8 +108,7 @@ class PublicSource:
 
     def digest(self, argument: str) -> str:
         """The file's SHA-256."""
-        with self.file(argument).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.file(argument))
 
 
 def _recognized(state: Mapping[str, Tensor], wanted: Kind, argument: str, place: str) -> str:
