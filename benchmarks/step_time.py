@@ -145,7 +145,7 @@ def release_step(overrides: Sequence[str], *, batch: int) -> Callable[[], None]:
         for p in d_parameters:
             p.requires_grad_(False)
         g_optimizer.zero_grad()
-        hinge_g(d(augment(g(torch.randn(batch, g.z_dim))))).backward()
+        hinge_g(None, d(augment(g(torch.randn(batch, g.z_dim))))).backward()
         g_optimizer.step()
         for p in d_parameters:
             p.requires_grad_(True)

@@ -220,9 +220,9 @@ class Watching:
         self.seen = []
         weight, inner = discriminator.layers[-1].bias, bce()
 
-        def g_loss(fake_logits, real_logits):
+        def g_loss(real_logits, fake_logits):
             self.seen.append(weight.detach().clone())
-            return inner.g_loss(fake_logits, real_logits)
+            return inner.g_loss(real_logits, fake_logits)
 
         self.objective = inner._replace(g_loss=g_loss)
 

@@ -11,12 +11,15 @@ from transfergen.losses.penalties import GradientPenalty
 
 
 class Objective(NamedTuple):
-    """The losses of a discriminator and a generator. All generator losses take the reals' logits, which few use."""
+    """The losses of a discriminator and a generator.
+
+    All generator losses take the reals' logits, which few use; the others may get None for them.
+    """
 
     d_loss: Callable[[Tensor, Tensor], Tensor]
     """(real_logits, fake_logits) -> scalar."""
-    g_loss: Callable[[Tensor, Tensor | None], Tensor]
-    """(fake_logits, real_logits) -> scalar."""
+    g_loss: Callable[[Tensor | None, Tensor], Tensor]
+    """(real_logits, fake_logits) -> scalar."""
     boundary: float | None = 0.0
     """The logit above which an image is classified as real; None if only differences between logits matter."""
     penalty: GradientPenalty | None = None
@@ -30,7 +33,7 @@ def bce_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def bce_g(fake_logits: Tensor, real_logits: Tensor | None = None, *, saturating: bool = False) -> Tensor:
+def bce_g(real_logits: Tensor | None, fake_logits: Tensor, *, saturating: bool = False) -> Tensor:
     """The generator's loss: -log D(G(z)), or log(1 - D(G(z))) if saturating. arXiv:1406.2661, section 3."""
     return -F.softplus(fake_logits).mean() if saturating else F.softplus(-fake_logits).mean()
 
@@ -48,7 +51,7 @@ def least_squares_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return ((real_logits - 1).square().mean() + fake_logits.square().mean()) / 2
 
 
-def least_squares_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def least_squares_g(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     """The generator's loss: half the squared distance of fakes from 1. arXiv:1611.04076, eq. 2 with c = 1."""
     return (fake_logits - 1).square().mean() / 2
 
@@ -63,7 +66,7 @@ def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
 
 
-def hinge_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def hinge_g(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     """The generator's loss: the negative mean of the fakes' logits. arXiv:1802.05957, eq. 17.
 
     It is WGAN's, too: the negative mean of the fakes' scores. arXiv:1701.07875, algorithm 1.
@@ -94,7 +97,7 @@ def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(fake_logits - real_logits).mean()
 
 
-def relativistic_g(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+def relativistic_g(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     """The generator's loss: `relativistic_d` with reals and fakes exchanged. arXiv:1807.00734, eq. 4."""
     assert real_logits is not None, "the relativistic loss compares fakes with reals"
     return F.softplus(real_logits - fake_logits).mean()

@@ -108,7 +108,7 @@ def _d_loss(d: Discriminator, objective: Objective, real_logits: Tensor, fake_lo
 def _g_loss(d: Discriminator, objective: Objective, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     """The weighted sum of the generator's losses over the discriminator's groups of logits."""
     losses = [
-        weight * objective.g_loss(fake_logits[:, i], None if real_logits is None else real_logits[:, i])
+        weight * objective.g_loss(None if real_logits is None else real_logits[:, i], fake_logits[:, i])
         for i, weight in d.logit_groups()
     ]
     return torch.stack(losses).sum()

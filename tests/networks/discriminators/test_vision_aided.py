@@ -136,7 +136,7 @@ def test_logits_and_losses_are_each_networks_own_and_weighted(real, fake):
     assert d.logit_groups() == [(slice(0, 1), 1.0), (slice(1, 4), 0.25), (slice(4, 6), 0.25)]
     for turn, loss in (
         (discriminator_turn(d, bce(), d.features(real), d.features(fake)), bce_d),
-        (generator_turn(d, bce(), [], d.features(fake)), lambda _, fake_logits: bce_g(fake_logits)),
+        (generator_turn(d, bce(), [], d.features(fake)), lambda _, fake_logits: bce_g(None, fake_logits)),
     ):
         expected = loss(*own) + 0.25 * loss(*judged["near"]) + 0.25 * loss(*judged["far"])
         torch.testing.assert_close(turn.loss, expected)
