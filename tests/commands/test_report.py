@@ -172,6 +172,15 @@ def test_pages_say_which_values_are_better_and_show_neighbours(tmp_path):
     assert picture not in both
 
 
+def test_a_run_that_is_given_twice_is_shown_once(tmp_path):
+    run, other = (make_run(tmp_path / name) for name in ("run", "other"))
+    for given, title in (
+        (f"{run},{run}", "<title>1 run</title>"),
+        (f"{run},{other},{other / '..' / 'run'}", "<title>2 runs</title>"),
+    ):
+        assert title in report(tmp_path / "report.html", f"runs=[{given}]")
+
+
 def test_damaged_and_missing_files_are_named_and_the_rest_is_shown(tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

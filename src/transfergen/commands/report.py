@@ -46,7 +46,10 @@ def report(config: DictConfig) -> None:
         root = folders[0] if key == "run" else Path()
     out = Path(config.out).expanduser() if config.out else root / artefacts.REPORT
     check_out(out)
-    runs = [read_run(folder, key) for folder in folders]
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    runs = [read_run(folder, key) for folder in once.values()]
     page = run_page(runs[0]) if key == "run" else comparison_page(runs, _failed(root) if key == "sweep" else [])
     artefacts.write(out, page.encode(errors="replace"))  # a folder's name need not be Unicode
     print(f"the report: {out}")
