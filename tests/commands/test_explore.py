@@ -115,6 +115,29 @@ def test_each_slider_of_a_direction_changes_the_picture(run_dir):
     assert len({image.tobytes() for image in (still, first, second)}) == 3
 
 
+def test_a_number_beside_a_slider_that_is_out_of_its_range_is_told_without_a_traceback(conditional_run):
+    gradio = pytest.importorskip("gradio")
+    shown = page(Generator.from_pretrained(conditional_run), "", "run")
+    sliders = [part for part in shown.blocks.values() if isinstance(part, gradio.Slider)]
+    assert len(sliders) == 10
+    for slider in sliders:
+        assert slider.preprocess(slider.minimum) == slider.minimum
+        assert slider.preprocess(None) is None
+        for typed in (slider.minimum - 1, slider.maximum + 1):
+            with pytest.raises(gradio.Error, match=rf"choose a number from .* to {slider.maximum:g}\.") as told:
+                slider.preprocess(typed)
+            assert not told.value.print_exception
+
+
+def test_a_number_that_is_empty_leaves_the_picture_as_it_is(run_dir):
+    gradio = pytest.importorskip("gradio")
+    shown = page(Generator.from_pretrained(run_dir), "", "run")
+    (grid,) = {each.fn for each in shown.fns.values() if [part.elem_id for part in each.outputs] == ["grid"]}
+    assert grid(0, 4, 2.0, BY_SEED).size[0] > 0
+    for values in ((None, 4, 2.0, BY_SEED), (0, None, 2.0, BY_SEED)):
+        assert grid(*values) == gradio.skip()
+
+
 def test_a_generator_that_has_no_directions_says_so_instead_of_sliders(run_dir, monkeypatch):
     pytest.importorskip("gradio")
     generator = Generator.from_pretrained(run_dir)

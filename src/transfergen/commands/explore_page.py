@@ -36,7 +36,7 @@ def page(generator: "PretrainedGenerator", search: "Callable[[int], Image.Image]
             image, controls = _beside("between")
             with controls:
                 ends = [_seed(f"{side} seed", value) for value, side in ((1, "from"), (2, "to"))]
-                part = gr.Slider(0, 1, 0.5, step=0.05, label="part of the way", elem_id="part")
+                part = _slider(0, 1, 0.5, step=0.05, label="part of the way", elem_id="part")
                 settings = [*ends, part, _class_choice(generator, "from class"), _class_choice(generator, "to class")]
             _connect(_changes(blocks, settings), partial(between, generator), settings, image)
         if generator.latent_blocks:
@@ -56,32 +56,28 @@ def _samples(generator: "PretrainedGenerator", page: Any) -> None:
     image, controls = _beside("grid")
     with controls:
         seed = _seed("first seed", 0, "Of the first image; row by row, each has the next seed.", name="seed")
-        count = gr.Slider(1, 64, 16, step=1, label="images", elem_id="count")
-        truncation = gr.Slider(0.1, NO_TRUNCATION, NO_TRUNCATION, label=f"truncation ({NO_TRUNCATION:g}: none)")
+        count = _slider(1, 64, 16, step=1, label="images", elem_id="count")
+        truncation = _slider(0.1, NO_TRUNCATION, NO_TRUNCATION, label=f"truncation ({NO_TRUNCATION:g}: none)")
         settings = [seed, count, truncation, _class_choice(generator)]
         button = gr.Button("Next images", elem_id="next")
     _connect(_changes(page, settings), partial(samples, generator), settings, image)
-    button.click(lambda first, number: (first or 0) + number, [seed, count], seed, api_visibility="private")
+    button.click(lambda first, number: (first or 0) + (number or 0), [seed, count], seed, api_visibility="private")
 
 
 def _styles(generator: "PretrainedGenerator", page: Any) -> None:
     """Two seeds, and a slider for the block at which the details of the second begin."""
-    import gradio as gr
-
     last = generator.latent_blocks
     image, controls = _beside("mixed")
     with controls:
         coarse = _seed("coarse seed", 1, "Its forms: of all layers before the block.")
         fine = _seed("fine seed", 2, "Its details: of the block and all layers after it.")
-        block = gr.Slider(1, last, (last + 1) // 2, step=1, label="first block of the fine seed", elem_id="block")
+        block = _slider(1, last, (last + 1) // 2, step=1, label="first block of the fine seed", elem_id="block")
         settings = [coarse, fine, block, _class_choice(generator)]
     _connect(_changes(page, settings), partial(mixed, generator), settings, image)
 
 
 def _directions(generator: "PretrainedGenerator", page: Any) -> None:
     """A slider for each direction beside the image, or why there are none."""
-    import gradio as gr
-
     try:
         count = len(generator.directions(min(DIRECTIONS, generator.z_dim)))
     except ValueError as error:
@@ -92,7 +88,7 @@ def _directions(generator: "PretrainedGenerator", page: Any) -> None:
         about = "The sliders move its latent, in standard deviations. Direction 1 changes most."
         settings = [_seed("seed", 0, about), _class_choice(generator)]
         names = [f"direction {i}" for i in range(1, count + 1)]
-        settings += [gr.Slider(-3, 3, 0, step=0.1, label=name, elem_id=name.replace(" ", "")) for name in names]
+        settings += [_slider(-3, 3, 0, step=0.1, label=name, elem_id=name.replace(" ", "")) for name in names]
     _connect(_changes(page, settings), partial(moved, generator), settings, image)
 
 
@@ -116,13 +112,13 @@ def _changes(page: Any, settings: list[Any]) -> list[Any]:
 def _connect(events: Iterable[Any], make: "Callable[..., Image.Image]", controls: list[Any], image: Any) -> None:
     """After each of the events, show the picture that is made of the controls' values, one picture at a time.
 
-    A seed that is empty, until its next digit is typed, leaves the picture as it is.
+    A number that is empty, until its next digit is typed, leaves the picture as it is.
     """
     import gradio as gr
 
     def shown(*values: Any) -> Any:
         seeds = [value for control, value in zip(controls, values, strict=True) if isinstance(control, gr.Number)]
-        if None in seeds:
+        if None in values:
             return gr.skip()
         if not all(0 <= seed <= LAST_SEED for seed in seeds):
             raise gr.Error(f"A seed is a whole number from 0 to {LAST_SEED}.", print_exception=False)
@@ -147,6 +143,22 @@ def _seed(label: str, value: int, about: str | None = None, name: str | None = N
     import gradio as gr
 
     return gr.Number(value, label=label, info=about, precision=0, elem_id=name)
+
+
+def _slider(least: float, most: float, value: float, *, label: str, **settings: Any) -> Any:
+    """A slider. Beside it a number can be typed; one that is out of range is told on the page."""
+    import gradio as gr
+
+    slider: Any = gr.Slider(least, most, value, label=label, **settings)
+    theirs = slider.preprocess
+
+    def checked(typed: float | None) -> Any:
+        if typed is not None and not least <= typed <= most:  # Gradio would print a traceback, too
+            raise gr.Error(f"{label}: choose a number from {least:g} to {most:g}.", print_exception=False)
+        return None if typed is None else theirs(typed)
+
+    slider.preprocess = checked
+    return slider
 
 
 def _class_choice(generator: "PretrainedGenerator", label: str = "class") -> Any:
