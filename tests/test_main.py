@@ -53,7 +53,7 @@ def test_unknown_command_gets_one_line_with_the_nearest_name():
 
 def test_each_module_of_a_command_is_in_the_command_line():
     modules = {file.stem for file in (ROOT / "src" / "transfergen" / "commands").glob("*.py")}
-    shared = {"__init__", "cli", "foreign_configs", "imports", "output", "overrides", "sweep"}
+    shared = {"__init__", "cli", "foreign_configs", "imports", "output", "overrides", "places", "sweep"}
     parts = {"explore_page", "explore_pictures", "report_pages"}  # of the command before the underscore
     assert modules - shared - parts == set(COMMANDS)
     assert {name.partition("_")[0] for name in parts} <= set(COMMANDS)

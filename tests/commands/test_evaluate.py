@@ -318,7 +318,8 @@ def test_further_metrics_are_measured_where_they_are_asked_for(run_dir, tmp_path
     found = compared(tmp_path, f"run={run_dir}", "neighbours=0", "split=train", f"extra=[{','.join(names)}]")
     assert list(found) == [*plain, *names]
     assert 0 <= found["authenticity"] <= 1
-    assert found["frechet_infinity"] < found["frechet_distance"]
+    # these samples hardly vary, so their number biases nothing
+    assert found["frechet_infinity"] == pytest.approx(found["frechet_distance"], rel=1e-4)
     assert min(found["mind"], found["cmmd"]) > 0
 
 
