@@ -23,12 +23,15 @@ from transfergen.runs.saved_config import read_config
 
 def run(args: argparse.Namespace, results: Results) -> None:
     """Measure each snapshot."""
+    folders = sorted((args.run / SNAPSHOTS).glob("[0-9]*"))
+    if not folders:
+        raise SystemExit(f"{args.run}: it kept no snapshot; train with snapshot_every_images=N")
     config = read_config(args.run)
     data = instantiate(config.data)
     data.setup()
     measure = Measure(to_float(data.test_set.sample_images(SAMPLES).pixels, config.data.resolution), config.data.path)
     points = []
-    for folder in sorted((args.run / SNAPSHOTS).iterdir()):
+    for folder in folders:
         point = {"images": read_metadata(folder)["images_seen"]} | measure(load_generator(folder))
         print(", ".join(f"{name} {value}" for name, value in point.items()), flush=True)
         points.append(point)

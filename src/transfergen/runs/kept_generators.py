@@ -26,11 +26,11 @@ def choose_generator(run: str, checkpoint: str | int) -> str | Path:
     if not folder.is_dir():
         raise ValueError(f"checkpoint={checkpoint}: run={run} is no folder of a run; leave checkpoint= out")
     if checkpoint == "best":
-        chosen, instead = folder / BEST, "train with evaluation.every_images=N"
+        chosen, problem = folder / BEST, "kept none; train with evaluation.every_images=N"
     else:
-        chosen, instead = snapshot_folder(folder, int(checkpoint)), "train with snapshot_every_images=N"
+        chosen, problem = snapshot_folder(folder, int(checkpoint)), "kept none; train with snapshot_every_images=N"
         if kept := sorted(each.name for each in (folder / SNAPSHOTS).glob("[0-9]*")):
-            instead = f"choose one of {', '.join(f'{int(name):_}' for name in kept)}"
+            problem = f"kept another moment; choose one of {', '.join(f'{int(name):_}' for name in kept)}"
     if not chosen.is_dir():
-        raise ValueError(f"checkpoint={checkpoint}: run={run} kept none; {instead}, or leave checkpoint= out")
+        raise ValueError(f"checkpoint={checkpoint}: run={run} {problem}, or leave checkpoint= out")
     return chosen
