@@ -136,15 +136,18 @@ def plain_loop(generator, discriminator, reals, noise, parts):
     ("name", "frozen"), [*((name, None) for name in DISCRIMINATORS), ("single_head", 0), ("single_head", 2), ("vgg", 0)]
 )
 def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached, monkeypatch):
-    """Spectral norm iterates, and batch norm averages, at each pass of a head: three a step, in one order, in both."""
-    monkeypatch.setenv("TRANSFERGEN_ACCELERATION", "0")  # Winograd's rounding can turn on a ReLU in one of them alone
+    """Spectral norm iterates, and batch norm averages, at each pass of a head: three a step, in one order, in both.
+
+    In float64, since rounding to float32 can turn on a ReLU in one of them alone.
+    """
+    monkeypatch.setattr(real_features, "to_float", lambda *images: to_float(*images).double())
     build, parts = DISCRIMINATORS[name]
-    start = DCGAN(resolution=32, z_dim=8, width=8), build()
+    start = DCGAN(resolution=32, z_dim=8, width=8).double(), build().double()
     start[1].freeze(start[1].blocks if frozen is None else frozen)
     plain, fast = copy.deepcopy(start), copy.deepcopy(start)
     batches = [batch(number) for number in (*range(STEPS - 1), 0)]  # the first again, so that the cache answers
-    noise = [torch.randn(BATCH, 8) for _ in range(STEPS)]
-    plain_loop(*plain, [to_float(each.pixels, 32) for each in batches], noise, parts)
+    noise = [torch.randn(BATCH, 8, dtype=torch.float64) for _ in range(STEPS)]
+    plain_loop(*plain, [to_float(each.pixels, 32).double() for each in batches], noise, parts)
     play(game(fast[1], generator=fast[0], noise=noise, cache_mib=64 * cached)[0], batches)
 
     for before, plainly, fastly in zip(start, plain, fast, strict=True):
@@ -154,8 +157,8 @@ def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached, 
             torch.testing.assert_close(
                 found[weight],
                 expected[weight],
-                rtol=1e-4,
-                atol=1e-6,
+                rtol=1e-5,
+                atol=1e-8,
                 msg=lambda text, weight=weight: f"{weight}: {text}",
             )
             moved += (expected[weight] - parameter).abs().sum().item()
@@ -163,7 +166,7 @@ def test_the_step_trains_to_the_weights_of_the_plain_loop(name, frozen, cached, 
         for (buffer, a), b in zip(
             plainly.named_buffers(), fastly.buffers(), strict=True
         ):  # statistics, power iterations
-            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5, msg=lambda text, buffer=buffer: f"{buffer}: {text}")
+            torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-8, msg=lambda text, buffer=buffer: f"{buffer}: {text}")
 
 
 @pytest.mark.parametrize("name", ["single_head", "vgg", "projected", "vision_aided"])
