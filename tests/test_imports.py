@@ -39,6 +39,7 @@ PLAIN = [  # for use without Lightning and Hydra
     "training.ema",
     "training.augmentation",
     "sampling.inversion",
+    "sampling.image_generator",
     "sampling.pretrained",
     "sampling.image_files",
     "losses.adversarial",
