@@ -14,8 +14,10 @@ from public_networks import PublicDiscriminator, PublicGenerator, StudioGAN, big
 from runs import ROOT, SMALL, called, command, train
 from safetensors.torch import load_file
 
+from transfergen import Generator
 from transfergen.__main__ import main
 from transfergen.data.shapes import shapes
+from transfergen.sampling.latents import Latent
 
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
 PAGES = [page.read_text() for page in (*READMES, *sorted((ROOT / "docs").rglob("*.md")))]
@@ -223,6 +225,9 @@ def test_other_command_runs(line, tmp_path, monkeypatch, request, source_run, pi
         monkeypatch.setattr(timm, "create_model", partial(timm.create_model, depth=1))
         arguments = [o for o in arguments if not o.startswith("metrics.weights=")]
         arguments += ["metrics.weights=random", "metrics.input_size=28"]
+    if "samples/latent.safetensors" in line:
+        latent = torch.ones(1, Generator.from_pretrained(source_run).z_dim)
+        Latent(latent).save(tmp_path / "samples" / "latent.safetensors")
     few = {"check": ["data.batch_size=4"], "evaluate": ["count=8"]}.get(name, [])
     kinds = {"invert=": "steps=2", "interpolate=": "frames=2"}
     few += [setting for kind, setting in kinds.items() if any(o.startswith(kind) for o in arguments)]

@@ -40,6 +40,7 @@ PLAIN = [  # for use without Lightning and Hydra
     "training.augmentation",
     "sampling.inversion",
     "sampling.image_generator",
+    "sampling.latents",
     "sampling.pretrained",
     "sampling.image_files",
     "losses.adversarial",

@@ -10,8 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from omegaconf import DictConfig, ListConfig
 
 _UNTYPED_PATHS = (
-    "run fake real save_stats out invert web_runtime sweep resume data.path data.cache_dir init_from.generator "
-    "init_from.discriminator"
+    "run fake real save_stats out invert latent web_runtime sweep resume data.path data.cache_dir "
+    "init_from.generator init_from.discriminator"
 )
 _TYPED_PATHS = (
     "data.source.test_path backbone.weights metrics.weights transfer.teacher transfer.source hydra.run.dir "
@@ -35,7 +35,8 @@ _TYPES: dict[Any, str] = {
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: _UNTYPED_PATHS,
-    Sequence[int]: "seeds interpolate coarse fine",
+    Sequence[int]: "seeds coarse fine",
+    Sequence[int | str]: "interpolate",
     Sequence[int | str | Mapping[int | str, float]]: "classes init_from.classes",
     Sequence[str]: "runs trust extra",
     Sequence[Mapping[str, str]]: "init_from.keys",

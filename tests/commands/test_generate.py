@@ -14,6 +14,7 @@ from transfergen import Generator
 from transfergen.commands.generate import main
 from transfergen.images import to_grid
 from transfergen.runs import artefacts
+from transfergen.sampling.latents import Latent
 
 
 def generate(out, **settings):
@@ -115,7 +116,23 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ),
         (
             {"invert": "cat.png", "classes": "[0,1]"},
-            "classes=[0, 1]: one picture is searched, of one class; leave the others out",
+            "classes=[0, 1]: a picture is of one class; leave the others out",
+        ),
+        (
+            {"latent": "latent.safetensors", "directions": 2, "classes": "[0,1]"},
+            "classes=[0, 1]: a picture is of one class; leave the others out",
+        ),
+        (
+            {"latent": "latent.safetensors", "directions": 2, "seed": 5},
+            "seed=5: is for directions= without latent=; leave it out",
+        ),
+        (
+            {"latent": "latent.safetensors", "directions": 2, "truncation": 0.5},
+            "truncation=0.5: is for directions= without latent=; leave it out",
+        ),
+        (
+            {"latent": "latent.safetensors", "interpolate": "[1,2]"},
+            "latent=latent.safetensors: is for directions=; leave it out",
         ),
         (
             {"interpolate": "[7,7]", "classes": "[0,1,2]"},
@@ -314,6 +331,46 @@ def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir,
     assert np.abs(strip[2:34, 2:34].astype(int) - sheet[2:34, 36:68]).max() <= 1
     assert np.abs(strip[2:34, 36:68].astype(int) - sheet[2:34, 36:68]).max() > 1
     assert "cannot read it" in refusal(out, run=run_dir, invert=tmp_path / "nowhere.png")
+
+
+def test_the_latent_of_an_inverted_picture_is_taken_in_place_of_a_seed(conditional_run, run_dir, tmp_path):
+    picture, found = tmp_path / "mine.png", tmp_path / "found of mine" / "latent.safetensors"
+    Image.new("RGB", (32, 32), "red").save(picture)
+    options = [f"run={conditional_run}", f"invert={picture}", "classes=[c]", "steps=2", f"out={found.parent}"]
+    assert called(main, *options)[0] == 0
+    generator = Generator.from_pretrained(conditional_run)
+    latent = generator.read_latent(found)
+    assert latent.y.tolist() == [2]
+    code, out, err = called(main, f"run={conditional_run}", f"latent={found}", "directions=1", f"out={tmp_path}")
+    assert code == 0, err
+    assert out == f"{found} from -3 to 3 standard deviations along each direction: {tmp_path / 'directions.png'}\n"
+    sheet = np.asarray(Image.open(tmp_path / "directions.png")).astype(int)
+    for column, step in ((3, 0), (6, 3)):
+        expected = generator.vary(latent, step * generator.directions(1))[0].permute(1, 2, 0).numpy()
+        assert np.abs(sheet[2:34, 2 + 34 * column :][:, :32] - expected).max() <= 1
+    other = refusal(tmp_path, run=run_dir, latent=found, directions=1)
+    assert f"latent={found}: z is (1, {generator.z_dim}) of torch.float32, but this generator takes (1, 100)" in other
+
+
+def test_an_interpolation_leads_from_a_seed_to_a_latent(run_dir, tmp_path):
+    pytest.importorskip("av")
+    latent = tmp_path / "latent.safetensors"
+    Latent(torch.ones(1, 100)).save(latent)
+    code, out, err = called(main, f"run={run_dir}", f"interpolate=[7,{latent}]", "frames=1", f"out={tmp_path}")
+    assert code == 0, err
+    assert out.startswith("2 frames: ")
+    generator = Generator.from_pretrained(run_dir)
+    images = [*generator.pixels([7]), *generator.vary(Latent(torch.ones(1, 100)), torch.zeros(100))]
+    with Image.open(tmp_path / "interpolation.gif") as gif:
+        for place in (0, 1):
+            gif.seek(place)
+            frame = np.asarray(gif.convert("RGB")).astype(int)
+            errors = [np.abs(frame - each.permute(1, 2, 0).numpy()).mean() for each in images]
+            assert min(errors) == errors[place]  # a palette changes the colours
+    nothing = "is no latent; give a latent.safetensors that generate invert=PICTURE has written"
+    assert f"interpolate=mine.jpg: {nothing}" in refusal(tmp_path, run=run_dir, interpolate="[7,mine.jpg]")
+    lost = tmp_path / "lost.safetensors"
+    assert f"interpolate={lost}: there is no such file" in refusal(tmp_path, run=run_dir, interpolate=f"[{lost},7]")
 
 
 def test_weights_file_is_a_source_and_a_missing_best_generator_is_refused(run_dir, tmp_path):

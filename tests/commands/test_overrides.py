@@ -67,6 +67,7 @@ def test_a_sweep_over_paths_stays_one():
     [
         ("backbone.name=größe", """backbone.name=größe: .*put it in quotes: 'backbone.name="größe"'"""),
         ("runs=[~/a,b]", """runs=\\[~/a,b\\]: .*put it in quotes: 'runs=\\["~/a","b"\\]'"""),
+        ("interpolate=[7,~/a]", """interpolate=\\[7,~/a\\]: .*put it in quotes: 'interpolate=\\[7,"~/a"\\]'"""),
         ("größe", "größe: give KEY=VALUE"),
     ],
 )

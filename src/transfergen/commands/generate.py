@@ -26,7 +26,7 @@ USES = {
     "": ("num", "seed", "seeds", "truncation", "batch_size", "devices"),
     "invert": ("seed", "steps"),
     "interpolate": ("truncation", "frames", "fps"),
-    "directions": ("seed", "truncation"),
+    "directions": ("seed", "truncation", "latent"),
     "coarse": ("truncation",),
 }
 """Further settings that some kinds of output have and others have not; "": single images."""
@@ -54,9 +54,11 @@ def generate(config: DictConfig) -> None:
     if kinds and out.suffix == ".zip":
         raise ValueError(f"out={out}: an archive is for images; give a folder for {kinds[0]}=")
     chosen = dict.fromkeys(("num", "seed"), "images without seeds=") if config.seeds else {}
+    if config.latent is not None:
+        chosen |= dict.fromkeys(("seed", "truncation"), "directions= without latent=")
     refuse_ignored(cli.overrides(), _purposes(kinds[0] if kinds else "") | chosen)
-    if config.invert is not None and len(config.classes) > 1:
-        raise ValueError(f"classes={config.classes}: one picture is searched, of one class; leave the others out")
+    if (config.invert is not None or config.latent is not None) and len(config.classes) > 1:
+        raise ValueError(f"classes={config.classes}: a picture is of one class; leave the others out")
     check_out(out, folder=out.suffix != ".zip")
     from transfergen.devices import choose_devices
     from transfergen.runs.kept_generators import choose_generator
@@ -148,9 +150,10 @@ def _refuse_others(out: Path, settings: dict[str, Any]) -> None:
 def _interpolate(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     from transfergen.sampling.image_files import write_gif, write_mp4
 
-    seeds: Any = OmegaConf.to_container(config.interpolate)
-    if len(config.classes) > len(seeds):
-        raise ValueError(f"classes={config.classes}: more than the seeds interpolate={seeds}; leave some out")
+    given: Any = OmegaConf.to_container(config.interpolate)
+    if len(config.classes) > len(given):
+        raise ValueError(f"classes={config.classes}: more than the seeds interpolate={given}; leave some out")
+    seeds = [generator.read_latent(each, "interpolate") if isinstance(each, str) else each for each in given]
     pixels = generator.interpolate(seeds, frames=config.frames, **_options(generator, config))
     out.mkdir(parents=True, exist_ok=True)
     gif, mp4 = out / "interpolation.gif", out / "interpolation.mp4"
@@ -166,10 +169,12 @@ def _directions(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
     found = generator.directions(config.directions)
     offsets = STEPS * torch.linspace(-1, 1, 2 * STEPS + 1)[:, None] * found[:, None]
-    pixels = generator.vary(config.seed, offsets.flatten(0, 1), **_options(generator, config))
+    start = config.seed if config.latent is None else generator.read_latent(config.latent)
+    pixels = generator.vary(start, offsets.flatten(0, 1), **_options(generator, config))
     sheet = out / "directions.png"
     artefacts.write_picture(sheet, to_grid(pixels, columns=offsets.shape[1]))
-    print(f"seed {config.seed} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
+    name = f"seed {config.seed}" if config.latent is None else config.latent
+    print(f"{name} from {-STEPS} to {STEPS} standard deviations along each direction: {sheet}")
 
 
 def _mix_styles(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
@@ -193,28 +198,18 @@ def _mix_styles(generator: "PretrainedGenerator", config: DictConfig, out: Path)
 
 def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> None:
     import torch
-    from safetensors.torch import save
     from torchvision.transforms.functional import pil_to_tensor
 
-    from transfergen.data.formats import open_image
-    from transfergen.data.pictures import to_shape
-    from transfergen.images import to_float, to_grid, to_uint8
-    from transfergen.sampling.inversion import invert
+    from transfergen.images import to_grid
+    from transfergen.sampling.inversion import read_picture
+    from transfergen.sampling.latents import LATENT
 
-    path = Path(config.invert).expanduser()
-    try:
-        with open_image(path) as file:
-            pixels = pil_to_tensor(to_shape(file, generator.image_shape, "crop"))
-    except Exception as error:  # whatever a decoder raises
-        raise ValueError(f"invert={path}: cannot read it ({error})") from error
-    picture = to_float(pixels[None]).to(generator.device)
-    label = generator.labels(_options(generator, config)["classes"])[:1].to(generator.device)
-    labels = label if generator.num_classes else None
+    picture = read_picture(config.invert, generator.image_shape, "invert")
+    label = next(iter(_options(generator, config)["classes"]), None)
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
-    z, squared = invert(generator.network, picture, steps=config.steps, seed=config.seed, labels=labels, track=track)
-    with torch.no_grad():
-        image = generator.network(z, labels)
+    latent, squared = generator.invert(picture, label=label, steps=config.steps, seed=config.seed, track=track)
+    image = generator.vary(latent, torch.zeros(generator.z_dim))
     sheet = out / "inversion.png"
-    artefacts.write_picture(sheet, to_grid(torch.cat([pixels[None], to_uint8(image).cpu()]), columns=2))
-    artefacts.write(out / "latent.safetensors", save({"z": z.cpu()}))
-    print(f"the picture, and the image nearest to it: {sheet} (mean squared error {float(squared):.4f})")
+    artefacts.write_picture(sheet, to_grid(torch.cat([pil_to_tensor(picture)[None], image]), columns=2))
+    latent.save(out / LATENT)
+    print(f"the picture, and the image nearest to it: {sheet} (mean squared error {squared:.4f})")

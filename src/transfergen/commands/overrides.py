@@ -182,7 +182,7 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override}: give KEY=VALUE"
-    items = [_quoted(item) for item in value.strip("[]").split(",")]
+    items = [item if item.isdigit() else _quoted(item) for item in value.strip("[]").split(",")]  # a seed is no text
     quoted = f"[{','.join(items)}]" if value.startswith("[") else _quoted(value)
     return f"{override}: the value cannot be read; put it in quotes: {shlex.quote(f'{key}={quoted}')}"
 

@@ -1,19 +1,23 @@
-"""A generator in use: it turns seeds into images."""
+"""A generator in use: it turns seeds and latents into images, and pictures into latents."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
 from operator import index
+from pathlib import Path
 from typing import Any, Self, SupportsIndex
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from transfergen.images import to_grid, to_pil, to_uint8
+from transfergen.data.pictures import to_shape
+from transfergen.images import to_float, to_grid, to_pil, to_uint8
 from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.generators.base import Generator, latent_directions, offset_latent, sample, slerp
 from transfergen.networks.generators.styles import mix_styles
+from transfergen.sampling.inversion import invert, read_picture
+from transfergen.sampling.latents import Latent, inputs_of, read_latent
 
 
 class ImageGenerator:
@@ -91,39 +95,38 @@ class ImageGenerator:
 
     def interpolate(
         self,
-        seeds: Iterable[SupportsIndex],
+        seeds: Iterable[SupportsIndex | Latent],
         *,
         frames: int | Sequence[float] = 30,
         classes: Iterable[Label] = (),
         truncation: float | None = None,
     ) -> Tensor:
-        """Images between the latents of N seeds -> pixels (S, C, H, W) uint8, on the CPU.
+        """Images between N latents -> pixels (S, C, H, W) uint8, on the CPU.
 
         The interpolation is spherical: Gaussian latents of many dimensions lie near a sphere, which a straight line
         between two of them leaves. White 2016, arXiv:1609.04468, section 2.1. That of classes is linear, in their
         embeddings.
 
         Args:
-            seeds: of the latents, two or more. Twice the same keeps the latent while the class changes.
+            seeds: of the latents, or latents, two or more. Twice the same keeps the latent while the class changes.
             frames: their number from one seed to the next, so that S = frames * (N - 1) + 1; or the places of S frames,
                 where 0 is the first seed, 1 the second, and 0.5 halfway between the two.
             classes: of a conditional generator, or mixtures as in `pixels`: the first is that of the first seed, and so
-                on, over again if the seeds are more. Empty: each seed has its own, as in `pixels`.
-            truncation: see `pixels`.
+                on, over again if the seeds are more. Empty: each seed has its own, as in `pixels`, and so has a latent.
+            truncation: of the seeds' latents, see `pixels`.
 
         Raises:
-            ValueError: there are fewer than two seeds or less than one frame, or an option is out of range.
+            ValueError: there are fewer than two seeds or less than one frame, a latent does not fit, or an option is
+                out of range.
         """
-        numbers, given = [index(seed) for seed in seeds], list(classes)
-        last = len(numbers) - 1
+        points, given = [*seeds], [*classes]
+        last = len(points) - 1
         places = [i / frames for i in range(frames * last + 1)] if isinstance(frames, int) and frames else frames
         if last < 1 or not places or not all(0 <= place <= last for place in places):
             what = "give at least two seeds, and at least one frame, none before the first seed or after the last"
-            raise ValueError(f"interpolate={numbers}, frames={frames}: {what}")
-        _check_truncation(truncation)
-        labels = to_weights(self.labels(given), self.num_classes)
-        z = self.network.latents(numbers, truncation)
-        y = labels[[i % len(labels) for i in (range(last + 1) if given else numbers)]]
+            raise ValueError(f"interpolate={points}, frames={frames}: {what}")
+        z, y = self._inputs(points, given, truncation, in_turn=True)
+        y = to_weights(y, self.num_classes)
         place = torch.tensor(places, dtype=torch.float)
         start = place.long().clamp(max=last - 1)
         part = (place - start)[:, None]
@@ -135,20 +138,25 @@ class ImageGenerator:
         return latent_directions(self.network, count)
 
     def vary(
-        self, seed: SupportsIndex, offsets: Tensor, *, classes: Iterable[Label] = (), truncation: float | None = None
+        self,
+        seed: SupportsIndex | Latent,
+        offsets: Tensor,
+        *,
+        classes: Iterable[Label] = (),
+        truncation: float | None = None,
     ) -> Tensor:
-        """Images of one seed's latent plus each of the offsets -> pixels (N, C, H, W) uint8, on the CPU.
+        """Images of one latent plus each of the offsets -> pixels (N, C, H, W) uint8, on the CPU.
 
         Args:
-            seed: of the latent.
+            seed: of the latent, or the latent.
             offsets: (N, Z) or (Z,), as multiples of `directions`. Along each, latents have a standard deviation of 1.
-            classes: see `pixels`.
-            truncation: see `pixels`.
+            classes: see `pixels`; of a latent, the first one, or if empty, that of the latent.
+            truncation: of the seed's latent, see `pixels`.
 
         Raises:
-            ValueError: the offsets have another shape, or an option is out of range.
+            ValueError: the offsets have another shape, the latent does not fit, or an option is out of range.
         """
-        z, y = self._inputs([index(seed)], classes, truncation)
+        z, y = self._inputs([seed], classes, truncation)
         z = offset_latent(z, offsets.cpu())
         return self._pixels_of(self.network, [z, y.expand(len(z), *y.shape[1:])], truncation)
 
@@ -182,11 +190,44 @@ class ImageGenerator:
         pixels = self._pixels_of(partial(mix_styles, self.network, block=block), inputs, truncation)
         return pixels.view(len(rows), len(columns), *pixels.shape[1:])
 
-    def _inputs(self, seeds: Sequence[int], classes: Iterable[Label], truncation: float | None) -> list[Tensor]:
-        """The latents (N, Z) of N seeds, and the labels that `pixels` gives them."""
+    def invert(
+        self, picture: Image.Image | str | Path, *, label: Label | None = None, **options: Any
+    ) -> tuple[Latent, float]:
+        """The latent whose image is nearest to a picture, and the mean squared error over its pixels, in [-1, 1].
+
+        Args:
+            picture: it, or its file. It is cropped to its centre, and resized.
+            label: the class, or mixture of classes, that a conditional generator searches in; None: class 0.
+            options: those of the function `transfergen.sampling.inversion.invert`, such as `steps` and `seed`.
+
+        Raises:
+            ValueError: the picture cannot be read, or there is no such class.
+        """
+        from torchvision.transforms.functional import pil_to_tensor  # its import takes more than a second
+
+        shape = self.image_shape
+        fitted = to_shape(picture, shape, "crop") if isinstance(picture, Image.Image) else read_picture(picture, shape)
+        images = to_float(pil_to_tensor(fitted)[None]).to(self.device)
+        y = self.labels([] if label is None else [label])[:1]
+        z, error = invert(self.network, images, labels=y.to(self.device) if self.num_classes else None, **options)
+        return Latent(z.cpu(), y if self.num_classes else None), float(error)
+
+    def read_latent(self, path: str | Path, override: str = "latent") -> Latent:
+        """The latent in a file that `Latent.save` or `transfergen generate invert=PICTURE` wrote, see `read_latent`."""
+        return read_latent(Path(path).expanduser(), self.network, override)
+
+    def _inputs(
+        self,
+        seeds: Iterable[SupportsIndex | Latent],
+        classes: Iterable[Label],
+        truncation: float | None,
+        *,
+        in_turn: bool = False,
+    ) -> list[Tensor]:
         _check_truncation(truncation)
-        labels = self.labels(classes)
-        return [self.network.latents(seeds, truncation), labels[[seed % len(labels) for seed in seeds]]]
+        given = list(classes)
+        labels = self.labels(given) if given else None
+        return inputs_of(self.network, seeds, labels, truncation=truncation, in_turn=in_turn)
 
     @torch.inference_mode()
     def _pixels_of(self, network: Callable[..., Tensor], inputs: Iterable[Tensor], truncation: float | None) -> Tensor:

@@ -1,11 +1,16 @@
 """Inversion: the latents whose images are nearest to given pictures."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.data.formats import open_image
+from transfergen.data.pictures import to_shape
+from transfergen.image_shape import ImageShape
 from transfergen.networks.generators.base import Generator, latents
 
 STARTS = 512
@@ -49,6 +54,19 @@ def invert(
     with torch.no_grad():
         error = (generator(z, labels) - pictures).square().mean(dim=(1, 2, 3))
     return z.detach(), error
+
+
+def read_picture(path: str | Path, shape: ImageShape, override: str = "picture") -> Image.Image:
+    """The picture in a file, cropped to its centre and resized to a shape.
+
+    Raises:
+        ValueError: it cannot be read. The message names the `override`.
+    """
+    try:
+        with open_image(Path(path).expanduser()) as file:
+            return to_shape(file, shape, "crop")
+    except Exception as error:  # whatever a decoder raises
+        raise ValueError(f"{override}={path}: cannot read it ({error})") from error
 
 
 @torch.no_grad()
