@@ -31,7 +31,8 @@ _TYPES: dict[Any, str] = {
     int: "seed num count batch_size devices directions frames fps steps neighbours references port trials "
     "checkpoint_every_images optimizer.d_steps optimizer.accumulate",
     int | None: "max_images snapshot_every_images lr_decay.start_images lr_decay.end_images data.resolution block",
-    float: "init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup optimizer.extrapolation",
+    float: "perceptual init_from.truncation lr_decay.final_factor ema.halflife_images ema.rampup "
+    "optimizer.extrapolation",
     float | None: "truncation data.max_damaged data.max_megapixels",
     bool: "channels_last generator_checkpointing memory_report overwrite browser optimizer.simultaneous",
     str | None: _UNTYPED_PATHS,

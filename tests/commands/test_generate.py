@@ -99,6 +99,7 @@ def test_missing_run_and_wrong_settings_are_refused(run_dir, tmp_path):
         ({"out": "many.zip", "directions": 2}, "out=many.zip: an archive is for images; give a folder for directions="),
         ({"devices": 2, "invert": "cat.png"}, "devices=2: is for single images; leave it out"),
         ({"steps": 5}, "steps=5: is for invert=; leave it out"),
+        ({"perceptual": 1}, "perceptual=1: is for invert=; leave it out"),
         ({"directions": 2, "num": 5}, "num=5: is for single images; leave it out"),
         ({"coarse": "[1]", "fine": "[2]", "batch_size": 5}, "batch_size=5: is for single images; leave it out"),
         ({"directions": 2, "frames": 5}, "frames=5: is for interpolate=; leave it out"),
@@ -330,6 +331,9 @@ def test_inversion_writes_the_image_nearest_to_a_picture_and_its_latent(run_dir,
     strip = np.asarray(to_grid(generator.network(z + torch.tensor([[0.0], [2.0]]) * generator.directions(1))))
     assert np.abs(strip[2:34, 2:34].astype(int) - sheet[2:34, 36:68]).max() <= 1
     assert np.abs(strip[2:34, 36:68].astype(int) - sheet[2:34, 36:68]).max() > 1
+    options = [f"run={run_dir}", f"invert={picture}", "steps=20", "perceptual=0", f"out={tmp_path / 'pixels'}"]
+    assert called(main, *options)[0] == 0
+    assert not torch.equal(load_file(tmp_path / "pixels" / "latent.safetensors")["z"], z)
     assert "cannot read it" in refusal(out, run=run_dir, invert=tmp_path / "nowhere.png")
 
 

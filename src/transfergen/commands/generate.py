@@ -24,7 +24,7 @@ KINDS = (("invert",), ("interpolate",), ("directions",), ("coarse", "fine", "blo
 """Settings that ask for another output than single images: a tuple for each kind of output."""
 USES = {
     "": ("num", "seed", "seeds", "truncation", "batch_size", "devices"),
-    "invert": ("seed", "steps"),
+    "invert": ("seed", "steps", "perceptual"),
     "interpolate": ("truncation", "frames", "fps"),
     "directions": ("seed", "truncation", "latent"),
     "coarse": ("truncation",),
@@ -207,7 +207,8 @@ def _invert(generator: "PretrainedGenerator", config: DictConfig, out: Path) -> 
     picture = read_picture(config.invert, generator.image_shape, "invert")
     label = next(iter(_options(generator, config)["classes"]), None)
     track = lambda steps: cli.track(steps, "searching")  # noqa: E731
-    latent, squared = generator.invert(picture, label=label, steps=config.steps, seed=config.seed, track=track)
+    search = {"steps": config.steps, "seed": config.seed, "perceptual": config.perceptual, "track": track}
+    latent, squared = generator.invert(picture, label=label, **search)
     image = generator.vary(latent, torch.zeros(generator.z_dim))
     sheet = out / "inversion.png"
     artefacts.write_picture(sheet, to_grid(torch.cat([pil_to_tensor(picture)[None], image]), columns=2))

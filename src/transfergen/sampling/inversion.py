@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from transfergen.data.formats import open_image
 from transfergen.data.pictures import to_shape
 from transfergen.image_shape import ImageShape
+from transfergen.images import to_rgb
+from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.generators.base import Generator, latents
 
 STARTS = 512
@@ -25,10 +27,13 @@ def invert(
     lr: float = 0.05,
     seed: int = 0,
     prior: float = 1e-3,
+    perceptual: float = 0.3,
     labels: Tensor | None = None,
     track: Callable[[range], Iterable[int]] = iter,
 ) -> tuple[Tensor, Tensor]:
-    """Search latents by gradient descent. Zhu 2016, arXiv:1609.03552, section 3.1, with pixels at three scales.
+    """Search latents by gradient descent. Zhu 2016, arXiv:1609.03552, section 3.1.
+
+    The loss is the distance of pixels at three scales plus that of EfficientNet-Lite0's features.
 
     Args:
         generator: frozen, in eval mode.
@@ -37,17 +42,27 @@ def invert(
         lr: learning rate of the first step; it falls to 0 along a cosine.
         seed: of the random latents that are tried first.
         prior: weight of the latents' mean square in the loss; it keeps them where images are good.
+        perceptual: weight of `perceptual_distance` in the features of EfficientNet-Lite0; 0: pixels alone.
         labels: classes (B,) for a conditional generator, or weights (B, `num_classes`) of mixtures.
         track: is handed the range of steps and iterates over it, for a progress bar.
 
     Returns:
         Latents (B, Z), and the mean squared error over the pixels of each image, (B,).
     """
+    trunk, wanted = None, []
+    if perceptual:
+        from transfergen.networks.backbones.timm import TimmBackbone  # its import takes seconds
+
+        trunk = TimmBackbone().to(pictures.device).eval().requires_grad_(False)
+        wanted = trunk(to_rgb(pictures))  # else the trunk lays each on a random background
     z = _nearest_of_random(generator, pictures, seed, labels).requires_grad_()
     optimizer = torch.optim.Adam([z], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in track(range(steps)):
-        loss = (_distance(generator(z, labels), pictures) + prior * z.square().mean(dim=1)).sum()
+        images = generator(z, labels)
+        loss = (_distance(images, pictures) + prior * z.square().mean(dim=1)).sum()
+        if trunk is not None:  # a mean over the pictures, each of which is searched by itself
+            loss = loss + perceptual * len(pictures) * perceptual_distance(trunk(to_rgb(images)), wanted)
         (z.grad,) = torch.autograd.grad(loss, [z])
         optimizer.step()
         schedule.step()
