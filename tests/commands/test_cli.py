@@ -37,6 +37,7 @@ def refusal(run_dir, *overrides, small=False):
         (["modl=vgg_disc"], ["modl", "did you mean model"]),
         (["batch_size=8"], ["batch_size: there is no such key, did you mean data.batch_size"]),
         (["--resume", "somewhere"], ["--resume: there is no such option; a setting is KEY=VALUE, without dashes"]),
+        (["model=dcgan", "--cfg", "job", "seed=1"], ["seed=1: is apart", "all of them before --options, or after"]),
         (["backbone.cutt=pool4"], ["backbone.cutt", "did you mean backbone.cut"]),
         (["model=dcgan", "discriminator.hidden=8"], ["discriminator.hidden", "what was chosen of discriminator"]),
         (

@@ -28,14 +28,16 @@ _EXTRAS = {"optuna": "sweep", "submitit_slurm": "slurm", "submitit_local": "slur
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Check that Hydra has the options among the arguments, and that no path is empty.
+    """Check that Hydra has the options among the arguments and finds all settings, and that no path is empty.
 
     Raises:
-        ValueError: it has not one of them, or a path is empty.
+        ValueError: it has not one of the options, one stands between settings, or a path is empty.
     """
     _, unknown = get_args_parser().parse_known_args(arguments)
     if unknown:
-        raise ValueError(f"{unknown[0]}: there is no such option; a setting is KEY=VALUE, without dashes")
+        if unknown[0].startswith("-"):
+            raise ValueError(f"{unknown[0]}: there is no such option; a setting is KEY=VALUE, without dashes")
+        raise ValueError(f"{unknown[0]}: is apart from the other settings; give all of them before --options, or after")
     check_paths(arguments)
 
 
