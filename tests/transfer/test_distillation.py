@@ -6,6 +6,7 @@ from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.distillation import Distillation
 from transfergen.transfer.strategy import Pairs
@@ -99,6 +100,32 @@ def test_a_student_comes_closer_to_its_teacher(teacher):
 def test_a_teacher_of_other_sizes_than_the_student_is_refused(teacher, student, message):
     with pytest.raises(ValueError, match=message):
         attached(teacher[0], DCGAN(**{**TEACHER, **student}), perceptual=0.0)
+
+
+BIGGAN = {"resolution": 32, "z_dim": 8, "width": 2}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "student", "message"),
+    [
+        (
+            3,
+            DCGAN(**TEACHER),
+            r"it knows 3 classes, and the student 0; choose a student that can be told of classes, as generator=biggan "
+            r"is, and give pictures of 3 classes, in the teacher's order, and set data\.num_classes=null$",
+        ),
+        (3, ResNet(**BIGGAN, num_classes=2), r"it knows 3 classes, and the student 2; give pictures of 3 classes, "),
+        (1, ResNet(**BIGGAN), r"it knows 1 class, and the student 0; set data\.num_classes=1$"),
+        (0, ResNet(**BIGGAN, num_classes=2), r"it knows 0 classes, and the student 2; set data\.num_classes=0$"),
+    ],
+)
+def test_a_teacher_of_other_classes_than_the_student_is_refused_with_what_can_be_done(
+    tmp_path, theirs, student, message
+):
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **BIGGAN, "num_classes": theirs}
+    save_generator(tmp_path, ResNet(**BIGGAN, num_classes=theirs), config, ema=True, images_seen=1)
+    with pytest.raises(ValueError, match=rf"^transfer\.teacher=.*: {message}"):
+        attached(tmp_path, student, perceptual=0.0)
 
 
 def test_a_trunk_too_deep_for_the_images_is_refused_before_it_is_run(teacher):

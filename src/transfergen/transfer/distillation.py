@@ -1,11 +1,13 @@
 """Distillation: a small generator learns from a large one."""
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from transfergen.errors import counted
 from transfergen.images import to_rgb
 from transfergen.losses.perceptual import perceptual_distance
 from transfergen.networks.backbones.base import Backbone
@@ -60,13 +62,12 @@ class Distillation(Strategy):
         """
         teacher, *_ = load_pretrained(self.path, "transfer.teacher")
         check_same_images(teacher, generator, f"transfer.teacher={self.path}")
-        for name, group in {"z_dim": "generator", "num_classes": "data"}.items():
-            theirs, ours = getattr(teacher, name), getattr(generator, name)
-            if theirs != ours:
-                raise ValueError(
-                    f"transfer.teacher={self.path}: its {name} is {theirs}, and the student's is {ours}; set "
-                    f"{group}.{name}={theirs}"
-                )
+        if teacher.z_dim != generator.z_dim:
+            raise ValueError(
+                f"transfer.teacher={self.path}: its z_dim is {teacher.z_dim}, and the student's is {generator.z_dim}; "
+                f"set generator.z_dim={teacher.z_dim}"
+            )
+        _check_same_classes(teacher, generator, f"transfer.teacher={self.path}")
         self.add_frozen("teacher", teacher)
         self._fold_trunk(generator)
 
@@ -83,3 +84,21 @@ class Distillation(Strategy):
             features = self._trunk(to_rgb(pairs.fake))
             terms["perceptual"] = self.perceptual * perceptual_distance(features, target_features)
         return terms
+
+
+def _check_same_classes(teacher: Generator, student: Generator, setting: str) -> None:
+    """Check that the student is told of as many classes as the teacher.
+
+    Raises:
+        ValueError: it is not. The message begins with the `setting` that names the teacher.
+    """
+    theirs, ours = teacher.num_classes, student.num_classes
+    if theirs == ours:
+        return
+    if theirs > 1:
+        mend = f"give pictures of {theirs} classes, in the teacher's order, and set data.num_classes=null"
+    else:
+        mend = f"set data.num_classes={theirs}"
+    if theirs and "num_classes" not in signature(type(student)).parameters:
+        mend = f"choose a student that can be told of classes, as generator=biggan is, and {mend}"
+    raise ValueError(f"{setting}: it knows {counted(theirs, 'class', 'classes')}, and the student {ours}; {mend}")
