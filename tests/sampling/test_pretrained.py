@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from generators import varied
+from huggingface_hub import ModelCard
 from PIL import Image
 from public_networks import PublicGenerator, StudioGAN, biggan_deep
 
@@ -116,7 +117,9 @@ def test_mixed_styles_are_a_matrix_with_the_images_of_a_seed_where_it_meets_itse
 def test_what_is_nowhere_is_said_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="there is no such folder"):
         Generator.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"^run=owner/model: cannot download .*/generator\.json"):
+    with pytest.raises(
+        ValueError, match=r"^pretrained_model_name_or_path=owner/model: cannot download .*/generator\.json"
+    ):
         Generator.from_pretrained("owner/model", local_files_only=True)
 
 
@@ -163,12 +166,15 @@ def test_a_damaged_metrics_file_is_left_out_with_a_warning(folder, content, capl
 
 
 def test_a_weights_file_of_another_name_is_not_taken_for_the_generators(folder):
-    with pytest.raises(ValueError, match=r"^run=.*other\.safetensors: there is no such file"):
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path=.*other\.safetensors: there is no such file"):
         Generator.from_pretrained(str(folder / "other.safetensors"))
     (folder / "other.safetensors").write_bytes((folder / "generator.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"other\.safetensors: cannot be loaded; give a run, or its generator"):
         Generator.from_pretrained(folder / "other.safetensors")
-    with pytest.raises(ValueError, match=r"^run=.*metrics\.json: cannot be loaded; give a run, or its generator"):
+    with pytest.raises(
+        ValueError,
+        match=r"^pretrained_model_name_or_path=.*metrics\.json: cannot be loaded; give a run, or its generator",
+    ):
         Generator.from_pretrained(folder / "metrics.json")
 
 
@@ -176,7 +182,7 @@ def test_a_file_of_another_project_without_its_layout_is_told_how_to_give_it(fol
     (tmp_path / "G.pth").write_bytes(b"")
     how = r"or a file of another project as studiogan:FILE or biggan_pytorch:FILE or biggan_deep:FILE$"
     for given in (f"{tmp_path / 'G.pth'}", f"stylegan:{tmp_path / 'G.pth'}", f"studio_gan:{tmp_path / 'G.pth'}"):
-        with pytest.raises(ValueError, match=rf"^run={given}: .*give a run, .*{how}"):
+        with pytest.raises(ValueError, match=rf"^pretrained_model_name_or_path={given}: .*give a run, .*{how}"):
             Generator.from_pretrained(given)
 
 
@@ -206,7 +212,7 @@ def test_directions_lead_from_the_image_of_a_seed_to_others(folder):
 
 def test_a_path_is_never_looked_for_on_the_hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"run=owner/model: there is no such folder$"):
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path=owner/model: there is no such folder$"):
         Generator.from_pretrained(Path("owner/model"))
 
 
@@ -267,5 +273,29 @@ def test_generator_that_comes_with_the_package_makes_varied_images_offline_and_i
     assert images.flatten(1).std(dim=0).mean() > 30, "of 255 levels"
     assert {record["extractor"] for record in generator.metrics} == {"pixels, 16x16"}
     assert sum(file.stat().st_size for file in (BUILTIN / "cifar10").iterdir()) < 5e6
-    with pytest.raises(ValueError, match="run=builtin:cats: choose one of builtin:cifar10"):
+    with pytest.raises(ValueError, match=r"^pretrained_model_name_or_path=builtin:cats: choose one of builtin:cifar10"):
         Generator.from_pretrained("builtin:cats")
+
+
+def test_the_card_has_the_licence_of_what_it_started_from_unless_another_is_given(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Generator, "grid", lambda *_: Image.new("RGB", (1, 1)))  # of 64 images
+    public = tmp_path / "G.pth"
+    torch.save(PublicGenerator(StudioGAN, 32, width=4).state_dict(), public)
+    deep = tmp_path / "biggan-deep-128-pytorch_model.bin"
+    torch.save(biggan_deep(channel_width=4, z_dim=6, class_embed_dim=6, num_classes=3).state_dict(), deep)
+    own, builtin = Generator.from_pretrained(folder), Generator.from_pretrained("builtin:cifar10")
+    tuned = Generator.from_pretrained(folder)
+    tuned.metadata |= {"started_from": Generator.from_pretrained(f"studiogan:{public}").metadata["origin"]}
+
+    def licence(generator, name, **options):
+        generator.save_pretrained(tmp_path / name, **options)
+        return ModelCard.load(tmp_path / name / "README.md").data.to_dict().get("license")
+
+    assert licence(Generator.from_pretrained(f"studiogan:{public}"), "studiogan") == "mit"
+    assert licence(tuned, "tuned") == "mit"
+    assert licence(builtin, "builtin") == "apache-2.0"
+    assert licence(Generator.from_pretrained(f"biggan_deep:{deep}"), "deep") is None  # none of the weights is known
+    assert licence(own, "own") is None
+    given = {"license": "cc-by-4.0", "title": "Cats"}
+    assert licence(tuned, "given", model_card_kwargs=given) == "cc-by-4.0"
+    assert "\n# Cats\n" in (tmp_path / "given" / "README.md").read_text()

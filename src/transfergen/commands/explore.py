@@ -40,7 +40,7 @@ def explore(config: DictConfig) -> None:
     from transfergen.sampling.pretrained import PretrainedGenerator
 
     source = choose_generator(str(config.run), config.checkpoint)
-    generator = PretrainedGenerator.from_pretrained(source).to(choose_device(config.device))
+    generator = PretrainedGenerator.from_pretrained(source, override="run").to(choose_device(config.device))
     try:
         run_dir, data = Path(str(config.run)).expanduser(), config.data
         search: Callable[[int], Image.Image] | str = training_pictures(generator, run_dir, data, config.references)

@@ -49,7 +49,9 @@ def export(config: DictConfig) -> None:
         "bf16": to_bf16,
         "web": page,
     }
-    generator = PretrainedGenerator.from_pretrained(choose_generator(str(config.run), config.checkpoint))
+    generator = PretrainedGenerator.from_pretrained(
+        choose_generator(str(config.run), config.checkpoint), override="run"
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = writers[config.format](generator, out)
     limit = {"bf16": math.inf, "web": ONE_LEVEL}.get(config.format, TOLERANCE)

@@ -66,7 +66,7 @@ def generate(config: DictConfig) -> None:
 
     source = choose_generator(str(config.run), config.checkpoint)
     devices = choose_devices(config.device, config.devices)
-    generators = [PretrainedGenerator.from_pretrained(source).to(device) for device in devices]
+    generators = [PretrainedGenerator.from_pretrained(source, override="run").to(device) for device in devices]
     # classes that the generator does not have are refused before any work
     generators[0].labels(config.classes)
     if config.invert is not None:

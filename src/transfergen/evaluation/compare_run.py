@@ -49,7 +49,7 @@ def compare_run(config: DictConfig, extractor: Extractor, device: torch.device, 
             f"run={config.run}: no folder of a run, whose {artefacts.CONFIG} says where its data are; give one, or add "
             "real=FOLDER"
         )
-    generator, metadata, folder = load_pretrained(source)
+    generator, metadata, folder = load_pretrained(source, "run")
     generator = generator.to(device)
     how: dict[str, Any] = {"device": device, "track": track}
     if config.real is None:

@@ -116,12 +116,15 @@ def locate(given: str | Path, override: str) -> Path:
     return BUILTIN / name
 
 
-def load_pretrained(given: str | Path, override: str = "run", **options: Any) -> tuple[Generator, dict[str, Any], Path]:
+def load_pretrained(
+    given: str | Path, override: str = "pretrained_model_name_or_path", **options: Any
+) -> tuple[Generator, dict[str, Any], Path]:
     """A generator from a run directory, its weights, this package, another project's file, or the Hugging Face hub.
 
     Args:
         given: a folder or file, `builtin:NAME`, LAYOUT:FILE, or, as a str and not as a Path, OWNER/MODEL.
-        override: what it was given as, which error messages begin with.
+        override: what it was given as, which error messages begin with; that is in Python the argument of
+            `Generator.from_pretrained`, and on a command line a setting.
         options: of the download, such as `revision` or `token`.
 
     Returns:

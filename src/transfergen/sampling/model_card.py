@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,24 +36,35 @@ _NAMES = 20
 """Classes that a card names."""
 _ROW = "| {name} | {value:.4g} | {extractor} | {generated:,} | {real:,} {split} |\n"
 
+_LICENCE = re.compile(r"\(licence: ([\w.-]+)\)")
+"""One licence for all, as `PublicSource.origin` names it. The hub's identifiers are SPDX's in lower case."""
+
 log = logging.getLogger(__name__)
 
 
 def model_card(
-    network: Generator, metrics: list[dict[str, Any]], *, title: str, origin: str, classes: Sequence[str] = ()
+    network: Generator,
+    metrics: list[dict[str, Any]],
+    *,
+    origin: str,
+    classes: Sequence[str] = (),
+    title: str = "A generator made with transfergen",
+    license: str | None = None,
 ) -> ModelCard:
     """The card of a network, with a grid of samples, and each metric with how it was measured.
 
     Args:
         network: that the card is of.
         metrics: what `read_metrics` gives.
-        title: the card's first line.
         origin: how it was trained, or where it comes from, in words.
         classes: names of its classes; none: they have no names.
+        title: the card's first line.
+        license: the hub's identifier, such as mit; None: that of the generator that it is or started from, if `origin`
+            names one.
     """
     rows = "".join(_ROW.format(**record) for record in metrics)
     head = "| metric | value | features | samples | reals |\n|---|---|---|---|---|\n"
-    return ModelCard(
+    card = ModelCard(
         _CARD.format(
             title=title,
             shape=network.image_shape,
@@ -63,6 +75,9 @@ def model_card(
             metrics=head + rows if rows else "",
         )
     )
+    named = _LICENCE.search(origin)
+    card.data["license"] = license or (named and named[1].lower())  # None is not written
+    return card
 
 
 def _classes(count: int, names: Sequence[str]) -> str:

@@ -41,11 +41,11 @@ class PretrainedGenerator(ImageGenerator, ModelHubMixin):
         """Load a generator of a run, of this package, of the Hugging Face hub, or of another project.
 
         Args:
-            pretrained_model_name_or_path: a run directory; a `generator.safetensors` with its JSON beside it;
-                `builtin:cifar10`, which comes with this package; a model of the hub, as `owner/model`; or another
-                project's file, as `studiogan:FILE`, `biggan_pytorch:FILE` or `biggan_deep:FILE`. All but the first two
-                are given as a str, not as a Path.
-            options: of the download, such as `revision` or `token`.
+            pretrained_model_name_or_path: a run directory, or a `generator.safetensors` with its JSON beside it; and as
+                a str, not as a Path, `builtin:cifar10`, which comes with this package; a model of the hub, as
+                `owner/model`; or another project's file, as `studiogan:FILE`, `biggan_pytorch:FILE` or
+                `biggan_deep:FILE`.
+            options: those of `load_pretrained`, such as `revision` or `token` of the download.
 
         Raises:
             ValueError: it does not exist, or its files are damaged.
@@ -60,7 +60,6 @@ class PretrainedGenerator(ImageGenerator, ModelHubMixin):
             artefacts.write_json(save_directory / artefacts.METRICS, {"metrics": self.metrics})
 
     def generate_model_card(self, *args: Any, **options: Any) -> ModelCard:
-        """The README of the model on the hub, see `model_card`."""
-        title = options.get("title", "A generator made with transfergen")
-        names = self.metadata.get("classes", ())
-        return model_card(self.network, self.metrics, title=title, origin=self.origin, classes=names)
+        """The README of the model on the hub. The options are the `title` and the `license` of `model_card`."""
+        about = {"classes": self.metadata.get("classes", ()), "origin": self.origin, **options}
+        return model_card(self.network, self.metrics, **about)
