@@ -9,6 +9,7 @@ from transfergen.losses.alignment import _log_similarities, coral, cross_domain_
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.dcgan import DCGAN
+from transfergen.networks.generators.resnet import ResNet
 from transfergen.runs import artefacts
 from transfergen.runs.generator_files import save_generator
 from transfergen.transfer.domain_adaptation import DomainAdaptation
@@ -183,6 +184,18 @@ def test_a_source_that_is_another_network_is_refused(source):
         ValueError, match=r"transfer\.source=.*DCGAN of 32 px.*\(8, 16, 4, 4\), expected \(8, 32, 4, 4\)"
     ):
         attached(source[0], DCGAN(**{**NETWORK, "width": 8}))
+
+
+def test_a_source_of_another_class_is_refused_with_the_settings_that_build_it(tmp_path):
+    source = ResNet(**NETWORK, num_classes=3, eps=1e-4)
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **NETWORK, "num_classes": 3, "eps": 1e-4}
+    save_generator(tmp_path, source, config, ema=True, images_seen=1)
+    listed = (
+        "set generator=resnet data.resolution=32 generator.z_dim=8 generator.width=4 generator.num_classes=null "
+        r"generator.eps=0.0001, and give pictures of 3 classes$"
+    )
+    with pytest.raises(ValueError, match=rf"^transfer\.source=.*a ResNet of 32 px .*; {listed}"):
+        attached(tmp_path, DCGAN(**NETWORK))
 
 
 def test_a_trunk_too_deep_for_the_images_is_refused_before_it_is_run(source):

@@ -1,6 +1,7 @@
 import pickle
 import re
 import shutil
+from inspect import signature
 from itertools import pairwise
 
 import pytest
@@ -10,7 +11,7 @@ from runs import ANY_MODEL, SMALL_MODELS, train
 from safetensors.torch import save_file
 from torch import nn
 
-from transfergen.config import CONF_DIR
+from transfergen.config import CONF_DIR, instantiate
 from transfergen.networks.backbones.vgg import VGG
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
@@ -21,6 +22,7 @@ from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import SafeCheckpointIO
 from transfergen.runs.generator_files import load_pretrained, save_generator, unseen_settings
 from transfergen.runs.resume import leave_out
+from transfergen.targets import get_target
 from transfergen.transfer.initialisation import initialise, rename
 
 SMALL_DCGAN = {"resolution": 32, "z_dim": 8, "width": 4}
@@ -45,7 +47,7 @@ def save_run(folder, *, generator=None, discriminator=None, left_out=(), config=
     if discriminator is not None:
         state = {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
         names = [f"discriminator.{name}" for name in left_out]
-        checkpoint = {"state_dict": state, "transfergen": {}}
+        checkpoint = {"state_dict": state, "transfergen": {"config": {"discriminator": config}}}
         leave_out(checkpoint, names)
         SafeCheckpointIO().save_checkpoint(checkpoint, folder / artefacts.LAST_CHECKPOINT)
     return str(folder)
@@ -334,6 +336,67 @@ def test_a_model_of_the_hub_is_downloaded_by_name(tmp_path, monkeypatch):
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert set(asked) == {("owner/model", "generator.safetensors"), ("owner/model", "generator.json")}
+
+
+def test_a_model_of_the_hub_names_its_classes_and_settings_if_it_has_them(tmp_path, monkeypatch, caplog):
+    settings = {"resolution": 32, "width": 2, "z_dim": 8, "num_classes": 3, "class_dim": 4}
+    config = {"_target_": "transfergen.networks.generators.resnet.ResNet", **settings, "eps": 1e-4}
+    source = ResNet(**settings)
+    save_generator(tmp_path, source, config, ema=True, images_seen=1, classes=["cat", "dog", "eel"])
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, **options: None)
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda name, file: str((tmp_path / file).resolve(strict=True))
+    )
+    one = ResNet(**settings | {"num_classes": 1})
+    ours = config | {"num_classes": 1, "eps": 1e-5}
+    initialise(one, None, init_from("owner/model") | {"classes": ["dog"]}, settings=ours)
+    assert torch.equal(one.embedding.weight[0], source.embedding.weight[1])
+    assert "generator.eps is 0.0001 in the source and 1e-05 here" in caplog.text
+    (tmp_path / artefacts.GENERATOR_METADATA).unlink()  # as of a model of others
+    initialise(one, None, init_from("owner/model") | {"classes": [2]})
+    assert torch.equal(one.embedding.weight[0], source.embedding.weight[2])
+
+
+NARROW = {
+    "resolution": 32,
+    "z_dim": 8,
+    "width": 4,
+    "spectral_norm": True,
+    "class_dim": 4,
+    "num_classes": 3,
+    "eps": 1e-4,
+}
+RESIDUAL = {"generator": "generators.resnet.ResNet", "discriminator": "discriminators.resnet.ResNetDiscriminator"}
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        (
+            "generator",
+            "generator=resnet data.resolution=32 generator.z_dim=8 generator.width=4 generator.num_classes=null "
+            "generator.spectral_norm=true generator.class_dim=4 generator.eps=0.0001",
+        ),
+        (
+            "discriminator",
+            "discriminator=resnet data.resolution=32 discriminator.width=4 discriminator.num_classes=null",
+        ),
+    ],
+)
+def test_a_run_of_which_nothing_fits_is_refused_with_the_settings_that_build_its_network(tmp_path, name, listed):
+    kind = get_target(f"transfergen.networks.{RESIDUAL[name]}")
+    settings = {key: value for key, value in NARROW.items() if key in signature(kind).parameters}
+    config = {"_target_": f"transfergen.networks.{RESIDUAL[name]}", **settings}
+    run = save_run(tmp_path, **{name: kind(**settings), "config": config})
+    networks = DCGAN(**SMALL_DCGAN), DCGANDiscriminator(resolution=32, width=4)
+    with pytest.raises(ValueError, match=rf"^init_from\.{name}=.*: none of its tensors fits: ") as error:
+        initialise(*networks, init_from(**{name: run}))
+    assert str(error.value).partition("; set ")[2] == listed
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        composed = compose("train", overrides=["model=dcgan", *listed.split()])
+    composed[name].num_classes = 3
+    built = instantiate(composed[name])
+    built.load_state_dict(kind(**settings).state_dict())  # strict
 
 
 def test_a_source_generator_that_does_not_exist_is_refused_with_its_setting(tmp_path):

@@ -168,6 +168,15 @@ def test_the_command_does_not_train_from_scratch_where_the_files_were_forgotten(
     assert "there is no file to read; set init_from.generator" in err
 
 
+def test_a_layout_beside_a_run_or_a_generator_of_this_package_is_refused(tmp_path):
+    for given in (str(tmp_path), "builtin:cifar10"):
+        line = (
+            rf"^init_from\.generator={given}: is no file of studiogan; leave init_from=studiogan out to start from it$"
+        )
+        with pytest.raises(ValueError, match=line):
+            composed("init_from=studiogan", f"init_from.generator={given}")
+
+
 def test_a_discriminator_for_images_of_another_size_is_refused(tmp_path, files):
     large, generator = tmp_path / "large.pth", files["studiogan"][0]
     torch.save(PublicDiscriminator(StudioGAN, 64, width=4).state_dict(), large)
@@ -241,7 +250,23 @@ def test_whose_generator_a_training_starts_from(tmp_path, files):
     for place in (tmp_path / "saved", tmp_path / "saved" / "generator.safetensors"):
         assert started_from({"generator": str(place)}) == started_from(fresh, str(place)) == words
     assert started_from({"generator": path}) is None  # a file that tells nothing
-    assert started_from({"generator": "someone/animals"}) == "someone/animals of the Hugging Face hub"
+    assert started_from({"generator": "builtin:cifar10"}).endswith("(licence: Apache-2.0)")
+
+
+def test_what_a_model_of_the_hub_started_from_is_not_forgotten(tmp_path, files, monkeypatch):
+    Generator.from_pretrained(f"studiogan:{files['studiogan'][0].partition('=')[2]}").save_pretrained(tmp_path)
+
+    def download(model, file):
+        if model == "else/dogs":
+            raise FileNotFoundError(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, **options: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    words = "someone/cats of the Hugging Face hub, from studiogan-generator.pth of studiogan (licence: MIT)"
+    fresh = {"generator": None}
+    assert started_from({"generator": "someone/cats"}) == started_from(fresh, "someone/cats") == words
+    assert started_from({"generator": "else/dogs"}) == "else/dogs of the Hugging Face hub"
 
 
 def test_truncation_of_the_statistics_that_training_starts_from_is_a_choice(deep):
@@ -267,7 +292,7 @@ def test_without_a_network_the_command_is_refused_in_one_line(tmp_path, monkeypa
     small = ["init_from=biggan_deep", "init_from.resolution=256", "experiment=few_shot", f"data.path={pictures()}"]
     code, _, err = train(tmp_path / "run", *small, small=False)
     assert (code, err.count("\n")) == (2, 1)
-    assert "init_from.generator: cannot download https://" in err
+    assert "init_from.generator=biggan_deep:256: cannot download https://" in err
     assert "biggan-deep-256-pytorch_model.bin" in err
 
 

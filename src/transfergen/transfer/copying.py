@@ -1,7 +1,10 @@
 """Copies the weights of one network to another: equal tensors as they are, embeddings of classes as mixtures."""
 
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ from transfergen.errors import counted
 from transfergen.networks.class_mixtures import Label, to_labels, to_weights
 from transfergen.networks.layers.reparametrization import class_tables
 from transfergen.networks.public.reading import LAYOUTS
+from transfergen.targets import get_target, shipped_targets
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +27,7 @@ def copy_weights(
     source: str,
     left_out: Collection[str] = (),
     classes: Sequence[Label] = (),
+    overrides: str = "",
 ) -> list[str]:
     """Copy tensors to those of the network that have the same name and shape; the others keep their values.
 
@@ -35,6 +40,7 @@ def copy_weights(
         source: the source in messages, as SETTING=VALUE.
         left_out: names of tensors that the source need not hold: both networks read them from the same file.
         classes: those of the source that the network's start from, see `start_weights`.
+        overrides: settings of the source's network, which the message gives if no tensor fits.
 
     Returns:
         A line for each tensor that was not copied as it is. They are logged, too.
@@ -62,7 +68,7 @@ def copy_weights(
         else:
             report.append(f"{name}: {_shape(theirs)} in the source, {_shape(tensor)} here: keeps its fresh values")
     report += [f"{name} {_shape(tensor)}: in the source only" for name, tensor in state.items() if name not in ours]
-    _check_copied(copied, state, ours, source)
+    _check_copied(copied, state, ours, source, overrides)
     network.load_state_dict(copied, strict=False)
     if report:
         log.warning("\n  ".join([f"{source}: copied {len(copied)} of {len(ours)} tensors", *report]))
@@ -89,7 +95,7 @@ def start_weights(classes: Sequence[Label], ours: int, theirs: int) -> Tensor:
     return weights.expand(ours, -1)
 
 
-def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str) -> None:
+def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str, overrides: str) -> None:
     """Refuse a source of which no tensor fits, or one that fits is not finite."""
     damaged = [name for name, tensor in copied.items() if not torch.isfinite(tensor).all()]
     if damaged:
@@ -99,11 +105,39 @@ def _check_copied(copied: Tensors, theirs: Tensors, ours: Tensors, source: str) 
             min((f"{name} {_shape(tensor)}" for name, tensor in tensors.items() if tensor.ndim > 1), default="nothing")
             for tensors in (theirs, ours)
         )
-        raise ValueError(
-            f"{source}: none of its tensors fits: it has {found}, expected {expected}; set the networks "
-            "and data.resolution that it was trained with, or, for another project's names, init_from.keys or "
-            f"init_from.layout={' or '.join(LAYOUTS)}"
+        mend = overrides or (
+            "the networks and data.resolution that it was trained with, or, for another project's names, "
+            f"init_from.keys or init_from.layout={' or '.join(LAYOUTS)}"
         )
+        raise ValueError(f"{source}: none of its tensors fits: it has {found}, expected {expected}; set {mend}")
+
+
+def network_overrides(config: Mapping[str, Any], node: str) -> str:
+    """The overrides that build a network, as text: the choice of its group, and what differs from the class's defaults.
+
+    Args:
+        config: its class as `_target_`, and the arguments that build it.
+        node: where it is in the config of a training, such as `discriminator.ordinary`.
+
+    Returns:
+        Nothing if the class is none of ours, or an argument is a network.
+    """
+    if config.get("_target_") not in shipped_targets() or any(isinstance(each, Mapping) for each in config.values()):
+        return ""
+    group, dot, _ = node.partition(".")
+    choice = config["_target_"].split(".")[-2]  # a module has the name of its YAML
+    settings = {f"{group}@{node}" if dot else node: choice}
+    for name, parameter in signature(get_target(config["_target_"])).parameters.items():
+        value = config.get(name, parameter.default)
+        if name == "resolution":
+            settings[f"data.{name}"] = value
+        elif name not in config or _plain(value) == _plain(parameter.default):
+            continue
+        elif name in ("aspect", "image_channels"):
+            settings[f"data.{name.removeprefix('image_')}"] = json.dumps(value, separators=(",", ":"))
+        else:  # classes are as many as the pictures have
+            settings[f"{node}.{name}"] = json.dumps(None if name == "num_classes" else value, separators=(",", ":"))
+    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def table_names(network: nn.Module) -> set[str]:
@@ -114,3 +148,8 @@ def table_names(network: nn.Module) -> set[str]:
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
+
+
+def _plain(value: Any) -> Any:
+    """An argument as YAML holds it, which has no tuples."""
+    return list(value) if isinstance(value, tuple) else value

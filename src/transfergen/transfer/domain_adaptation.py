@@ -14,6 +14,7 @@ from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.runs.generator_files import load_pretrained
+from transfergen.transfer.copying import network_overrides
 from transfergen.transfer.ewc import ewc_penalty, fisher_information
 from transfergen.transfer.initialisation import check_same_images
 from transfergen.transfer.strategy import Pairs, Strategy
@@ -85,7 +86,7 @@ class DomainAdaptation(Strategy):
         Raises:
             ValueError: it cannot be read, or is another network than the generator.
         """
-        source, *_ = load_pretrained(self.path, "transfer.source")
+        source, metadata, _ = load_pretrained(self.path, "transfer.source")
         check_same_images(source, generator, f"transfer.source={self.path}")
         theirs, ours = (
             {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -93,10 +94,12 @@ class DomainAdaptation(Strategy):
         )
         if theirs != ours:
             name = next(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+            mend = network_overrides(metadata["generator"], "generator") or "generator as in its config.yaml"
+            if source.num_classes > 1:
+                mend += f", and give pictures of {source.num_classes} classes"
             raise ValueError(
                 f"transfer.source={self.path}: a {type(source).__name__} of {source.resolution} px with {name} "
-                f"{theirs.get(name, 'missing')}, expected {ours.get(name, 'none')} as in this generator; set generator "
-                "as in its config.yaml"
+                f"{theirs.get(name, 'missing')}, expected {ours.get(name, 'none')} as in this generator; set {mend}"
             )
         generator.load_state_dict(source.state_dict())
         self.add_frozen("source", source)

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,12 @@ from transfergen.networks.discriminators.base import Discriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator
 from transfergen.networks.generators.base import Generator
 from transfergen.networks.public.reading import Kind
-from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, download_from_hub, read_state_dict
+from transfergen.networks.weights import HUB_NAME, WEIGHT_FILES, WeightsError, download_from_hub, read_state_dict
 from transfergen.runs import artefacts
 from transfergen.runs.checkpoint import load, tensors_digest
 from transfergen.runs.generator_files import locate, read_metadata, unseen_settings
 from transfergen.runs.resume import KEY
-from transfergen.transfer.copying import copy_weights, table_names
+from transfergen.transfer.copying import copy_weights, network_overrides, table_names
 from transfergen.transfer.generator_weights import mix_classes
 from transfergen.transfer.public_sources import KINDS, public_source, read_public
 
@@ -84,7 +85,7 @@ def initialise(
         if classes and network is generator and not (tables := table_names(network)) & state.keys():
             without = f"{setting}={path}" if tables else "this generator"
             raise ValueError(f"init_from.classes={classes}: {without} has no classes; leave it out")
-        copy_weights(state, part, f"{setting}={path}", left_out, classes)
+        copy_weights(state, part, f"{setting}={path}", left_out, classes, _overrides(config, network, name))
         _warn_of_other_trunk(part, left_out, digest_of_left_out, f"{setting}={path}")
         tells_all = public_source(name, init_from) is None  # other projects' files tell only some of the settings
         if network is generator and config and settings and tells_all:
@@ -93,6 +94,12 @@ def initialise(
             mix_classes(generator, state, classes)
         for trunk, digest in trunks:  # a trunk that has trained is not in the file of its pretrained weights
             trunk.pretrained &= _digest(trunk) == digest
+
+
+def _overrides(config: Mapping[str, Any] | None, network: nn.Module, name: Kind) -> str:
+    """The overrides that build the source's network, or its ordinary part; nothing if the source does not say."""
+    node = f"{name}.ordinary" if isinstance(network, VisionAidedDiscriminator) else name
+    return network_overrides(config or {}, node)
 
 
 def _refuse_classes(classes: Collection[Label], mixture: bool) -> None:
@@ -161,17 +168,26 @@ def _read(source: str, network: Kind, setting: str, init_from: Mapping[str, Any]
                     f"of a run; give the folder of a run, or set {setting}=null"
                 )
             return _read_discriminator(path / artefacts.LAST_CHECKPOINT, setting)
-        state = read_state_dict(path / artefacts.GENERATOR_WEIGHTS, setting)
-        if not (path / artefacts.GENERATOR_METADATA).is_file():
-            return _Source(state)
-        metadata = read_metadata(path, setting)
-        return _Source(state, config=metadata["generator"], classes=metadata.get("classes", ()))
+        return _read_generator(path, setting)
     if path.exists() or path.suffix in WEIGHT_FILES:
         return _Source(read_state_dict(path, setting))
     if HUB_NAME.fullmatch(source):
         file = f"{network}.safetensors"
-        return _Source(read_state_dict(download_from_hub(source, [file], f"{setting}={source}") / file, setting))
+        folder = download_from_hub(source, [file], f"{setting}={source}")
+        if network == "discriminator":
+            return _Source(read_state_dict(folder / file, setting))
+        with suppress(WeightsError):  # a model of others may have none
+            folder = download_from_hub(source, [file, artefacts.GENERATOR_METADATA], f"{setting}={source}")
+        return _read_generator(folder, setting)
     raise ValueError(f"{setting}={source}: there is no such folder or file, and this is no name of a model on the hub")
+
+
+def _read_generator(folder: Path, setting: str) -> _Source:
+    state = read_state_dict(folder / artefacts.GENERATOR_WEIGHTS, setting)
+    if not (folder / artefacts.GENERATOR_METADATA).is_file():
+        return _Source(state)
+    metadata = read_metadata(folder, setting)
+    return _Source(state, config=metadata["generator"], classes=metadata.get("classes", ()))
 
 
 def _read_discriminator(checkpoint: Path, setting: str) -> _Source:

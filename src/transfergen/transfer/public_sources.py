@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from transfergen.config import check
 from transfergen.networks.public.layout import PublicNetwork
 from transfergen.networks.public.reading import Kind, PublicSource, find_source
-from transfergen.runs.artefacts import GENERATOR_WEIGHTS
+from transfergen.networks.weights import WeightsError, download_from_hub
+from transfergen.runs.artefacts import GENERATOR_METADATA, GENERATOR_WEIGHTS
 from transfergen.runs.generator_files import BUILTIN, locate, read_metadata
 
 KINDS: tuple[Kind, ...] = ("generator", "discriminator")
@@ -19,16 +21,22 @@ def public_source(kind: Kind, init_from: Mapping[str, Any]) -> PublicSource | No
     """The other project's file of a network that `init_from` names; None if it names no such file.
 
     Raises:
-        ValueError: there is no such layout.
+        ValueError: there is no such layout, or it is a run or comes with this package, which have no layout.
     """
-    given = init_from[kind]
-    return None if given is None else find_source(str(given), init_from.get("layout"))
+    given, layout = init_from[kind], init_from.get("layout")
+    source = None if given is None else find_source(str(given), layout)
+    theirs = source is not None and source.place == str(given)  # and no other layout is named
+    if theirs and (str(given).startswith("builtin:") or Path(str(given)).expanduser().is_dir()):
+        raise ValueError(
+            f"init_from.{kind}={given}: is no file of {layout}; leave init_from={layout} out to start from it"
+        )
+    return source
 
 
 def started_from(init_from: Mapping[str, Any], source: str | None = None) -> str | None:
     """Whose generator a new training starts from, and its licence, in words; None: nobody else's.
 
-    What an own run started from counts, too, so that a licence is not forgotten on the way.
+    What an own run or a model of the hub started from counts, too, so that a licence is not forgotten on the way.
 
     Args:
         init_from: the config node, whose generator has been read.
@@ -42,15 +50,18 @@ def started_from(init_from: Mapping[str, Any], source: str | None = None) -> str
     if public := find_source(str(given), layout):
         return public.origin(setting)
     folder = locate(given, setting)
-    if not folder.exists():
-        return f"{given} of the Hugging Face hub"
+    if on_hub := not folder.exists():
+        with suppress(WeightsError):  # a model of others may have none
+            folder = download_from_hub(given, [GENERATOR_METADATA], f"{setting}={given}")
     if folder.name == GENERATOR_WEIGHTS:
         folder = folder.parent
+    words: str | None = None
     with suppress(ValueError):
         metadata = read_metadata(folder)
-        words: str | None = metadata.get("origin") or metadata.get("started_from")
-        return words
-    return None
+        words = metadata.get("origin") or metadata.get("started_from")
+    if on_hub:
+        return f"{given} of the Hugging Face hub{f', from {words}' if words else ''}"
+    return words
 
 
 def read_public(kind: Kind, init_from: Mapping[str, Any]) -> PublicNetwork | None:

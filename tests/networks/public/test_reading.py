@@ -98,7 +98,9 @@ def test_a_network_of_another_layout_or_kind_is_told_with_what_to_set(tmp_path):
 
 
 def test_a_name_that_is_not_published_is_told_with_those_that_are(tmp_path):
-    with pytest.raises(ValueError, match=r"^init_from\.x=100: there is no such file, and published are 128, 256, 512$"):
+    with pytest.raises(
+        ValueError, match=r"^init_from\.x=biggan_deep:100: there is no such file, and published are 128, 256, 512$"
+    ):
         read("biggan_deep:100", "generator")
 
 
@@ -132,11 +134,15 @@ def test_pickled_classes_are_refused_with_the_reason(tmp_path, recwarn):
 def test_a_released_file_is_downloaded_by_its_resolution(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
-    with pytest.raises(ValueError, match=r"^init_from\.x: cannot download") as error:
+    with pytest.raises(ValueError, match=r"^init_from\.x=biggan_deep:256: cannot download") as error:
         read("biggan_deep:256", "generator")
     name = "biggan-deep-256-pytorch_model.bin"
     cached = tmp_path / "hub" / "checkpoints" / name
-    for fact in (f"https://s3.amazonaws.com/models.huggingface.co/biggan/{name}", str(cached), "local copy"):
+    for fact in (
+        f"https://s3.amazonaws.com/models.huggingface.co/biggan/{name}",
+        str(cached),
+        "local copy as biggan_deep:FILE",
+    ):
         assert fact in str(error.value)
 
 

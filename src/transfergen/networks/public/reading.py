@@ -89,18 +89,18 @@ class PublicSource:
             WeightsError: it cannot be downloaded.
         """
         published = getattr(LAYOUTS[self.layout], "PUBLISHED", {})
+        setting, as_copy = f"{argument}={self.layout}:{self.place}", f" as {self.layout}:FILE"
         if self.place in published:
-            path: Path = published[self.place].fetch(argument, advice="")
+            path: Path = published[self.place].fetch(setting, advice=as_copy)
             return path
         path = Path(self.place).expanduser()
         on_hub = _HUB_FILE.fullmatch(self.place)
         if path.exists() or not on_hub:
             if published and not path.exists():
                 names = ", ".join(published)
-                raise WeightsError(f"{argument}={self.place}: there is no such file, and published are {names}")
+                raise WeightsError(f"{setting}: there is no such file, and published are {names}")
             return path
-        setting = f"{argument}={self.place}"
-        return download_from_hub(on_hub[1], [on_hub[2]], setting) / path.name
+        return download_from_hub(on_hub[1], [on_hub[2]], setting, as_copy) / path.name
 
     def origin(self, argument: str) -> str:
         """The file's name, its project and the licence, in words."""
