@@ -372,6 +372,25 @@ def test_each_snapshot_of_a_run_is_measured_against_test_images_of_its_data(tmp_
     assert (measured["name"], measured["training_images"], measured["judge_accuracy"]) == ("mine", 30, 0.9)
 
 
+def test_images_are_counted_that_are_of_the_class_that_was_asked_for(tmp_path, monkeypatch):
+    run_dir, sizes = tmp_path / "mine", {"resolution": 32, "width": 4, "num_classes": 2}
+    generator = {"_target_": "transfergen.networks.generators.resnet.ResNet", **sizes}
+    save_generator(run_dir, instantiate(generator), generator, ema=True, images_seen=16, classes=["dog", "cat"])
+    data = ["data=huggingface", "data.path=data", "data.classes=[5,3]"]
+    OmegaConf.save(import_module("judgement").compose_config(data), run_dir / "config.yaml", resolve=True)
+
+    class Judge:
+        def classify(self, images):  # every fourth is a cat, and none is a dog
+            return torch.nn.functional.one_hot(torch.where(torch.arange(len(images)) % 4 == 0, 3, 1), 10)
+
+    script, results = import_module("class_accuracy"), import_module("harness").Results("x", tmp_path, tmp_path)
+    monkeypatch.setattr(script, "load_or_train", lambda data: (Judge(), {"data": 0.9}[data]))
+    script.run(Namespace(run=run_dir), results)
+    [measured] = results.load()
+    assert measured["of_its_class"] == {"dog": 0.0, "cat": 0.25}
+    assert (measured["images"], measured["judge_accuracy"]) == (16, 0.9)
+
+
 def test_a_biggan_is_saved_as_studiogan_would_save_it():
     script = import_module("studiogan_files")
     biggan = {"resolution": 32, "num_classes": 3, "attention": 16}

@@ -1,11 +1,18 @@
 import math
+from itertools import product
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from transfergen.networks.discriminators.heads import FullyConnectedHead, GhostBatchNorm, ScaleHead, TokenHead
+from transfergen.networks.discriminators.heads import (
+    ClassConv2d,
+    FullyConnectedHead,
+    GhostBatchNorm,
+    ScaleHead,
+    TokenHead,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +25,18 @@ def test_a_map_is_halved_until_it_is_no_larger_than_7x7_and_then_judged_4x4_by_4
     assert strides == [(2, 2)] * halvings + [(1, 1)]
     assert head(torch.randn(3, 6, size, size)).shape == (3, 1, logits, logits)
     assert head.num_logits == logits**2
+
+
+@pytest.mark.parametrize("size", [4, 6])  # one window, and three by three
+def test_a_logit_gains_how_well_its_window_fits_the_embedding_of_its_class(size):
+    head = ClassConv2d(3, (4, 4), 2, bias=True).eval()
+    maps, y = torch.randn(5, 3, size, size), torch.tensor([0, 1, 1, 0, 1])
+    fit = head.fit(maps, y)
+    assert fit.shape == head(maps).shape == (5, 1, size - 3, size - 3)
+    for image, row, column in product(range(5), range(size - 3), range(size - 3)):
+        window = maps[image, :, row : row + 4, column : column + 4].sum(dim=(1, 2)) / 4
+        expected = head.embedding.weight[y[image]] @ window
+        torch.testing.assert_close(fit[image, 0, row, column], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_convolution_has_a_spectral_norm_of_1():

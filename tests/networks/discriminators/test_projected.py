@@ -158,14 +158,22 @@ def test_logits_are_joined_shallow_scale_first(images):
     assert (d.score(features) != before).any(0).tolist() == [False, False, True]
 
 
-def test_scored_jointly_for_the_generator_reals_get_no_gradient_and_fakes_the_same_one(images):
-    d = discriminator()
+def test_each_scale_is_told_of_an_images_class(images):
+    d, y = discriminator(num_classes=3).eval(), torch.tensor([0, 1, 2, 0, 1, 2])
+    other = torch.where(torch.arange(6) == 4, 2, y)
+    changed = d(images, other) != d(images, y)
+    assert changed.all(dim=1).tolist() == changed.any(dim=1).tolist() == [image == 4 for image in range(6)]
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_scored_jointly_for_the_generator_reals_get_no_gradient_and_fakes_the_same_one(images, num_classes):
+    d, y = discriminator(num_classes=num_classes), torch.tensor([0, 1, 2, 2, 1, 0])
     real, fake = d.features(images), d.features(images.flip(-1).clone().requires_grad_())
     assert [m.requires_grad for m in (*real, *fake)] == [False] * 3 + [True] * 3
     found, expected = [], []
     for listed, cls in ((found, ProjectedDiscriminator), (expected, Discriminator)):
         scoring = copy.deepcopy(d)  # spectral norm and batch statistics move with each pass
-        logits = cls.score_jointly(scoring, real, fake)
+        logits = cls.score_jointly(scoring, real, fake, y)
         gradients = torch.autograd.grad((logits[0] * logits[1]).sum(), fake, retain_graph=True)
         listed.extend((*logits, *gradients, *scoring.state_dict().values()))
     assert len(found) == len(expected)

@@ -9,6 +9,7 @@ from transfergen.losses.adversarial import bce, bce_d, bce_g
 from transfergen.networks.backbones.base import Backbone
 from transfergen.networks.discriminators import vision_aided
 from transfergen.networks.discriminators.dcgan import DCGANDiscriminator
+from transfergen.networks.discriminators.resnet import ResNetDiscriminator
 from transfergen.networks.discriminators.vgg import VGGDiscriminator
 from transfergen.networks.discriminators.vision_aided import VisionAidedDiscriminator, probe
 from transfergen.training.turn_losses import discriminator_turn, generator_turn
@@ -140,6 +141,14 @@ def test_logits_and_losses_are_each_networks_own_and_weighted(real, fake):
     ):
         expected = loss(*own) + 0.25 * loss(*judged["near"]) + 0.25 * loss(*judged["far"])
         torch.testing.assert_close(turn.loss, expected)
+
+
+def test_every_network_is_told_of_the_classes_that_the_ordinary_discriminator_knows(real):
+    ordinary = ResNetDiscriminator(resolution=32, width=4, num_classes=2)
+    d = VisionAidedDiscriminator(ordinary, {"near": trunk((4, 6))}, resolution=32, channels=4, width=4).eval()
+    d.joined = ["near"]
+    y = torch.arange(len(real)) % 2
+    assert (d(real, y) != d(real, 1 - y)).all()
 
 
 def test_what_has_joined_is_saved_with_the_weights(real, tmp_path):

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from transfergen.images import Size, height_and_width
@@ -22,8 +23,16 @@ class Head(nn.Sequential):
     num_logits: int = 1
     """Logits for each image."""
 
-    def forward(self, maps: Tensor, before: Tensor | None = None, statistics: Statistics | None = None) -> Tensor:
+    def forward(
+        self,
+        maps: Tensor,
+        before: Tensor | None = None,
+        statistics: Statistics | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
         """The logits of the maps (B, C, h, w); with `before` (B', C, h, w), of both as one batch of B' + B.
+
+        A head that is told of classes takes those of all, `y` (B,) or (B' + B,).
 
         The two are concatenated after the first convolution, which costs the most. If `before` needs no gradient, that
         convolution computes none for it. With `statistics`, the maps are standardised by them, which takes no pass over
@@ -35,14 +44,37 @@ class Head(nn.Sequential):
         if statistics:
             mean, std = (s[:, None, None] for s in statistics)
             weight = weight / std
-        parts = [first._conv_forward(m, weight, first.bias) for m in (before, maps) if m is not None]
-        x = torch.cat(parts) if len(parts) > 1 else parts[0]
+        inputs = [m for m in (before, maps) if m is not None]
+        x = _joined([first._conv_forward(m, weight, first.bias) for m in inputs])
+        if isinstance(first, ClassConv2d):
+            x = x + first.fit(_joined(inputs), y)
         if statistics:
             # A map and not a number for each channel: at the borders, the kernel sees less of the means.
             x += first._conv_forward(-mean.expand(1, *maps.shape[1:]), weight, None)
         for layer in others:
-            x = layer(x)
+            x = layer(x) + layer.fit(x, y) if isinstance(layer, ClassConv2d) else layer(x)
         return x
+
+
+class ClassConv2d(WholeMapConv2d):
+    """A convolution from maps (B, C, h, w) to logits (B, 1, h', w'), to which `fit` adds how well they fit a class.
+
+    Miyato and Koyama 2018, arXiv:1802.05637, eq. 3, for each window of the convolution and not for the whole map.
+    """
+
+    def __init__(self, c_in: int, kernel: tuple[int, int], num_classes: int, *, bias: bool) -> None:
+        super().__init__(c_in, 1, kernel, bias=bias)
+        self.embedding = spectral_norm(nn.Embedding(num_classes, c_in))
+
+    def fit(self, maps: Tensor, y: Tensor | None) -> Tensor:
+        """Maps (B, C, h, w) and their classes (B,) -> (B, 1, h', w').
+
+        The product of a class's embedding (C,) with the sum of the maps over each window, over the root of its area.
+        """
+        height, width = self.kernel_size
+        windows = F.avg_pool2d(maps, (height, width), stride=1) * math.sqrt(height * width)
+        embedding: Tensor = self.embedding(y)
+        return (embedding[:, :, None, None] * windows).sum(dim=1, keepdim=True)
 
 
 class ScaleHead(Head):
@@ -56,16 +88,23 @@ class ScaleHead(Head):
         size: H and W.
         width: channels of the convolutions of stride 2. None, as in the authors' code: the last of them has 512, each
             before it half as many as the next, but at least 64; and the convolution to one channel has no bias.
+        num_classes: number of classes that the head is told of, by a `ClassConv2d`; 0: none.
     """
 
-    def __init__(self, c_in: int, size: Size, *, width: int | None) -> None:
+    def __init__(self, c_in: int, size: Size, *, width: int | None, num_classes: int = 0) -> None:
         size, largest = height_and_width(size), 7 if width else 8
         halvings = next(n for n in range(min(size)) if min(size) >> n <= largest)
         widths = [width or max(64, 512 >> i) for i in reversed(range(halvings))]
         layers, size = _halvings(c_in, size, widths)
         c_in = widths[-1] if layers else c_in
         kernel = min(4, size[0]), min(4, size[1])
-        super().__init__(*layers, spectral_norm(WholeMapConv2d(c_in, 1, kernel, bias=width is not None)))
+        bias = width is not None
+        last = (
+            ClassConv2d(c_in, kernel, num_classes, bias=bias)
+            if num_classes
+            else WholeMapConv2d(c_in, 1, kernel, bias=bias)
+        )
+        super().__init__(*layers, spectral_norm(last))
         self.num_logits = (size[0] - kernel[0] + 1) * (size[1] - kernel[1] + 1)
 
 
@@ -154,6 +193,10 @@ class _Residual(nn.Sequential):
 
 def _ghost_normalised(convolution: nn.Conv1d) -> list[nn.Module]:
     return [spectral_norm(convolution), GhostBatchNorm(convolution.out_channels), nn.LeakyReLU(0.2)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _halvings(c_in: int, size: tuple[int, int], widths: Sequence[int]) -> tuple[list[nn.Module], tuple[int, int]]:

@@ -53,6 +53,7 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         standardize_features: whether `calibrate` standardises the trunk's channels, since some trunks have large
             features.
         joint_batchnorm: whether the heads normalise reals and fakes as one batch.
+        num_classes: number of classes that the heads are told of; 0: none.
 
     Raises:
         ValueError: there is no trunk, or it is too deep for such images.
@@ -73,10 +74,12 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         enlarge: bool = True,
         standardize_features: bool = False,
         joint_batchnorm: bool = False,
+        num_classes: int = 0,
     ) -> None:
         size = image_shape(resolution, aspect).size
         super().__init__(backbone, size=size, standardize_features=standardize_features, prepare=fold_batchnorm)
         self.joint_batchnorm, self.enlarge = joint_batchnorm, enlarge and mix_scales
+        self.num_classes = num_classes
         shapes = backbone.shapes(size)
         backbone.eval().requires_grad_(False)
         self.frozen_blocks = self.blocks
@@ -90,7 +93,9 @@ class ProjectedDiscriminator(MultiHeadDiscriminator):
         self.mix_scales = nn.ModuleList(_random_projection(deep, w, gain) for deep, w in pairs if mix_scales)
         if self.enlarge:
             widths, sizes = [w for _, w in pairs], [(2 * sizes[0][0], 2 * sizes[0][1]), *sizes[:-1]]
-        self.heads = nn.ModuleList(ScaleHead(*seen, width=width) for seen in zip(widths, sizes, strict=True))
+        self.heads = nn.ModuleList(
+            ScaleHead(*seen, width=width, num_classes=num_classes) for seen in zip(widths, sizes, strict=True)
+        )
 
     @torch.no_grad()
     def calibrate(self, images: Tensor) -> None:

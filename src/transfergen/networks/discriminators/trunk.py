@@ -123,15 +123,18 @@ class MultiHeadDiscriminator(TrunkDiscriminator):
         return [None] * len(self.heads)
 
     def score(self, features: list[Tensor], y: Tensor | None = None) -> Tensor:
-        """The output of `features` -> logits (B, N), float32, those of all heads concatenated. `y` is ignored."""
+        """The output of `features` -> logits (B, N), float32, those of all heads concatenated."""
         scored = zip(self.heads, self.maps(features), self.statistics(), strict=True)
-        return torch.cat([head(m, statistics=by).flatten(1).float() for head, m, by in scored], dim=1)
+        return torch.cat([head(m, statistics=by, y=y).flatten(1).float() for head, m, by in scored], dim=1)
 
     def score_jointly(self, real: list[Tensor], fake: list[Tensor], y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`score` of as many reals and fakes as one batch. With a frozen trunk, reals get no gradient on the way."""
         if self.frozen_blocks < self.blocks or not any(m.requires_grad for m in fake):
             return super().score_jointly(real, fake, y)
         scored = zip(self.heads, self.maps(fake), self.maps(real), self.statistics(), strict=True)
-        logits = torch.cat([head(fakes, reals, by).flatten(1).float() for head, fakes, reals, by in scored], dim=1)
+        both = None if y is None else y.repeat(2)
+        logits = torch.cat(
+            [head(fakes, reals, by, both).flatten(1).float() for head, fakes, reals, by in scored], dim=1
+        )
         real_logits, fake_logits = logits.chunk(2)
         return real_logits, fake_logits

@@ -32,7 +32,8 @@ class VisionAidedDiscriminator(Discriminator):
     smaller error decides; and networks can have less `weight`.
 
     Args:
-        ordinary: a discriminator without a pretrained trunk. The heads have its `joint_batchnorm`.
+        ordinary: a discriminator without a pretrained trunk. The heads have its `joint_batchnorm`, and are told
+            of the classes that it knows.
         backbones: networks to choose from, by name. Those that are None are left out.
         resolution: R, in pixels, the shorter side.
         aspect: width and height, as in (3, 2).
@@ -78,6 +79,7 @@ class VisionAidedDiscriminator(Discriminator):
             raise ValueError(f"count={count}: {found}")
         self.ordinary = ordinary
         small: dict[str, Any] = {"enlarge": False, "standardize_features": True, "channels": channels, "width": width}
+        small["num_classes"] = self.num_classes
         self.judges = nn.ModuleDict(
             {
                 name: ProjectedDiscriminator(backbone, resolution=resolution, aspect=aspect, **small)
