@@ -50,7 +50,13 @@ def combinations():
     rows = [(d, o) for d in DISCRIMINATORS for o in OBJECTIVES]
     for i, (discriminator, objective) in enumerate(rows):
         augment = AUGMENTS[(i + i // 4) % len(AUGMENTS)]
-        if augment == "adaptive" and objective in ("wasserstein", "wasserstein_gp", "relativistic", "rpgan"):
+        if augment == "adaptive" and objective in (
+            "wasserstein",
+            "wasserstein_gp",
+            "relativistic",
+            "rpgan",
+            "rpgan_drift",
+        ):
             augment = "none"  # refused: their logits have no boundary
         transfer = TRANSFERS[i % len(TRANSFERS)]
         if transfer == "fine_tuning" and discriminator in ("projected", "vision_aided"):

@@ -46,6 +46,7 @@ CHOSEN = {  # what a choice sets to other values than the signature's defaults: 
     "generator/sagan": {"attention", "spectral_norm"},
     "metrics/dinov2_large": {"name"},
     "objective/relativistic": {"r1", "r2"},
+    "objective/rpgan_drift": {"drift"},
     "objective/vae_gan": {"perceptual", "adversarial"},
     "objective/wasserstein": {"clip"},
     "objective/wasserstein_gp": {"interpolated"},

@@ -110,6 +110,11 @@ def test_wasserstein_by_hand():
     assert wasserstein().boundary is None
 
 
+def test_drift_adds_the_mean_square_of_all_logits():
+    added = relativistic(drift=0.1).d_loss(REAL, FAKE) - relativistic_d(REAL, FAKE)
+    assert added.item() == pytest.approx(0.1 * torch.cat([REAL, FAKE]).square().mean().item(), rel=1e-5)
+
+
 def test_relativistic_by_hand():
     # Real less fake is 1.5 and 2 in the two pairs.
     assert relativistic_d(REAL, FAKE).item() == pytest.approx(-(log_sigmoid(1.5) + log_sigmoid(2)) / 2)

@@ -89,12 +89,17 @@ def wasserstein(*, clip: float | None = None, penalty: GradientPenalty | None = 
     return Objective(wasserstein_d, hinge_g, boundary=None, penalty=penalty, clip=clip)
 
 
-def relativistic_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def relativistic_d(real_logits: Tensor, fake_logits: Tensor, *, drift: float = 0.0) -> Tensor:
     """Cross-entropy for telling which of a real and a fake image is real; log 2 at equilibrium.
 
-    Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 3.
+    Jolicoeur-Martineau 2018, arXiv:1807.00734, eq. 3. It sees only differences of logits, so a discriminator without
+    batch normalisation may let them all grow until rounding hides these. `drift` is the weight of their mean square,
+    which keeps them near 0. Karras 2018, arXiv:1710.10196, appendix A.1, has that of the reals alone.
     """
-    return F.softplus(fake_logits - real_logits).mean()
+    loss = F.softplus(fake_logits - real_logits).mean()
+    if drift:
+        loss = loss + drift * (real_logits.square().mean() + fake_logits.square().mean()) / 2
+    return loss
 
 
 def relativistic_g(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
@@ -103,6 +108,9 @@ def relativistic_g(real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
     return F.softplus(real_logits - fake_logits).mean()
 
 
-def relativistic(*, penalty: GradientPenalty | None = None) -> Objective:
-    """The objective of R3GAN, whose penalties are R1 and R2. Huang 2024, arXiv:2501.05441."""
-    return Objective(relativistic_d, relativistic_g, boundary=None, penalty=penalty)
+def relativistic(*, drift: float = 0.0, penalty: GradientPenalty | None = None) -> Objective:
+    """The objective of R3GAN, whose penalties are R1 and R2. Huang 2024, arXiv:2501.05441.
+
+    `drift` is that of `relativistic_d`.
+    """
+    return Objective(partial(relativistic_d, drift=drift), relativistic_g, boundary=None, penalty=penalty)
