@@ -8,9 +8,8 @@ The BigGAN is StudioGAN's for CIFAR-10, a sixth as wide. It is trained here on t
 the files that StudioGAN saves, unless it is there already; `init_from=studiogan` reads these. Variants named
 `fine_tune` have that preset: both networks of the files, beside fresh heads, and two classes, which start from two
 chosen ones or, with `mean`, from the mean of all eight. The others have the generator alone, in `experiment=few_shot`,
-and one class, or with `two_classes` two, of which the heads are told. Those named `scratch` have the same networks and
-settings, and start untrained. Half of the training images of the two classes are left out of all trainings, and are
-what the samples are compared with.
+and one class. Those named `scratch` have the same networks and settings, and start untrained. Half of the training
+images of the two classes are left out of all trainings, and are what the samples are compared with.
 """
 
 import argparse
@@ -44,7 +43,6 @@ SOURCE = [
 ]
 FEW_SHOT = ["experiment=few_shot", "backbone.taps=[0,1,2]"]
 FROM_G = [*FEW_SHOT, "init_from=studiogan", "init_from.generator='{G_ema}'"]
-TOLD = ["discriminator.num_classes=null"]
 FINE_TUNE = ["experiment=fine_tune", "discriminator.backbones.efficientnet_lite0.taps=[0,1,2]"]
 FROM_BOTH = [*FINE_TUNE, "init_from=studiogan", "init_from.generator='{G_ema}'", "init_from.discriminator='{D}'"]
 VARIANTS: Variants = {
@@ -54,8 +52,6 @@ VARIANTS: Variants = {
     "fine_tune_mixture": [*FROM_BOTH, "init_from.classes=[0,1]", "transfer.new_classes=mixture"],
     "scratch": [*FEW_SHOT, *BIGGAN, "data.num_classes=1"],
     "all": FROM_G,
-    "two_classes": [*FROM_G, *TOLD, "init_from.classes=[0,1]"],
-    "scratch_two_classes": [*FEW_SHOT, *BIGGAN, *TOLD],
     "norms": [*FROM_G, "transfer.generator=norms"],
     "singular_values": [*FROM_G, "transfer.generator=singular_values"],
     "last_k": [*FROM_G, "transfer.generator=last_k", "transfer.generator_last_k=2"],
